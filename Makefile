@@ -22,7 +22,7 @@ SUPPORT = build/splitmask.o build/data.o build/augment.o build/options.o \
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h
 
-all: $(PROGRAMS) $(SMALL) build/13_cplusplus
+all: $(PROGRAMS) $(SMALL)
 
 help:
 	@sed -n '1,9s/^# *//p' Makefile
