@@ -1,0 +1,81 @@
+/* evaluation.h: how much does a frozen encoder know about the classes?
+
+   Two classical answers, both without touching the encoder:
+     kNN     an image gets the class of the training images nearest to it in
+             feature space. Nothing is learnt, so nothing can be tuned.
+     probe   multinomial logistic regression on the features, trained to
+             convergence. Asks whether classes can be told apart by planes.
+   Every function gives the same answer for any number of threads, plans
+   its memory before it works, and gives that memory back. */
+#ifndef EVALUATION_H
+#define EVALUATION_H
+
+#include "splitmask.h"
+
+/* Fill images (count,C,S,S), normalised, with number first, first + 1, ...
+   of a split. */
+typedef void (*evaluation_images)(void *user, size_t first, int32_t count,
+    float *images);
+
+/* Pooled features of a whole split, layer by layer, in batches.
+     layer   0 .. L: only this one, out (count, D); negative: all of them,
+             out (L + 1, count, D). Layer l < L is the output of block l as
+             it stands, layer L the output of the final norm.
+   In a dry run one batch is planned, and out may be NULL.
+   errors     those of smask_vit_features                               */
+smask_result evaluation_features(smask_ctx *c, const smask_vit *v,
+    size_t count, int32_t batch, int32_t layer, evaluation_images fill,
+    void *user, float *out);
+
+/* x / |x| row by row; a row of zeros stays as it is. */
+void evaluation_unit_rows(float *x, size_t count, size_t width);
+
+/* Average images (count,C,S,S) down to side `small`, into (count, C small
+   small): the yardstick for features is what plain pixels would give. */
+void evaluation_shrink(const float *images, size_t count, size_t channels,
+    size_t side, size_t small, float *out);
+
+/* Weighted k nearest neighbours by cosine, as in DINO's protocol.
+     bank (bank_count, width), query (query_count, width): unit rows
+     the k nearest vote for their class with exp(cosine / temperature)
+     guess (query_count): the class with the most votes
+   Equal cosines: the earlier image counts as nearer; equal votes: the
+   lower class wins. k is cut to bank_count.
+   cost       2 query_count bank_count width operations
+   errors     ARG, MEMORY
+   source     Wu et al. 2018; Caron et al. 2021                         */
+smask_result evaluation_knn(const smask_parallel *hook, const float *bank,
+    const int32_t *bank_label, size_t bank_count, const float *query,
+    size_t query_count, size_t width, int32_t classes, int32_t k,
+    float temperature, int32_t *guess);
+
+/* What the probe learnt about its own strength of regularisation. */
+typedef struct evaluation_probe {
+    double weight_decay;             /* chosen on held-out training images */
+    double held_accuracy;            /* 0 .. 1, on those                   */
+    size_t held_count;               /* how many there were                */
+    int iterations;                  /* of L-BFGS, over all fits           */
+} evaluation_probe;
+
+/* Choose the weight decay: fit on four fifths of the training images of
+   each class, once per decay, and keep the one that is right most often on
+   the last fifth. Never sees the test images.
+     x (count, width), label (count): 0 .. classes - 1
+   errors     ARG, RANGE (a label), NUMERIC (a feature), MEMORY          */
+smask_result evaluation_probe_choose(const smask_parallel *hook,
+    const float *x, const int32_t *label, size_t count, size_t width,
+    int32_t classes, uint64_t seed, evaluation_probe *out);
+
+/* Fit on all training images with the given decay and guess the class of
+   each test image. Features are standardised by the training images.
+     test (test_count, width), guess (test_count)                       */
+smask_result evaluation_probe_test(const smask_parallel *hook,
+    const float *x, const int32_t *label, size_t count, const float *test,
+    size_t test_count, size_t width, int32_t classes, double weight_decay,
+    int32_t *guess);
+
+/* Share of guesses that are right, 0 .. 1. */
+double evaluation_accuracy(const int32_t *guess, const int32_t *label,
+    size_t count);
+
+#endif /* EVALUATION_H */
