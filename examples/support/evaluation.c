@@ -1,6 +1,8 @@
 /* evaluation.c: kNN and linear probe on frozen features. See evaluation.h. */
 #include "evaluation.h"
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +26,124 @@ static smask_result in_own_context(const smask_parallel *hook,
     result = work(&c, user);
     if (result == SMASK_OK) result = smask_error(&c);
     smask_shutdown(&c);
+    return result;
+}
+
+/* --------------------------------------------------------- model files */
+
+static size_t read_file(void *user, void *data, size_t bytes)
+{
+    return fread(data, 1, bytes, (FILE *)user);
+}
+
+static smask_result say(char *trouble, size_t bytes, smask_result result,
+    const char *path, const char *text, const char *detail)
+{
+    snprintf(trouble, bytes, "%.300s: %.300s%s%.96s", path, text,
+        detail[0] != '\0' ? ": " : "", detail);
+    return result;
+}
+
+/* "0.49 0.48 0.44" or "0.49,0.48,0.44" into at most 4 numbers. */
+static int32_t read_numbers(const char *text, float *out)
+{
+    int32_t count = 0;
+    char *end;
+
+    while (count < 4) {
+        while (*text == ' ' || *text == ',' || *text == '[') text++;
+        out[count] = strtof(text, &end);
+        if (end == text) break;
+        text = end;
+        count++;
+    }
+    return count;
+}
+
+smask_result evaluation_model_open(evaluation_model *m, const char *path,
+    char *trouble, size_t trouble_bytes)
+{
+    char text[256];
+    smask_ctx c;
+    smask_file file;
+    smask_io io;
+    FILE *stream;
+    smask_result result;
+    int32_t i, means = 0;
+
+    memset(m, 0, sizeof *m);
+    if (strlen(path) >= sizeof m->path)
+        return say(trouble, trouble_bytes, SMASK_ARG, path,
+            "the path is too long; move the file", "");
+    memcpy(m->path, path, strlen(path) + 1);
+    stream = fopen(path, "rb");
+    if (stream == NULL)
+        return say(trouble, trouble_bytes, SMASK_IO, path,
+            strerror(errno), "give the path of a .safetensors model");
+    if (smask_setup(&c, NULL) != SMASK_OK) {
+        fclose(stream);
+        return say(trouble, trouble_bytes, SMASK_MEMORY, path,
+            "not enough memory to read the header", "");
+    }
+    memset(&io, 0, sizeof io);
+    io.read = read_file;
+    io.user = stream;
+    result = smask_open(&c, &file, &io);
+    if (result == SMASK_OK) result = smask_file_vit(&c, &file, &m->desc);
+    if (result != SMASK_OK) {
+        say(trouble, trouble_bytes, result, path,
+            "not a model that can be read here", smask_detail(&c));
+    } else {
+        m->desc.decoder_depth = 0;
+        m->desc.vocabulary = 0;
+        m->desc.mask_token = 0;
+        m->desc.classes = 0;
+        m->spare = 2 * file.header_bytes + 65536
+            + (size_t)file.count * sizeof(smask_file_entry);
+        if (smask_file_note(&file, "mean", text, sizeof text) > 0)
+            means = read_numbers(text, m->mean);
+        if (smask_file_note(&file, "std", text, sizeof text) > 0
+            && read_numbers(text, m->deviation) == means)
+            m->channels = means;
+        for (i = 0; i < m->channels; i++)
+            if (!(m->deviation[i] > 0)) m->channels = 0;
+    }
+    smask_shutdown(&c);
+    fclose(stream);
+    return result;
+}
+
+smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
+    smask_vit *v, int32_t *missing, char *trouble, size_t trouble_bytes)
+{
+    smask_file file;
+    smask_io io;
+    FILE *stream;
+    smask_result result;
+
+    *missing = 0;
+    if (smask_is_dry(c)) {
+        smask_begin_step(c);
+        smask_alloc(c, m->spare);
+        smask_end_step(c);
+        return smask_error(c);
+    }
+    stream = fopen(m->path, "rb");
+    if (stream == NULL)
+        return say(trouble, trouble_bytes, SMASK_IO, m->path,
+            strerror(errno), "");
+    memset(&io, 0, sizeof io);
+    io.read = read_file;
+    io.user = stream;
+    smask_begin_step(c);
+    result = smask_open(c, &file, &io);
+    if (result == SMASK_OK)
+        result = smask_read(c, &file, v, NULL, NULL, NULL, missing);
+    if (result != SMASK_OK)
+        say(trouble, trouble_bytes, result, m->path, smask_text(result),
+            smask_detail(c));
+    smask_end_step(c);
+    fclose(stream);
     return result;
 }
 
@@ -303,6 +423,7 @@ smask_result evaluation_knn(const smask_parallel *hook, const float *bank,
 #define PROBE_MEMORY 10              /* pairs that L-BFGS remembers        */
 #define PROBE_PASSES 500             /* most iterations of one fit         */
 #define PROBE_SLOPE 1e-5             /* converged: no slope larger         */
+#define PROBE_SEARCH 1e-4            /* enough to compare decays by        */
 
 static const double probe_decays[] = { 1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5 };
 #define PROBE_DECAYS ((int)(sizeof probe_decays / sizeof probe_decays[0]))
@@ -450,9 +571,10 @@ static int remember(probe_job *job, int pairs)
     return sy > 1e-12 * dot(y, y, n) ? pairs + 1 : pairs;
 }
 
-/* Descend from job->at to the minimum. Ends when the slope is as good as
-   zero, or when float rounding of the loss hides any further descent. */
-static void fit(smask_ctx *c, probe_job *job, size_t count, double decay)
+/* Descend from job->at to the minimum. Ends when no slope is larger than
+   `flat`, or when float rounding of the loss hides any further descent. */
+static void fit(smask_ctx *c, probe_job *job, size_t count, double decay,
+    double flat)
 {
     const size_t n = probe_unknowns(job);
     const double noise = 1e-7;       /* relative rounding of the loss      */
@@ -463,7 +585,7 @@ static void fit(smask_ctx *c, probe_job *job, size_t count, double decay)
     value = objective(c, job, count, decay, job->at, job->slope);
     if (smask_is_dry(c)) return;
     for (pass = 0; pass < PROBE_PASSES; pass++) {
-        if (largest(job->slope, n) < PROBE_SLOPE) return;
+        if (largest(job->slope, n) < flat) return;
         quasi_newton(job, pairs);
         descent = dot(job->direction, job->slope, n);
         if (!(descent < 0)) {
@@ -517,7 +639,7 @@ static void choose_decay(smask_ctx *c, probe_job *job)
     int i, worse = 0;
 
     for (i = 0; i < PROBE_DECAYS && worse < 2; i++) {
-        fit(c, job, job->fit_count, probe_decays[i]);
+        fit(c, job, job->fit_count, probe_decays[i], PROBE_SEARCH);
         hits = hits_of(c, job, job->x + job->fit_count * job->width,
             job->label + job->fit_count, held, NULL);
         if (smask_is_dry(c) || smask_error(c) != SMASK_OK) return;
@@ -550,7 +672,7 @@ static smask_result probe_work(smask_ctx *c, void *user)
     if (job->decay < 0) {
         choose_decay(c, job);
     } else {
-        fit(c, job, job->count, job->decay);
+        fit(c, job, job->count, job->decay, PROBE_SLOPE);
         hits_of(c, job, job->test, job->test_label, job->test_count,
             job->guess);
     }

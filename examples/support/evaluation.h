@@ -12,6 +12,31 @@
 
 #include "splitmask.h"
 
+/* --------------------------------------------------------- model files */
+
+/* What a model file says before its weights are read. */
+typedef struct evaluation_model {
+    char path[1024];
+    smask_vit_desc desc;             /* the encoder alone: no decoder, no
+                                        vocabulary head, no mask token     */
+    int32_t channels;                /* of mean and deviation; 0: not told */
+    float mean[4], deviation[4];     /* of the pixels it was trained on    */
+    size_t spare;                    /* bytes to plan for reading it       */
+} evaluation_model;
+
+/* Read the header of a model file. Returns SMASK_OK, or the reason in words
+   in `trouble` (cause and fix, no full stop). */
+smask_result evaluation_model_open(evaluation_model *m, const char *path,
+    char *trouble, size_t trouble_bytes);
+
+/* Fill the weights of `v` from the file, between steps. Weights that only
+   the file has are skipped. *missing: those that only the model has. In a
+   dry run, plans the memory that this takes. */
+smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
+    smask_vit *v, int32_t *missing, char *trouble, size_t trouble_bytes);
+
+/* ------------------------------------------------------------ features */
+
 /* Fill images (count,C,S,S), normalised, with number first, first + 1, ...
    of a split. */
 typedef void (*evaluation_images)(void *user, size_t first, int32_t count,
@@ -26,6 +51,8 @@ typedef void (*evaluation_images)(void *user, size_t first, int32_t count,
 smask_result evaluation_features(smask_ctx *c, const smask_vit *v,
     size_t count, int32_t batch, int32_t layer, evaluation_images fill,
     void *user, float *out);
+
+/* ------------------------------------------------------- kNN and probe */
 
 /* x / |x| row by row; a row of zeros stays as it is. */
 void evaluation_unit_rows(float *x, size_t count, size_t width);
