@@ -167,6 +167,25 @@ static void knn_tiles(void)
     free(cosine);
 }
 
+static void balanced(void)
+{
+    /* 6 of class 0, 3 of class 1, 1 of class 2. */
+    const int32_t label[10] = { 0, 0, 1, 0, 2, 0, 1, 0, 0, 1 };
+    int32_t chosen[10], again[10], counts[3] = { 0, 0, 0 };
+    int i;
+
+    CHECK(evaluation_balanced(label, 10, 3, 6, 1, chosen) == 6);
+    for (i = 0; i < 6; i++) counts[label[chosen[i]]]++;
+    for (i = 1; i < 6; i++) CHECK(chosen[i] > chosen[i - 1]);
+    CHECK(counts[2] == 1);
+    CHECK(counts[0] >= 2 && counts[1] >= 2);
+    CHECK(evaluation_balanced(label, 10, 3, 6, 1, again) == 6);
+    CHECK(memcmp(chosen, again, 6 * sizeof *chosen) == 0);
+    CHECK(evaluation_balanced(label, 10, 3, 0, 1, chosen) == 10);
+    CHECK(evaluation_balanced(label, 10, 3, 11, 1, chosen) == 10);
+    CHECK(chosen[0] == 0 && chosen[9] == 9);
+}
+
 /* --------------------------------------------------------------- probe */
 
 /* Gaussian clouds around `classes` corners of a cube of side `gap`; the
@@ -421,6 +440,7 @@ int main(void)
     RUN(knn_ties);
     RUN(knn_arguments);
     RUN(knn_tiles);
+    RUN(balanced);
     RUN(probe_separable);
     RUN(probe_bayes);
     RUN(probe_chance);

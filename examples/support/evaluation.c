@@ -234,6 +234,43 @@ double evaluation_accuracy(const int32_t *guess, const int32_t *label,
     return count > 0 ? (double)right / (double)count : 0;
 }
 
+static int by_value(const void *a, const void *b)
+{
+    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+size_t evaluation_balanced(const int32_t *label, size_t count,
+    int32_t classes, size_t limit, uint64_t seed, int32_t *chosen)
+{
+    smask_random random;
+    int32_t *round, round_at;
+    int32_t *shuffled;
+    size_t i, taken = 0;
+
+    if (limit == 0 || limit >= count) {
+        for (i = 0; i < count; i++) chosen[i] = (int32_t)i;
+        return count;
+    }
+    round = (int32_t *)calloc((size_t)classes + count, sizeof(int32_t));
+    if (round == NULL) return 0;
+    shuffled = round + classes;
+    for (i = 0; i < count; i++) shuffled[i] = (int32_t)i;
+    smask_seed(&random, seed, 6);
+    smask_shuffle(&random, shuffled, count);
+    /* Image number r of its class is taken in round r. */
+    for (round_at = 0; taken < limit; round_at++) {
+        memset(round, 0, (size_t)classes * sizeof *round);
+        for (i = 0; i < count && taken < limit; i++)
+            if (round[label[shuffled[i]]]++ == round_at)
+                chosen[taken++] = shuffled[i];
+    }
+    free(round);
+    qsort(chosen, taken, sizeof *chosen, by_value);
+    return taken;
+}
+
 /* ----------------------------------------------------------------- kNN
    The similarities of all pairs would not fit in memory, so they are made
    tile by tile, queries x bank, and each query keeps a short sorted list

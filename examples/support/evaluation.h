@@ -101,6 +101,13 @@ smask_result evaluation_probe_test(const smask_parallel *hook,
     size_t test_count, size_t width, int32_t classes, double weight_decay,
     int32_t *guess);
 
+/* Choose `limit` of `count` images, by turns from each class in an order
+   drawn from the seed, so that the classes are as even as they can be.
+   Writes the chosen positions into chosen (count) in rising order; returns
+   how many, or 0 if memory is short. limit 0 or >= count: all of them. */
+size_t evaluation_balanced(const int32_t *label, size_t count,
+    int32_t classes, size_t limit, uint64_t seed, int32_t *chosen);
+
 /* Share of guesses that are right, 0 .. 1. */
 double evaluation_accuracy(const int32_t *guess, const int32_t *label,
     size_t count);
