@@ -122,6 +122,8 @@ smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
     smask_result result;
 
     *missing = 0;
+    trouble[0] = '\0';
+    if (m->path[0] == '\0') return SMASK_OK;
     if (smask_is_dry(c)) {
         smask_begin_step(c);
         smask_alloc(c, m->spare);

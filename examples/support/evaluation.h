@@ -16,7 +16,7 @@
 
 /* What a model file says before its weights are read. */
 typedef struct evaluation_model {
-    char path[1024];
+    char path[1024];                 /* empty: no file, random weights     */
     smask_vit_desc desc;             /* the encoder alone: no decoder, no
                                         vocabulary head, no mask token     */
     int32_t channels;                /* of mean and deviation; 0: not told */
