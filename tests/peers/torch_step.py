@@ -356,6 +356,15 @@ def forward_macs(a):
             + 2 * 2 * n * (12 * D * D + 2 * n * D) + n * D * a.vocab)
 
 
+def memory(step):
+    """At its peak; before the model was made; weights, gradients, moments
+    (what is left beyond those is what a step needs)."""
+    kept = sum(p.numel() for p in step.parameters) * 16 / 1e6
+    print("peak_mb %.1f" % peer_setup.peak_mb())
+    print("start_mb %.1f" % peer_setup.START_MB)
+    print("kept_mb %.1f" % kept, flush=True)
+
+
 def main():
     a = ARGS
     torch.manual_seed(a.seed)
@@ -390,14 +399,11 @@ def main():
     flops = 6.0 * forward_macs(a) * a.batch
     d = 3 * a.patch ** 2
     flops += 4.0 * step.n * step.D * d * a.batch       # no gradient to pixels
-    kept = sum(p.numel() for p in step.parameters) * 16 / 1e6
     print("loss %.4f" % loss)
     print("ms %.2f" % (1e3 * t))
     print("images_per_s %.2f" % (a.batch / t))
     print("gflops %.1f" % (flops / t / 1e9))
-    print("peak_mb %.1f" % peer_setup.peak_mb())
-    print("start_mb %.1f" % peer_setup.START_MB)
-    print("kept_mb %.1f" % kept)
+    memory(step)
 
 
 if __name__ == "__main__":
