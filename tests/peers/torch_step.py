@@ -388,7 +388,7 @@ def main():
                 step.run()
                 times.append(time.perf_counter() - start)
             print("ms", 1e3 * statistics.median(times), flush=True)
-        print("peak_mb", peer_setup.peak_mb())
+        memory(step)
         return
     times = []
     while len(times) < a.steps or sum(times) < a.seconds:
