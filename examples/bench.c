@@ -295,10 +295,11 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Let the idle threads of another library's pool stop spinning. */
+/* Let the idle threads of another library's pool stop spinning: on a core
+   that a spinning thread holds, the next runner would work alone. */
 static void rest(void)
 {
-    struct timespec t = { 0, 3000000 };
+    struct timespec t = { 0, 15000000 };
 
     nanosleep(&t, NULL);
 }
@@ -512,8 +513,10 @@ static double peak_run(bench *b, peak_fn *fn, size_t turns)
 /* One more sample of the peak, kept for peak_median. */
 static void peak_sample(bench *b)
 {
-    double g = peak_run(b, b->peak, b->peak_turns);
+    double g;
 
+    peak_run(b, b->peak, b->peak_turns / 4);   /* wakes the threads        */
+    g = peak_run(b, b->peak, b->peak_turns);
     if (b->peak_count < PEAK_SAMPLES) b->peaks[b->peak_count++] = g;
 }
 
@@ -785,12 +788,13 @@ static void runner_run(int who, smask_ctx *c, const product *p)
 
 /* Seconds of one product: of as many in a row as fill 20 ms, after one that
    wakes the threads and warms the caches. */
-static double product_sample(int who, smask_ctx *c, const product *p)
+static double product_sample(const bench *b, int who, smask_ctx *c,
+    const product *p)
 {
     double start, took;
     int turns = 0;
 
-    if (RUNNERS > 1) rest();
+    if (RUNNERS > 1 && b->threads > 1) rest();
     runner_run(who, c, p);
     start = now();
     do {
@@ -820,8 +824,10 @@ static void product_measure(bench *b, product *p, double *gflops)
     for (round = 0; round < b->o.repeat; round++) {
         for (i = 0; i < RUNNERS; i++) {
             who = (i + round) % RUNNERS;
-            time[who * b->o.repeat + round] = product_sample(who, &c, p);
+            time[who * b->o.repeat + round] = product_sample(b, who,
+                &c, p);
         }
+        if (RUNNERS > 1 && b->threads > 1) rest();
         peak_sample(b);
     }
     for (who = 0; who < RUNNERS; who++)
@@ -1247,6 +1253,7 @@ static smask_result work_step(smask_ctx *c, work *w)
     smask_losses out;
     smask_result r;
 
+    memset(&out, 0, sizeof out);
     smask_begin_step(c);
     if (w->o->method == BEIT)
         loss = smask_beit_loss(c, &w->vit, &w->tokenizer, NULL, w->images,
@@ -1254,13 +1261,15 @@ static smask_result work_step(smask_ctx *c, work *w)
     else
         loss = smask_splitmask_loss(c, &w->vit, &w->tokenizer, NULL,
             w->images, w->o->batch, &out);
-    r = smask_backward(c, loss);
+    r = loss ? smask_backward(c, loss) : SMASK_STATE;
     if (r == SMASK_OK) {
         r = smask_adam_update(c, &w->adam, &w->vit.params);
         w->loss = smask_is_dry(c) ? 0 : out.total;
     }
     smask_end_step(c);
-    return r != SMASK_OK ? r : smask_error(c);
+    if (r == SMASK_OK && !smask_is_dry(c) && !(w->loss > 0))
+        r = SMASK_NUMERIC;           /* a step without a loss did no work  */
+    return smask_error(c) != SMASK_OK ? smask_error(c) : r;
 }
 
 static smask_result work_plan(smask_ctx *c, void *user)
@@ -1376,10 +1385,15 @@ static void run_step(bench *b)
 
 static smask_result forward_pass(smask_ctx *c, work *w)
 {
+    const smask_tensor *tokens;
+    int made;
+
     smask_begin_step(c);
-    smask_vit_encode(c, &w->vit, w->images, w->o->batch);
+    tokens = smask_vit_encode(c, &w->vit, w->images, w->o->batch);
+    made = tokens != NULL;
     smask_end_step(c);
-    return smask_error(c);
+    return smask_error(c) != SMASK_OK || made ? smask_error(c)
+        : SMASK_STATE;
 }
 
 static smask_result forward_plan(smask_ctx *c, void *user)
@@ -1469,6 +1483,7 @@ typedef struct profile_row {
 } profile_row;
 
 #define PROFILE_ROWS 32
+#define HEAD_ROWS 256                /* logits that a cache can hold       */
 
 typedef struct profiler {
     bench *b;
@@ -1555,9 +1570,11 @@ static smask_tensor *probe_match(smask_ctx *c, const probe *p,
 static smask_tensor *probe_rows(smask_ctx *c, const probe *p,
     smask_tensor *x, smask_tensor *r)
 {
+    const smask_vit *v = (const smask_vit *)p->more;
+
     (void)r;
     return smask_rows(c, x, p->out_B, p->out_N, (const int32_t *)p->user,
-        NULL, NULL);
+        v ? v->decoder_mask : NULL, v ? v->decoder_position : NULL);
 }
 
 /* Time of bare products for a linear layer of so many rows: forward, and
@@ -1741,15 +1758,15 @@ static smask_result profile_all(smask_ctx *c, void *user)
     f->rows = 0;
     f->p.seed = smask_parameter(c, 1, 0, 0, 0);
     row = profile_time(f, "tokens", time_part(c, f, 1));
-    row->flops = 2.0 * B * n * (double)o->vocab
-        * (double)smask_tokenizer_rows(&f->w.tokenizer) / n
-        * f->w.tokenizer.width;
+    row->flops = 2.0 * B * (double)smask_tokenizer_rows(&f->w.tokenizer)
+        * f->w.tokenizer.width * o->vocab;
     t = time_part(c, f, 3);
     row = profile_time(f, "embed", t);
     row->backward = time_part(c, f, 0) - t;
     row->flops = 4.0 * m.embed_macs * B;
     for (i = 0; i < B * n; i++) f->label[i] = i % o->vocab;
     for (i = 0; i < B * n; i++) f->index[i] = (int32_t)(B * n - 1 - i);
+    f->p.more = NULL;
     row = profile_op(c, f, "split_rows", 1, probe_rows, B, n, D, views, seen,
         D, f->index);
     row->bytes = 4 * row_bytes;
@@ -1757,11 +1774,13 @@ static smask_result profile_all(smask_ctx *c, void *user)
     if (split) {
         profile_linear(c, f, "bridge", 1, probe_bridge, views, seen, D, D,
             v);
-        for (i = 0; i < 2 * B * n; i++)
-            f->index[i] = (int32_t)(i % (B * n));
+        for (i = 0; i < 2 * B * n; i++)  /* every other one a mask token   */
+            f->index[i] = i % 2 || i / 2 >= views * seen ? -1 : i / 2;
+        f->p.more = v;
         row = profile_op(c, f, "decoder_rows", 1, probe_rows, views, seen, D,
             views, n, D, f->index);
         row->bytes = 6 * row_bytes;
+        f->p.more = NULL;
         profile_blocks(c, f, decoder, &v->decoder[0], 2, views, n);
         row = profile_op(c, f, "match", 1, probe_match, views, n, D, views,
             1, D, NULL);
@@ -1774,7 +1793,8 @@ static smask_result profile_all(smask_ctx *c, void *user)
     row = profile_op(c, f, "head_loss", 1, probe_head, asked, 1, D, asked, 1,
         D, v);
     row->flops = 6.0 * asked * (double)D * o->vocab;
-    row->matrix = bare_products(c, f->b, asked, D, o->vocab, f->values);
+    row->matrix = asked / (double)HEAD_ROWS
+        * bare_products(c, f->b, HEAD_ROWS, D, o->vocab, f->values);
     row = profile_time(f, "adam", time_part(c, f, 2));
     row->bytes = 32.0 * (double)smask_params_count(&v->params);
     return smask_error(c);
@@ -1843,7 +1863,8 @@ static void profile(bench *b, double step_seconds)
     const size_t rows = (size_t)b->o.batch * n * 2, D = (size_t)b->o.dim;
     size_t most = rows * D * 4, V = (size_t)b->o.vocab;
 
-    if (most < rows * V) most = rows * V;
+    if (most < HEAD_ROWS * V) most = HEAD_ROWS * V;
+    if (most < V * D) most = V * D;
     if (most < 16 * D * D) most = 16 * D * D;
     memset(&f, 0, sizeof f);
     f.b = b;

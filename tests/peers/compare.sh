@@ -61,8 +61,11 @@ torch() {
 # median FILE: of the numbers after "ms"
 median() {
     awk '$1 == "ms" { print $2 }' "$1" | sort -g | awk '{ x[NR] = $1 }
-        END { if (NR) print NR % 2 ? x[(NR + 1) / 2]
-            : (x[NR / 2] + x[NR / 2 + 1]) / 2 }'
+        END {
+            low = int((NR + 1) / 2)
+            high = int(NR / 2) + 1
+            if (NR) print (x[low] + x[high]) / 2
+        }'
 }
 
 value() { awk -v n="$2" '$1 == n { print $2 }' "$1" | tail -n 1; }
@@ -177,10 +180,15 @@ forwards() {
         o=$(if [ -n "$C" ]; then median "$TMP/c"; fi)
         awk -v a="$(median "$TMP/a")" -v b="$(median "$TMP/b")" \
             -v o="$o" -v n="$batch" -v model="$model" -v t="$t" 'BEGIN {
-            best = o != "" && o + 0 < b + 0 ? o : b
+            best = b
+            onnx = "-"
+            if (o != "") {
+                onnx = sprintf("%.2f", 1e3 * n / o)
+                if (o + 0 < b + 0) best = o
+            }
             printf "  %-6s %5d %d %10.2f %10.2f %10s %6.3f\n", model, n, t,
                 1e3 * n / a, 1e3 * n / b,
-                o == "" ? "-" : sprintf("%.2f", 1e3 * n / o), best / a
+                onnx, best / a
             printf "ratio_forward_%s_%d_%d %.4f\n", model, n, t, best / a }'
     done; done; done
 }
