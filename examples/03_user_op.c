@@ -105,10 +105,10 @@ int main(void)
         { UNITS, 1 }, { UNITS, 0 }, { 1, UNITS }, { 1, 0 }
     };
     static problem p;                        /* zeroed                     */
+    const smask_adam_desc speed = { .lr = 0.02f, .weight_decay = -1 };
+    const smask_params params = { .item = p.item, .count = 4 };
     smask_ctx c;
-    smask_params params;
     smask_adam adam;
-    smask_adam_desc speed = { .lr = 0.02f, .weight_decay = -1 };
     float worst = 1, loss_now = 1;
     int i, step;
 
@@ -126,28 +126,24 @@ int main(void)
             t->x[k] = smask_normal(&c.random) * (i < 2 ? 5 : 0.3f);
         p.item[i].t = t;
     }
-    params.item = p.item;
-    params.count = params.capacity = 4;
     smask_gradcheck(&c, problem_loss, &p, p.item[0].t, 16, 1e-2f, &worst);
     printf("gradient check through both ops: %.1e\n\n", (double)worst);
-
     smask_adam_init(&c, &adam, &speed, &params);
     for (step = 0; step <= 1000 && smask_error(&c) == SMASK_OK; step++) {
         smask_tensor *loss;
         smask_begin_step(&c);
         loss = problem_loss(&c, &p);
         if (loss) loss_now = loss->x[0];
-        if (step % 200 == 0) printf("step %4d   loss %.5f\n", step,
-                                    (double)loss_now);
+        if (step % 200 == 0)
+            printf("step %4d   loss %.5f\n", step, (double)loss_now);
         if (smask_backward(&c, loss) == SMASK_OK)
             smask_adam_update(&c, &adam, &params);
         smask_end_step(&c);
     }
+    draw(&p);
     if (smask_error(&c) != SMASK_OK)
         fprintf(stderr, "03_user_op: %s (%s)\n", smask_text(smask_error(&c)),
                 smask_detail(&c));
-    else
-        draw(&p);
     i = smask_error(&c) == SMASK_OK && worst < 1e-2f && loss_now < 0.01f;
     smask_shutdown(&c);
     return i ? 0 : 1;

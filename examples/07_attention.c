@@ -5,9 +5,9 @@
            mirrors; but the one place that knows what a hidden patch looks
            like is its mirror image, and attention finds it.
    Build   cc -O2 -I. examples/07_attention.c -o build/07_attention -lm
-   Prints  the loss, then for some hidden patches (?) how much each other
-           patch is looked at, before and after training, the mirror image
-           in brackets. Returns 1 if attention misses too many mirrors. */
+   Prints  for some hidden patches (?) how much each other patch is looked
+           at, before and after training, the mirror image in brackets; and
+           the loss. Returns 1 if attention misses too many mirrors. */
 
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
@@ -84,8 +84,7 @@ static int draw_attention(smask_ctx *c, const smask_vit *v)
     for (at = 0; at < N; at++) {
         int best = 0, i;
         attention_of(c, v, at, map[at]);
-        for (i = 0; i < N; i++)
-            if (map[at][i] > map[at][best]) best = i;
+        for (i = 0; i < N; i++) if (map[at][i] > map[at][best]) best = i;
         found += best == mirror(at);
     }
     for (y = 0; y < GRID; y++, printf("\n"))
@@ -141,7 +140,7 @@ int main(void)
             smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
     }
-    printf("\n");
+    printf("(where both patches of a pair are hidden it can but guess)\n\n");
     if (smask_error(&c) == SMASK_OK) found = draw_attention(&c, &vit);
     if (smask_error(&c) != SMASK_OK)
         fprintf(stderr, "07_attention: %s (%s)\n",

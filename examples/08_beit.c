@@ -14,7 +14,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define SIDE 32                          /* pixels                         */
+#define SIDE 24                          /* pixels                         */
 #define P 4                              /* side of a patch, pixels        */
 #define GRID (SIDE / P)
 #define N (GRID * GRID)                  /* patches per image              */
@@ -30,8 +30,8 @@ static int32_t ids[IMAGES * N];
 /* A bright disc, square or diamond at a random place on a dark ground. */
 static void draw_image(smask_random *r, float *image)
 {
-    float cx = 9 + 14 * smask_uniform(r), cy = 9 + 14 * smask_uniform(r);
-    float size = 6 + 4 * smask_uniform(r);
+    float cx = 8 + 8 * smask_uniform(r), cy = 8 + 8 * smask_uniform(r);
+    float size = 5 + 3 * smask_uniform(r);
     uint32_t kind = smask_below(r, 3);
     int y, x;
     for (y = 0; y < SIDE; y++)
@@ -73,10 +73,10 @@ int main(void)
 {
     const smask_vit_desc model = { .image = SIDE, .patch = P, .channels = 1,
         .dim = 64, .depth = 3, .heads = 2, .vocabulary = V,
-        .mask_token = 1 };
+        .mask_token = 1, .init_std = 0.06f };
     const smask_tokenizer_desc words = { .kind = SMASK_TOKENS_KMEANS,
         .image = SIDE, .patch = P, .channels = 1, .vocabulary = V };
-    const smask_adam_desc speed = { .lr = 2e-3f, .warmup = 30,
+    const smask_adam_desc speed = { .lr = 3e-3f, .warmup = 30,
         .steps = STEPS };
     smask_ctx c;
     smask_vit vit;

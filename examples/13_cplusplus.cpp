@@ -3,9 +3,9 @@
 // Shows   that the header is C++11 as it stands; how a class gives the
 //         memory back by itself and turns the sticky error into an
 //         exception at the one place where it is looked at.
-// Build   c++ -std=c++11 -O2 -I. examples/13_cplusplus.cpp -o build/13_cplusplus -lm
-// Prints  the plan of a training run, the loss falling, and the tokens of a
-//         picture. Returns 1 if the loss does not fall.
+// Build   c++ -O2 -I. examples/13_cplusplus.cpp -o build/13_cplusplus -lm
+// Prints  the plan of a training run and the loss falling. Returns 1 if it
+//         does not fall.
 
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
@@ -69,18 +69,14 @@ struct Trainer {
     void init(smask_ctx *c)
     {
         smask_vit_desc model = smask_vit_desc();    // all zero: defaults
-        model.image = side;
-        model.channels = 1;
-        model.dim = 32;
-        model.depth = 2;
-        model.heads = 2;
-        model.vocabulary = 64;
-        model.decoder_depth = 1;
         smask_tokenizer_desc words = smask_tokenizer_desc();
-        words.image = side;
-        words.channels = 1;
-        words.vocabulary = 64;
         smask_adam_desc speed = smask_adam_desc();
+        model.image = words.image = side;
+        model.channels = words.channels = 1;
+        model.vocabulary = words.vocabulary = 64;
+        model.dim = 32;
+        model.depth = model.heads = 2;
+        model.decoder_depth = 1;
         speed.lr = 2e-3f;
         smask_vit_init(c, &vit, &model);
         smask_tokenizer_init(c, &tok, &words);
