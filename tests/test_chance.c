@@ -170,7 +170,7 @@ static void below(void)
             CHECK(x < m);
             sum += x;
         }
-        NEAR(sum / n, (m - 1.0) / 2, 5 * m / sqrt(12.0 * n));
+        NEAR(sum / n, (m - 1.0) / 2, 5.0 * m / sqrt(12.0 * n));
     }
     for (k = 2; k <= 12; k++) {
         double chi = 0;
