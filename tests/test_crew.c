@@ -1,0 +1,399 @@
+/* test_crew.c: the pool of threads behind the parallel hook.
+
+   What the hook promises: every piece once, on a worker number that no
+   other piece has at that time, everything visible to the caller at the
+   return; for any number of workers and pieces, for a job brought up from
+   inside a job, for several pools, and for a pool that has slept. */
+#define SPLITMASK_THREADS
+#define SPLITMASK_IMPLEMENTATION
+#include "splitmask.h"
+#include "test.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PIECES 300
+#define WORKERS 9
+
+/* What the pieces of one job leave behind. Plain memory on purpose: if two
+   pieces ever met in a slot, a race detector would see it. */
+typedef struct job {
+    smask_parallel hook;
+    int times[PIECES];               /* runs of each piece                 */
+    int worker_of[PIECES];
+    int busy[WORKERS];               /* is a piece running as this worker? */
+    int bad[WORKERS];
+    long spin;                       /* length of a piece                  */
+    int inner_count;                 /* nested: pieces of the inner jobs   */
+    struct job *inner;               /* one per outer piece                */
+} job;
+
+static void busy_work(long turns)
+{
+    volatile long x = 0;
+    long i;
+
+    for (i = 0; i < turns; i++) x = x + i;
+}
+
+static void note_piece(void *arg, int piece, int worker)
+{
+    job *j = (job *)arg;
+
+    if (worker < 0 || worker >= WORKERS || piece < 0 || piece >= PIECES)
+        abort();
+    if (j->busy[worker]) j->bad[worker]++;
+    j->busy[worker] = 1;
+    j->times[piece]++;
+    j->worker_of[piece] = worker;
+    busy_work(j->spin);
+    j->busy[worker] = 0;
+}
+
+/* Run a job of `count` pieces and look at what it left. */
+static int run_once(job *j, int count)
+{
+    int i, good = 1;
+
+    memset(j->times, 0, sizeof j->times);
+    memset(j->busy, 0, sizeof j->busy);
+    memset(j->bad, 0, sizeof j->bad);
+    j->hook.run(j->hook.user, count, note_piece, j);
+    for (i = 0; i < PIECES; i++)
+        good = good && j->times[i] == (i < count)
+            && (i >= count || j->worker_of[i] < j->hook.workers);
+    for (i = 0; i < WORKERS; i++)
+        good = good && j->bad[i] == 0 && j->busy[i] == 0;
+    return good;
+}
+
+static void rest(long milliseconds)
+{
+    struct timespec t;
+
+    t.tv_sec = milliseconds / 1000;
+    t.tv_nsec = milliseconds % 1000 * 1000000;
+    nanosleep(&t, NULL);
+}
+
+/* -------------------------------------------------------------- pieces */
+
+static void every_piece_once(void)
+{
+    static job j;
+    smask_crew crew;
+    int workers, count;
+
+    for (workers = 1; workers < WORKERS; workers++) {
+        SAME(smask_crew_start(&crew, workers), SMASK_OK);
+        SAME(crew.workers, workers);
+        j.hook = smask_crew_hook(&crew);
+        SAME(j.hook.workers, workers);
+        for (count = 0; count <= 40; count++) CHECK(run_once(&j, count));
+        CHECK(run_once(&j, PIECES));
+        smask_crew_stop(&crew);
+    }
+}
+
+/* Jobs in close succession, each on a struct that dies with it: a thread
+   that is late from the last one would be caught here. */
+static void jobs_in_a_row(void)
+{
+    smask_crew crew;
+    smask_random r;
+    int i, workers, good = 1;
+
+    smask_seed(&r, 5, 0);
+    for (workers = 2; workers <= 6; workers += 2) {
+        SAME(smask_crew_start(&crew, workers), SMASK_OK);
+        for (i = 0; i < 4000; i++) {
+            job j;
+            memset(&j, 0, sizeof j);
+            j.hook = smask_crew_hook(&crew);
+            j.spin = (long)smask_below(&r, 30);
+            good = good && run_once(&j, (int)smask_below(&r, 20));
+            memset(&j, 0xee, sizeof j);
+        }
+        smask_crew_stop(&crew);
+    }
+    CHECK(good);
+}
+
+static void more_workers_than_cores(void)
+{
+    static job j;
+    smask_crew crew;
+    int i;
+
+    SAME(smask_crew_start(&crew, WORKERS - 1), SMASK_OK);
+    j.hook = smask_crew_hook(&crew);
+    j.spin = 20000;
+    for (i = 0; i < 20; i++) {
+        CHECK(run_once(&j, PIECES));
+        CHECK(run_once(&j, 3));
+    }
+    smask_crew_stop(&crew);
+}
+
+/* Long pieces must be shared: the caller cannot be everywhere. Which thread
+   gets how many is the system's affair, so ask again before complaining. */
+static void work_is_shared(void)
+{
+    static job j;
+    smask_crew crew;
+    int attempt, i, helped = 0;
+
+    SAME(smask_crew_start(&crew, 2), SMASK_OK);
+    j.hook = smask_crew_hook(&crew);
+    j.spin = 1000000;
+    for (attempt = 0; attempt < 20 && helped == 0; attempt++) {
+        CHECK(run_once(&j, 20));
+        for (i = 0; i < 20; i++) helped += j.worker_of[i] == 1;
+    }
+    CHECK(helped > 0);
+    smask_crew_stop(&crew);
+}
+
+static void sum_piece(void *arg, int piece, int worker)
+{
+    double *part = (double *)arg;
+    int i;
+
+    (void)worker;
+    part[piece] = 0;
+    for (i = 0; i < 100; i++) part[piece] += 1.0 / (piece * 100 + i + 1);
+}
+
+/* What pieces wrote is there for the caller, and for the next job. */
+static void results_arrive(void)
+{
+    smask_crew crew;
+    smask_parallel hook;
+    double first = 0;
+    int run, i, good = 1;
+
+    SAME(smask_crew_start(&crew, 3), SMASK_OK);
+    hook = smask_crew_hook(&crew);
+    for (run = 0; run < 500; run++) {
+        double part[64], sum = 0;
+        hook.run(hook.user, 64, sum_piece, part);
+        for (i = 0; i < 64; i++) sum += part[i];
+        if (run == 0) first = sum;
+        good = good && sum == first;
+    }
+    CHECK(good);
+    NEAR(first, 9.3420, 1e-3);           /* the harmonic number of 6400    */
+    smask_crew_stop(&crew);
+}
+
+/* ---------------------------------------------------------------- nests */
+
+static void inner_piece(void *arg, int piece, int worker)
+{
+    job *j = (job *)arg;
+
+    j->times[piece]++;
+    j->worker_of[piece] = worker;
+    busy_work(50);
+}
+
+static void outer_piece(void *arg, int piece, int worker)
+{
+    job *j = (job *)arg;
+    job *inner = &j->inner[piece];
+
+    j->times[piece]++;
+    j->worker_of[piece] = worker;
+    inner->hook.run(inner->hook.user, j->inner_count, inner_piece, inner);
+}
+
+/* A job from inside a piece runs on the thread of that piece, under its
+   worker number: scratch by worker stays one thread's own. */
+static void nested_runs_inline(void)
+{
+    static job outer, inner[16];
+    smask_crew crew;
+    int run, i, k, good = 1;
+
+    SAME(smask_crew_start(&crew, 4), SMASK_OK);
+    for (run = 0; run < 200; run++) {
+        memset(&outer, 0, sizeof outer);
+        memset(inner, 0, sizeof inner);
+        outer.hook = smask_crew_hook(&crew);
+        outer.inner = inner;
+        outer.inner_count = 1 + run % 9;
+        for (i = 0; i < 16; i++) inner[i].hook = outer.hook;
+        outer.hook.run(outer.hook.user, 16, outer_piece, &outer);
+        for (i = 0; i < 16; i++) {
+            good = good && outer.times[i] == 1;
+            for (k = 0; k < 12; k++)
+                good = good && inner[i].times[k] == (k < outer.inner_count)
+                    && (k >= outer.inner_count
+                        || inner[i].worker_of[k] == outer.worker_of[i]);
+        }
+    }
+    CHECK(good);
+    smask_crew_stop(&crew);
+}
+
+/* From inside a piece of one pool, a job for another: that one is free, so
+   its threads help; only one piece at a time gets it, others do without. */
+static void two_pools(void)
+{
+    static job outer, inner[16];
+    smask_crew a, b;
+    int run, i, k, good = 1;
+
+    SAME(smask_crew_start(&a, 3), SMASK_OK);
+    SAME(smask_crew_start(&b, 2), SMASK_OK);
+    for (run = 0; run < 200; run++) {
+        memset(&outer, 0, sizeof outer);
+        memset(inner, 0, sizeof inner);
+        outer.hook = smask_crew_hook(&a);
+        outer.inner = inner;
+        outer.inner_count = 8;
+        for (i = 0; i < 16; i++) inner[i].hook = smask_crew_hook(&b);
+        outer.hook.run(outer.hook.user, 16, outer_piece, &outer);
+        for (i = 0; i < 16; i++)
+            for (k = 0; k < 8; k++)
+                good = good && outer.times[i] == 1 && inner[i].times[k] == 1
+                    && inner[i].worker_of[k] < 2;
+    }
+    CHECK(good);
+    smask_crew_stop(&b);
+    smask_crew_stop(&a);
+}
+
+typedef struct rider { smask_crew *crew; int good; } rider;
+
+static void *ride(void *arg)
+{
+    rider *r = (rider *)arg;
+    int i;
+
+    for (i = 0; i < 1000; i++) {
+        job j;
+        int k, count = 1 + i % 20;
+        memset(&j, 0, sizeof j);
+        j.hook = smask_crew_hook(r->crew);
+        j.hook.run(j.hook.user, count, inner_piece, &j);
+        for (k = 0; k < PIECES; k++)
+            r->good = r->good && j.times[k] == (k < count);
+    }
+    return NULL;
+}
+
+/* Two threads, each with its own pool; then two threads at one pool, which
+   serves whoever comes first and leaves the other to itself. */
+static void threads_with_pools(void)
+{
+    smask_crew a, b;
+    rider one, two;
+    pthread_t thread;
+    int shared;
+
+    SAME(smask_crew_start(&a, 2), SMASK_OK);
+    SAME(smask_crew_start(&b, 3), SMASK_OK);
+    for (shared = 0; shared <= 1; shared++) {
+        one.crew = &a;
+        two.crew = shared ? &a : &b;
+        one.good = two.good = 1;
+        if (!CHECK(pthread_create(&thread, NULL, ride, &two) == 0)) break;
+        ride(&one);
+        pthread_join(thread, NULL);
+        CHECK(one.good);
+        CHECK(two.good);
+    }
+    smask_crew_stop(&a);
+    smask_crew_stop(&b);
+}
+
+/* ----------------------------------------------------- coming and going */
+
+static void sleeps_and_wakes(void)
+{
+    static job j;
+    smask_crew crew;
+    int i;
+
+    SAME(smask_crew_start(&crew, 4), SMASK_OK);
+    j.hook = smask_crew_hook(&crew);
+    j.spin = 100;
+    for (i = 0; i < 30; i++) {
+        rest(i % 3);
+        CHECK(run_once(&j, 2 + i));
+    }
+    smask_crew_stop(&crew);
+}
+
+/* A pool without work uses no processor time. */
+static void idle_is_free(void)
+{
+    static job j;
+    smask_crew crew;
+    clock_t before;
+    double used;
+
+    SAME(smask_crew_start(&crew, 4), SMASK_OK);
+    j.hook = smask_crew_hook(&crew);
+    CHECK(run_once(&j, 100));
+    rest(50);
+    before = clock();
+    rest(200);
+    used = (double)(clock() - before) / CLOCKS_PER_SEC;
+    NEAR(used, 0, 0.02);
+    smask_crew_stop(&crew);
+}
+
+static void start_and_stop(void)
+{
+    static job j;
+    smask_crew crew;
+    int i;
+
+    for (i = 0; i < 100; i++) {
+        SAME(smask_crew_start(&crew, 1 + i % 5), SMASK_OK);
+        j.hook = smask_crew_hook(&crew);
+        if (i % 3 == 0) CHECK(run_once(&j, 10));
+        smask_crew_stop(&crew);
+    }
+    /* Once more changes nothing, and the hook of a pool that has gone home
+       is a loop. */
+    smask_crew_stop(&crew);
+    j.hook = smask_crew_hook(&crew);
+    SAME(j.hook.workers, 1);
+    CHECK(run_once(&j, 10));
+}
+
+static void zero_takes_all_processors(void)
+{
+    static job j;
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    smask_crew crew;
+
+    SAME(smask_crew_start(&crew, 0), SMASK_OK);
+    SAME(crew.workers, processors < 1 ? 1 : processors);
+    if (crew.workers < WORKERS) {
+        j.hook = smask_crew_hook(&crew);
+        CHECK(run_once(&j, PIECES));
+    }
+    smask_crew_stop(&crew);
+}
+
+int main(void)
+{
+    RUN(every_piece_once);
+    RUN(jobs_in_a_row);
+    RUN(more_workers_than_cores);
+    RUN(work_is_shared);
+    RUN(results_arrive);
+    RUN(nested_runs_inline);
+    RUN(two_pools);
+    RUN(threads_with_pools);
+    RUN(sleeps_and_wakes);
+    RUN(idle_is_free);
+    RUN(start_and_stop);
+    RUN(zero_takes_all_processors);
+    return DONE("test_crew");
+}
