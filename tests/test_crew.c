@@ -327,6 +327,33 @@ static void sleeps_and_wakes(void)
     smask_crew_stop(&crew);
 }
 
+static void slow_for_hands(void *arg, int piece, int worker)
+{
+    job *j = (job *)arg;
+
+    j->times[piece]++;
+    if (worker != 0) rest(4);
+    else busy_work(20000);
+}
+
+/* The caller is done first and goes to sleep until the last piece, which is
+   not its own, comes in. */
+static void caller_sleeps(void)
+{
+    static job j;
+    smask_crew crew;
+    int run, i;
+
+    SAME(smask_crew_start(&crew, 3), SMASK_OK);
+    j.hook = smask_crew_hook(&crew);
+    for (run = 0; run < 30; run++) {
+        memset(j.times, 0, sizeof j.times);
+        j.hook.run(j.hook.user, 6, slow_for_hands, &j);
+        for (i = 0; i < 6; i++) SAME(j.times[i], 1);
+    }
+    smask_crew_stop(&crew);
+}
+
 /* A pool without work uses no processor time. */
 static void idle_is_free(void)
 {
@@ -392,6 +419,7 @@ int main(void)
     RUN(two_pools);
     RUN(threads_with_pools);
     RUN(sleeps_and_wakes);
+    RUN(caller_sleeps);
     RUN(idle_is_free);
     RUN(start_and_stop);
     RUN(zero_takes_all_processors);
