@@ -2,8 +2,8 @@
    and to tell results, a progress line, images from many formats, and
    augmentation. Nothing here is part of splitmask.h.
 
-     options.c    options_read, fail, warn
-     progress.c   progress_*, result, folder_make, model_save
+     options.c    options_read
+     progress.c   fail, warn, progress_start, result, model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample
 
@@ -43,10 +43,14 @@ typedef struct option {
 /* Read the command line into the table. `--name value` and `--name=value`
    both work. --help prints a usage made from the table and exits with 0;
    anything that does not fit fails. `summary` says what the program is for.
-   Keeps argv[0] for the messages of fail. */
+   Calls program_named. */
 void options_read(const char *summary, const option *options, int count,
     int argc, char **argv);
 
+/* -------------------------------------------------------------- failing */
+
+/* The last part of argv[0] opens the lines of fail and warn. */
+void program_named(const char *argv0);
 /* `program: message` on standard error, then exit 2. Never returns. */
 void fail(const char *format, ...);
 /* The same line, and on with the work. */

@@ -1,0 +1,242 @@
+/* progress.c: what a program tells: failures, how far it has come, results;
+   and how it writes its model. See support.h. */
+#include "support.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REDRAW 0.2                   /* seconds, on a terminal             */
+#define REPORT 10.0                  /* seconds, elsewhere                 */
+#define LOSSES 50                    /* steps that the shown mean spans    */
+
+/* ------------------------------------------------------------- failing */
+
+static char program[64] = "program";
+/* The progress line that stands unfinished on the terminal, if any: other
+   lines must not begin in its middle. */
+static progress *open_line;
+
+void program_named(const char *argv0)
+{
+    const char *slash = strrchr(argv0, '/');
+
+    snprintf(program, sizeof program, "%s",
+        slash != NULL ? slash + 1 : argv0);
+}
+
+static void wipe_line(void)
+{
+    if (open_line == NULL) return;
+    fputs("\r\033[K", stderr);
+    open_line = NULL;
+}
+
+/* One line, whatever the text holds. */
+static void say(const char *format, va_list list)
+{
+    char text[2048];
+    char *c;
+
+    vsnprintf(text, sizeof text, format, list);
+    for (c = text; *c != '\0'; c++)
+        if (*c == '\n' || *c == '\r') *c = ' ';
+    fflush(stdout);
+    wipe_line();
+    fprintf(stderr, "%s: %s\n", program, text);
+}
+
+void fail(const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    say(format, list);
+    va_end(list);
+    exit(2);
+}
+
+void warn(const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    say(format, list);
+    va_end(list);
+}
+
+/* ------------------------------------------------------------ progress */
+
+double seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* "7 s", "3 min 20 s", "2 h 05 min". */
+static const char *duration(double seconds, char *text, size_t bytes)
+{
+    const long s = seconds < 1e9 ? (long)(seconds + 0.5) : 1000000000;
+
+    if (s < 60) snprintf(text, bytes, "%ld s", s);
+    else if (s < 3600)
+        snprintf(text, bytes, "%ld min %02ld s", s / 60, s % 60);
+    else snprintf(text, bytes, "%ld h %02ld min", s / 3600, s / 60 % 60);
+    return text;
+}
+
+void progress_start(progress *p, const char *name, double total)
+{
+    memset(p, 0, sizeof *p);
+    p->name = name;
+    p->total = total;
+    p->unit = total < 50 ? NULL : "images";
+    p->begin = p->told = seconds_now();
+    p->terminal = isatty(STDERR_FILENO);
+}
+
+double progress_rate(const progress *p)
+{
+    const double time = seconds_now() - p->begin;
+
+    return time > 0 ? (p->done - p->first) / time : 0;
+}
+
+/* " 42 %, loss 5.3129, 1234 images/s, 1 min 05 s left" */
+static void print_line(progress *p, double now)
+{
+    const double time = now - p->begin, made = p->done - p->first;
+    char text[64];
+
+    if (p->terminal) fputs("\r", stderr);
+    fprintf(stderr, "%s %3.0f %%", p->name,
+        p->total > 0 ? 100 * p->done / p->total : 100.0);
+    if (p->losses > 0) fprintf(stderr, ", loss %.4f", p->loss);
+    if (p->unit != NULL && time > 0)
+        fprintf(stderr, ", %.*f %s/s", made / time < 10 ? 1 : 0, made / time,
+            p->unit);
+    if (made > 0 && p->done < p->total)
+        fprintf(stderr, ", %s left", duration(
+            (p->total - p->done) * time / made, text, sizeof text));
+    fputs(p->terminal ? "\033[K" : "\n", stderr);
+    fflush(stderr);
+    p->told = now;
+    p->shown = 1;
+    if (p->terminal) open_line = p;
+}
+
+void progress_at(progress *p, double done)
+{
+    const double now = seconds_now();
+
+    p->done = done;
+    if (p->name != NULL
+        && now - p->told >= (p->terminal ? REDRAW : REPORT))
+        print_line(p, now);
+}
+
+void progress_loss(progress *p, double done, double loss)
+{
+    if (p->losses < LOSSES) p->losses++;
+    p->loss += (loss - p->loss) / p->losses;
+    progress_at(p, done);
+}
+
+void progress_end(progress *p)
+{
+    const double time = seconds_now() - p->begin;
+    char text[64];
+
+    if (p->name == NULL) return;
+    wipe_line();
+    /* What was over at once needs no line. */
+    if (!p->shown && time < 1) return;
+    fprintf(stderr, "%s: done in %s", p->name,
+        duration(time, text, sizeof text));
+    if (p->losses > 0) fprintf(stderr, ", loss %.4f", p->loss);
+    if (p->unit != NULL && time > 0)
+        fprintf(stderr, ", %.0f %s/s", (p->done - p->first) / time, p->unit);
+    fputc('\n', stderr);
+    p->name = NULL;
+}
+
+/* ------------------------------------------------------------- results */
+
+void result(const char *name, double value, int decimals)
+{
+    wipe_line();
+    printf("%s %.*f\n", name, decimals, value);
+    if (fflush(stdout) != 0)
+        fail("standard output: %s; make room and try again",
+            strerror(errno));
+}
+
+void folder_make(const char *path)
+{
+    char part[1024];
+    struct stat about;
+    size_t i;
+
+    if (path[0] == '\0' || strlen(path) >= sizeof part)
+        fail("--out: the path is empty or too long");
+    for (i = 0; ; i++) {
+        if (i > 0 && (path[i] == '/' || path[i] == '\0')) {
+            part[i] = '\0';
+            if (mkdir(part, 0777) != 0 && errno != EEXIST)
+                fail("%s: cannot be made: %s; choose another folder", part,
+                    strerror(errno));
+        }
+        if (path[i] == '\0') break;
+        part[i] = path[i];
+    }
+    if (stat(path, &about) != 0 || !S_ISDIR(about.st_mode))
+        fail("%s: is there, but is no folder; choose another name", path);
+}
+
+static size_t write_file(void *user, const void *data, size_t bytes)
+{
+    return fwrite(data, 1, bytes, (FILE *)user);
+}
+
+void model_save_training(smask_ctx *c, const smask_vit *v,
+    const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
+    const smask_note *notes, int32_t note_count, const char *path)
+{
+    char part[1200];
+    smask_io io;
+    smask_result written;
+    FILE *file;
+    int why;
+
+    if (strlen(path) + 6 > sizeof part) fail("%s: too long a path", path);
+    snprintf(part, sizeof part, "%s.part", path);
+    file = fopen(part, "wb");
+    if (file == NULL)
+        fail("%s: %s; choose another folder", part, strerror(errno));
+    memset(&io, 0, sizeof io);
+    io.write = write_file;
+    io.user = file;
+    errno = 0;
+    written = smask_write(c, &io, v, t, a, e, notes, note_count);
+    /* What lies in a buffer is not written yet: closing tells. */
+    if (fclose(file) != 0 && written == SMASK_OK) written = SMASK_IO;
+    if (written == SMASK_OK && rename(part, path) == 0) return;
+    why = errno;
+    remove(part);
+    if (written == SMASK_OK || written == SMASK_IO)
+        fail("%s: not written: %s; make room and try again", path,
+            why != 0 ? strerror(why) : "the disk may be full");
+    fail("%s: not written: %s", path, smask_text(written));
+}
+
+void model_save(smask_ctx *c, const smask_vit *v, const smask_note *notes,
+    int32_t note_count, const char *path)
+{
+    model_save_training(c, v, NULL, NULL, NULL, notes, note_count, path);
+}
