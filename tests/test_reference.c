@@ -1,0 +1,349 @@
+/* Op by op against PyTorch in float64 (fixtures/reference.py): values to a
+   relative error of 1e-5, gradients to 1e-4, where the error of a tensor is
+   its largest absolute difference divided by the largest absolute value of
+   the reference. */
+#include "fixtures/fixture.h"
+#include "fixtures/reference_ops.h"
+
+/* One op at a time: a context, up to six sources, one result. */
+static smask_ctx c;
+static const char *op_name;
+static const char *source_name[6];
+static smask_tensor *source[6];
+static int sources;
+
+static void begin(void)
+{
+    SAME(smask_setup(&c, NULL), SMASK_OK);
+    sources = 0;
+}
+
+/* A parameter drawn as `drawn`, whose gradient is compared under `name`. */
+static smask_tensor *wants(const char *name, const char *drawn,
+    float middle, float scale, int32_t d0, int32_t d1, int32_t d2)
+{
+    smask_tensor *t = fixture_parameter(&c, drawn, middle, scale, d0, d1,
+        d2);
+
+    CHECK(t != NULL);
+    source_name[sources] = name;
+    source[sources++] = t;
+    return t;
+}
+
+/* Compare y, descend the weighted sum of y (y itself if a scalar), compare
+   the gradients, and close the context. */
+static void compare(smask_tensor *y)
+{
+    smask_user_op sum;
+    char full[96], drawn[64];
+    int i;
+
+    CHECK(y != NULL);
+    CHECK_TEXT(smask_detail(&c), "");
+    if (y != NULL) {
+        snprintf(full, sizeof full, "%s.y", op_name);
+        VALUES(&reference_ops, full, y->x, smask_count(y));
+        snprintf(drawn, sizeof drawn, "%s", op_name);
+        if (smask_count(y) > 1) y = fixture_sum(&c, &sum, y, drawn);
+        SAME(smask_backward(&c, y), SMASK_OK);
+        for (i = 0; i < sources; i++) {
+            snprintf(full, sizeof full, "%s.%s", op_name, source_name[i]);
+            GRADIENT(&reference_ops, full, source[i]->dx,
+                smask_count(source[i]));
+        }
+    }
+    smask_end_step(&c);
+    smask_shutdown(&c);
+}
+
+static void layernorm_from(float middle)
+{
+    smask_tensor *x, *w, *b;
+    char drawn[64];
+
+    begin();
+    snprintf(drawn, sizeof drawn, "%s/x", op_name);
+    x = wants("x", drawn, middle, 1, 7, 37, 0);
+    w = wants("w", "ln/w", 1, 0.5f, 37, 0, 0);
+    b = wants("b", "ln/b", 0, 1, 37, 0, 0);
+    smask_begin_step(&c);
+    compare(smask_layernorm(&c, x, w, b));
+}
+
+static void layernorm(void)
+{
+    op_name = "layernorm";
+    layernorm_from(0);
+}
+
+/* A mean of 16 standard deviations: E[x x] - mean^2 would lose digits. */
+static void layernorm_far(void)
+{
+    op_name = "layernorm_far";
+    layernorm_from(16);
+}
+
+static void gelu(void)
+{
+    smask_tensor *x;
+
+    begin();
+    op_name = "gelu";
+    x = wants("x", "gelu/x", 0, 8, 11, 31, 0);
+    smask_begin_step(&c);
+    compare(smask_gelu(&c, x));
+}
+
+/* The linear family: x (2,9,20), w (33,20), b (33), r (2,9,33). */
+static void linears(void)
+{
+    static const char *const name[7] = { "linear", "linear_bare",
+        "linear_add", "linear_keep", "norm_linear", "gelu_linear_add",
+        "gelu_linear_keep" };
+    static const float keep[2] = { 0, 1.25f };
+    int i;
+
+    for (i = 0; i < 7; i++) {
+        smask_tensor *x, *w, *b = NULL, *r = NULL, *lw = NULL, *lb = NULL;
+        smask_tensor *y = NULL;
+
+        begin();
+        op_name = name[i];
+        x = wants("x", "linear/x", 0, 1, 2, 9, 20);
+        w = wants("w", "linear/w", 0, 1, 33, 20, 0);
+        if (i != 1) b = wants("b", "linear/b", 0, 1, 33, 0, 0);
+        if (i == 2 || i == 3 || i > 4)
+            r = wants("r", "linear/r", 0, 1, 2, 9, 33);
+        if (i == 4) {
+            lw = wants("lw", "linear/lw", 1, 0.5f, 20, 0, 0);
+            lb = wants("lb", "linear/lb", 0, 1, 20, 0, 0);
+        }
+        smask_begin_step(&c);
+        switch (i) {
+        case 0: case 1: y = smask_linear(&c, x, w, b); break;
+        case 2: y = smask_linear_add(&c, x, w, b, r, NULL); break;
+        case 3: y = smask_linear_add(&c, x, w, b, r, keep); break;
+        case 4: y = smask_norm_linear(&c, x, lw, lb, w, b); break;
+        case 5: y = smask_gelu_linear_add(&c, x, w, b, r, NULL); break;
+        default: y = smask_gelu_linear_add(&c, x, w, b, r, keep); break;
+        }
+        compare(y);
+    }
+}
+
+static void attention(void)
+{
+    static const char *const name[3] = { "attention", "attention_long",
+        "attention_one" };
+    static const int32_t size[3][4] = { { 2, 17, 2, 10 }, { 1, 197, 3, 16 },
+        { 3, 1, 2, 4 } };            /* B, N, H, K                         */
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        const int32_t *s = size[i];
+        smask_tensor *qkv;
+
+        begin();
+        op_name = name[i];
+        qkv = wants("qkv", "attention/qkv", 0, 2, s[0], s[1],
+            3 * s[2] * s[3]);
+        smask_begin_step(&c);
+        compare(smask_attention(&c, qkv, s[2], NULL, NULL));
+    }
+}
+
+/* BEiT's rows of the table for a grid of `grid` patches and a class token:
+   one for each offset, then class to patch, patch to class, class. */
+static void bias_rows(int32_t grid, int32_t *index)
+{
+    const int32_t n = grid * grid + 1, T = (2 * grid - 1) * (2 * grid - 1);
+    int32_t i, j;
+
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) {
+            const int32_t dy = (i - 1) / grid - (j - 1) / grid + grid - 1;
+            const int32_t dx = (i - 1) % grid - (j - 1) % grid + grid - 1;
+            index[i * n + j] = i == 0 && j == 0 ? T + 2 : i == 0 ? T
+                : j == 0 ? T + 1 : dy * (2 * grid - 1) + dx;
+        }
+}
+
+static void attention_bias(void)
+{
+    static const char *const name[2] = { "attention_bias",
+        "attention_bias_long" };
+    static const int32_t size[2][4] = { { 2, 4, 2, 10 }, { 1, 9, 3, 16 } };
+    static int32_t index[82 * 82];
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        const int32_t B = size[i][0], G = size[i][1], H = size[i][2];
+        smask_tensor *qkv, *bias;
+
+        begin();
+        op_name = name[i];
+        bias_rows(G, index);
+        qkv = wants("qkv", "attention/qkv", 0, 2, B, G * G + 1,
+            3 * H * size[i][3]);
+        bias = wants("bias", "attention/bias", 0, 2,
+            (2 * G - 1) * (2 * G - 1) + 3, H, 0);
+        smask_begin_step(&c);
+        compare(smask_attention(&c, qkv, H, bias, index));
+    }
+}
+
+static void rows(void)
+{
+    static const int32_t index[8] = { 2, -1, 0, 5, 5, 5, -1, 1 };
+    smask_tensor *x, *fill, *place;
+
+    begin();
+    op_name = "rows";
+    x = wants("x", "rows/x", 0, 1, 6, 11, 0);
+    fill = wants("fill", "rows/fill", 0, 1, 11, 0, 0);
+    place = wants("place", "rows/place", 0, 1, 4, 11, 0);
+    smask_begin_step(&c);
+    compare(smask_rows(&c, x, 2, 4, index, fill, place));
+}
+
+static void mean_rows(void)
+{
+    smask_tensor *x;
+
+    begin();
+    op_name = "mean_rows";
+    x = wants("x", "mean/x", 0, 1, 3, 5, 11);
+    smask_begin_step(&c);
+    compare(smask_mean_rows(&c, x, 1));
+}
+
+static void unit(void)
+{
+    smask_tensor *x;
+
+    begin();
+    op_name = "unit";
+    x = wants("x", "unit/x", 0, 1, 5, 13, 0);
+    smask_begin_step(&c);
+    compare(smask_unit(&c, x));
+}
+
+static void gain(void)
+{
+    smask_tensor *x, *g;
+
+    begin();
+    op_name = "gain";
+    x = wants("x", "gain/x", 0, 1, 5, 13, 0);
+    g = wants("g", "gain/g", 0, 1, 5, 0, 0);
+    smask_begin_step(&c);
+    compare(smask_gain(&c, x, g));
+}
+
+/* Soft targets: 64 balls in 13 boxes, row by row. */
+static void cross_entropy(void)
+{
+    static float t[9 * 13];
+    uint64_t s = fixture_seed("cross_entropy/t");
+    smask_tensor *x;
+    int i, ball;
+
+    for (i = 0; i < 9; i++)
+        for (ball = 0; ball < 64; ball++)
+            t[i * 13 + fixture_below(&s, 13)] += 1.0f / 64;
+    begin();
+    op_name = "cross_entropy";
+    x = wants("x", "cross_entropy/x", 0, 4, 9, 13, 0);
+    smask_begin_step(&c);
+    compare(smask_cross_entropy(&c, x, t));
+}
+
+static void linear_cross_entropy(void)
+{
+    static const char *const name[2] = { "linear_cross_entropy",
+        "linear_cross_entropy_large" };
+    static const int32_t size[2][3] = { { 13, 20, 50 }, { 150, 24, 331 } };
+    const int32_t *words = reference_ops_guess;
+    int32_t label[150], guess[150], hits = -1;
+    int i, k;
+
+    for (i = 0; i < 2; i++) {
+        const int32_t R = size[i][0], D = size[i][1], V = size[i][2];
+        smask_tensor *x, *w, *b, *y;
+        float found;
+
+        begin();
+        op_name = name[i];
+        x = wants("x", "lce/x", 0, 2, R, D, 0);
+        w = wants("w", "lce/w", 0, 1, V, D, 0);
+        b = wants("b", "lce/b", 0, 1, V, 0, 0);
+        fixture_labels(label, (size_t)R, "lce/label", V);
+        smask_begin_step(&c);
+        y = smask_linear_cross_entropy(&c, x, w, b, label, guess, &hits);
+        for (k = 0; k < R; k++) SAME(guess[k], words[k]);
+        words += R;
+        found = (float)hits;
+        VALUES(&reference_ops, i ? "linear_cross_entropy_large.hits"
+            : "linear_cross_entropy.hits", &found, 1);
+        compare(y);
+    }
+}
+
+static void contrast(void)
+{
+    static const int32_t size[2][2] = { { 5, 12 }, { 40, 33 } };
+    char name[64], full[96];
+    int i, negatives, stop;
+
+    for (i = 0; i < 2; i++)
+        for (negatives = 0; negatives < 2; negatives++)
+            for (stop = 0; stop < 2; stop++) {
+                smask_tensor *x, *y;
+                int32_t hits = -1;
+                float found;
+
+                snprintf(name, sizeof name, "contrast_%d_%d_%d",
+                    (int)size[i][0], negatives, stop);
+                begin();
+                op_name = name;
+                x = wants("x", "contrast/x", 0, 0.5f, 2 * size[i][0],
+                    size[i][1], 0);
+                smask_begin_step(&c);
+                y = smask_contrast(&c, x, 0.25f, negatives, stop, &hits);
+                snprintf(full, sizeof full, "%s.hits", name);
+                found = (float)hits;
+                VALUES(&reference_ops, full, &found, 1);
+                compare(y);
+            }
+}
+
+static void patches(void)
+{
+    static float x[2 * 3 * 8 * 8], rows_of[2 * 16 * 12], small[2 * 3 * 16];
+
+    fixture_fill(x, 384, "patches/x", 0, 1);
+    smask_patches(x, 2, 3, 8, 2, rows_of);
+    VALUES(&reference_ops, "patches", rows_of, 384);
+    smask_half(x, 2, 3, 8, small);
+    VALUES(&reference_ops, "half", small, 96);
+}
+
+int main(void)
+{
+    RUN(layernorm);
+    RUN(layernorm_far);
+    RUN(gelu);
+    RUN(linears);
+    RUN(attention);
+    RUN(attention_bias);
+    RUN(rows);
+    RUN(mean_rows);
+    RUN(unit);
+    RUN(gain);
+    RUN(cross_entropy);
+    RUN(linear_cross_entropy);
+    RUN(contrast);
+    RUN(patches);
+    return DONE("test_reference");
+}
