@@ -1,0 +1,1160 @@
+/* pretrain.c: teach an encoder to see, from images without labels.
+
+     build/pretrain --data shapes
+     build/pretrain --data out/cifar10 --tokenizer kmeans --epochs 200
+     build/pretrain --data photos --image 96 --patch 8 --method beit
+
+   SplitMask cuts each image in two halves of its patches, predicts the words
+   of each half from the other (inpaint) and asks the two halves of an image
+   to recognise each other in the batch (match). BEiT hides a part and
+   predicts it. Neither looks at a label.
+
+   Prints, as means over the last tenth of the steps (ten at least),
+     loss             what was descended
+     inpaint_loss     cross-entropy of the hidden words, nats
+     match_loss       InfoNCE between the halves, nats; 0 without
+     token_entropy    of the words in a sample of augmented training images,
+                      nats: a model that ignores context has this inpaint
+                      loss
+     token_accuracy   percent of the hidden words guessed right
+     images_per_s     over the steps of this run, reading included
+     peak_mb          most memory the program held, in 10^6 bytes
+     planned_mb       what it planned for model and step before it began
+   Writes DIR/model.safetensors (with all that --resume needs), DIR/log.csv
+   (a row per step) and DIR/report.html (curves, words and pictures).
+
+   The data of a step depend on the seed and the step alone, and every draw
+   of the model comes from a generator that is saved with it. So a run that
+   was stopped and resumed ends with the same bits as one that was not.  */
+#include "support/support.h"
+#include "support/evaluation.h"
+#include "support/report.h"
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define FIT_PATCHES 200000               /* that a codebook is learnt from */
+#define FIT_BYTES 64000000               /* and the most they may take     */
+#define OPTIONS 42
+
+/* Streams of the seed, and numbers of data_augmented's steps, that training
+   does not use. */
+#define STREAM_ORDER 100
+#define STREAM_SCENES 99
+#define STEP_FIT ((int64_t)1 << 40)
+#define STEP_WORDS ((int64_t)1 << 41)
+
+typedef struct run {
+    /* options */
+    const char *path, *out;
+    int method, tokenizer, preset, mask;
+    int vocab, dim, depth, heads, decoder_depth, image, patch, channels;
+    int batch, epochs, steps, limit, warmup, save_every, threads;
+    int no_inpaint, no_match, official, sincos, recompute, extras;
+    int half, full, centre, uniform01, euclidean, resume;
+    float ratio, inpaint_weight, match_weight, temperature;
+    float layer_scale, drop_path, lr, weight_decay, crop;
+    uint64_t seed;
+    option table[OPTIONS];
+    int options;
+    char *command;
+    /* what they lead to */
+    smask_vit_desc vit_desc;
+    smask_tokenizer_desc token_desc;
+    smask_objective objective;
+    smask_parallel hook;
+    data_set data;
+    int32_t *chosen, *order;             /* training images in use         */
+    size_t train_count, pixels;
+    int32_t per_epoch, epoch;            /* epoch: the one in `order`      */
+    size_t spare;                        /* bytes to read the old file     */
+    /* what is made */
+    smask_vit v;
+    smask_tokenizer t;
+    smask_adam adam;
+    smask_losses losses;
+    report_words words;
+    report_scenes scenes;
+    report_step *row;
+    size_t rows, rows_room;
+    double busy, trained;                /* seconds, images, of this run   */
+    smask_sizes sizes;
+    FILE *log;
+    char model_file[1100], log_file[1100], report_file[1100];
+} run;
+
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+/* ----------------------------------------------------------------- data */
+
+/* The training images of a step. Each epoch takes all of them in an order
+   of its own; what does not fill a batch waits for another epoch. */
+static const int32_t *batch_of(run *r, int64_t step)
+{
+    const int32_t epoch = (int32_t)(step / r->per_epoch);
+    smask_random random;
+
+    if (epoch != r->epoch) {
+        memcpy(r->order, r->chosen, r->train_count * sizeof *r->order);
+        smask_seed(&random, r->seed, STREAM_ORDER + (uint64_t)epoch);
+        smask_shuffle(&random, r->order, r->train_count);
+        r->epoch = epoch;
+    }
+    return r->order + (size_t)(step % r->per_epoch) * (size_t)r->batch;
+}
+
+/* ----------------------------------------------------------- tokenizer */
+
+static int fit_progress(void *user, int done, int total, double distance)
+{
+    (void)total;
+    (void)distance;
+    progress_at((progress *)user, done);
+    return 1;
+}
+
+/* Learn the codebook from patches of augmented training images. From each
+   image come as few as it takes, so that they come from many. */
+static void fit_tokenizer(smask_ctx *c, run *r)
+{
+    const size_t d = (size_t)r->t.width, N = smask_tokenizer_rows(&r->t);
+    const size_t B = (size_t)r->batch;
+    size_t count = FIT_PATCHES, most = FIT_BYTES / (d * sizeof(float));
+    size_t each, taken = 0, b, k;
+    float *patches, *images, *rows;
+    smask_random random;
+    int64_t step;
+    progress line;
+
+    if (r->token_desc.kind == SMASK_TOKENS_PROJECTION) return;
+    if (count > most) count = most;
+    if (count < (size_t)r->vocab) count = (size_t)r->vocab;
+    each = count / r->train_count;
+    each = each < 1 ? 1 : each > N ? N : each;
+    smask_begin_step(c);
+    patches = (float *)smask_alloc(c, count * d * sizeof(float));
+    images = (float *)smask_alloc(c, B * r->pixels * sizeof(float));
+    rows = (float *)smask_alloc(c, B * N * d * sizeof(float));
+    smask_seed(&random, r->seed, STREAM_ORDER - 2);
+    if (!smask_is_dry(c) && smask_error(c) == SMASK_OK)
+        for (step = 0; taken < count; step++) {
+            data_augmented(&r->data, batch_of(r, step), r->batch,
+                r->data.mean, r->data.deviation, r->crop, r->seed,
+                STEP_FIT + step, &r->hook, images);
+            smask_tokenizer_patches(&r->t, images, B, rows);
+            for (b = 0; b < B; b++)
+                for (k = 0; k < each && taken < count; k++)
+                    memcpy(patches + taken++ * d, rows + (b * N
+                        + smask_below(&random, (uint32_t)N)) * d,
+                        d * sizeof(float));
+        }
+    memset(&line, 0, sizeof line);
+    if (!smask_is_dry(c)) progress_start(&line, "codebook", 20);
+    smask_tokenizer_fit(c, &r->t, patches, count, 20, fit_progress, &line);
+    if (!smask_is_dry(c)) progress_end(&line);
+    smask_end_step(c);
+}
+
+/* How often words occur and what they stand for, in a sample of augmented
+   training images that is large enough for it and cheap. */
+static void study_words(smask_ctx *c, run *r)
+{
+    const size_t N = smask_tokenizer_rows(&r->t), B = (size_t)r->batch;
+    const double cost = 2.0 * r->t.width * r->vocab;
+    double patches = 2e11 / cost;
+    int32_t *ids;
+    float *images;
+    int64_t step, steps;
+    void *memory = smask_alloc(c, report_words_bytes(&r->t));
+
+    patches = patches < 16384 ? 16384 : patches > 131072 ? 131072 : patches;
+    steps = (int64_t)(patches / (double)(N * B)) + 1;
+    if (memory != NULL) report_words_begin(&r->words, &r->t, memory);
+    for (step = 0; step < steps && smask_error(c) == SMASK_OK; step++) {
+        smask_begin_step(c);
+        images = (float *)smask_alloc(c, B * r->pixels * sizeof(float));
+        ids = (int32_t *)smask_alloc(c, B * N * sizeof(int32_t));
+        if (images != NULL && ids != NULL)
+            data_augmented(&r->data, batch_of(r, step), r->batch,
+                r->data.mean, r->data.deviation, r->crop, r->seed,
+                STEP_WORDS + step, &r->hook, images);
+        smask_tokenize(c, &r->t, images, r->batch, ids);
+        if (memory != NULL && smask_error(c) == SMASK_OK)
+            report_words_add(&r->words, images, r->batch, ids);
+        smask_end_step(c);
+        if (smask_is_dry(c)) return;
+    }
+    if (smask_error(c) == SMASK_OK) report_words_end(&r->words);
+}
+
+/* ------------------------------------------------------------ pictures */
+
+/* Images for the report, of as many classes as there are. */
+static void choose_scenes(smask_ctx *c, run *r)
+{
+    const int test = r->data.test.count > 0;
+    const data_split *split = test ? &r->data.test : &r->data.train;
+    const size_t most = r->image > 128 ? 4 : 6;
+    const size_t K = split->count < most ? split->count : most;
+    const size_t N = smask_tokenizer_rows(&r->t);
+    report_scenes *s = &r->scenes;
+    int32_t which[6], b;
+    size_t count = 0, i, k;
+    int pass;
+
+    for (pass = 0; pass < 2; pass++)
+        for (i = 0; i < split->count && count < K; i++) {
+            for (k = 0; k < count; k++)
+                if (pass == 0 ? split->label[i] == split->label[which[k]]
+                    : (int32_t)i == which[k]) break;
+            if (k == count) which[count++] = (int32_t)i;
+        }
+    s->count = (int32_t)K;
+    s->branches = r->method == 0 ? 2 : 1;
+    s->held_out = test;
+    s->image = (float *)smask_alloc(c, K * r->pixels * sizeof(float));
+    s->token = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
+    for (b = 0; b < s->branches; b++) {
+        s->seen[b] = (unsigned char *)smask_alloc(c, K * N);
+        s->before[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
+        s->after[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
+    }
+    if (!smask_is_dry(c) && smask_error(c) == SMASK_OK)
+        data_batch(&r->data, test, which, s->count, r->data.mean,
+            r->data.deviation, s->image);
+}
+
+static smask_tensor *objective_loss(smask_ctx *c, run *r,
+    const float *images, int32_t B)
+{
+    return r->method == 0
+        ? smask_splitmask_loss(c, &r->v, &r->t, &r->objective, images, B,
+            &r->losses)
+        : smask_beit_loss(c, &r->v, &r->t, &r->objective, images, B,
+            &r->losses);
+}
+
+/* What the model as it is makes of the scenes: always the same cuts, and
+   without a trace in the generator that training draws from. */
+static void take_pictures(smask_ctx *c, run *r, int after)
+{
+    const smask_random saved = c->random;
+    report_scenes *s = &r->scenes;
+    const smask_mask *m = &r->losses.mask;
+    const int32_t *guess;
+    int32_t b, i, k;
+
+    smask_seed(&c->random, r->seed, STREAM_SCENES);
+    smask_grad(c, 0);
+    r->v.training = 0;
+    smask_begin_step(c);
+    objective_loss(c, r, s->image, s->count);
+    guess = r->losses.guess;
+    if (!smask_is_dry(c) && smask_error(c) == SMASK_OK) {
+        const int32_t N = m->N;
+        memcpy(s->token, r->losses.tokens,
+            (size_t)(s->count * N) * sizeof(int32_t));
+        for (b = 0; b < m->branches; b++) {
+            int32_t *to = after ? s->after[b] : s->before[b];
+            for (i = 0; i < s->count; i++) {
+                for (k = 0; k < m->seen[b]; k++)
+                    s->seen[b][i * N
+                        + m->seen_at[b][i * m->seen[b] + k]] = 1;
+                for (k = 0; k < m->masked[b] && guess != NULL; k++)
+                    to[i * N + m->masked_at[b][i * m->masked[b] + k]]
+                        = *guess++;
+            }
+        }
+    }
+    smask_end_step(c);
+    smask_grad(c, 1);
+    c->random = saved;
+}
+
+/* ---------------------------------------------------------------- steps */
+
+/* One update. */
+static void train_step(smask_ctx *c, run *r, int64_t step)
+{
+    float *images;
+    smask_tensor *loss;
+
+    smask_begin_step(c);
+    images = (float *)smask_alloc(c,
+        (size_t)r->batch * r->pixels * sizeof(float));
+    if (images != NULL)
+        data_augmented(&r->data, batch_of(r, step), r->batch, r->data.mean,
+            r->data.deviation, r->crop, r->seed, step, &r->hook, images);
+    r->v.training = 1;
+    loss = objective_loss(c, r, images, r->batch);
+    if (smask_backward(c, loss) == SMASK_OK)
+        smask_adam_update(c, &r->adam, &r->v.params);
+    smask_end_step(c);
+}
+
+/* ----------------------------------------------------------------- log */
+
+static const char log_header[] = "step,lr,loss,inpaint_loss,match_loss,"
+    "token_accuracy,match_accuracy,images_per_s\n";
+
+static void log_row(run *r, const report_step *row)
+{
+    fprintf(r->log, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f\n",
+        (long)row->step, row->lr, row->loss, row->inpaint, row->match,
+        row->accuracy, row->match_accuracy, row->images_per_s);
+}
+
+static void log_flush(run *r)
+{
+    if (fflush(r->log) != 0)
+        fail("%s: %s; make room, then go on with --resume", r->log_file,
+            strerror(errno));
+}
+
+static void add_row(run *r, const report_step *row)
+{
+    if (r->rows == r->rows_room) {
+        const size_t room = r->rows_room > 0 ? 2 * r->rows_room : 1024;
+        report_step *more = (report_step *)realloc(r->row,
+            room * sizeof *more);
+        if (more == NULL) fail("no memory for the rows of the log");
+        r->row = more;
+        r->rows_room = room;
+    }
+    r->row[r->rows++] = *row;
+}
+
+/* Rows of an earlier run, up to its last save; later ones are made anew. */
+static void log_read(run *r, int64_t done)
+{
+    char line[512];
+    FILE *f = fopen(r->log_file, "r");
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        report_step row;
+        long step;
+        double x[7];
+        if (sscanf(line, "%ld,%lf,%lf,%lf,%lf,%lf,%lf,%lf", &step, &x[0],
+                &x[1], &x[2], &x[3], &x[4], &x[5], &x[6]) != 8
+            || step != (long)r->rows + 1 || step > (long)done)
+            continue;
+        row.step = step;
+        row.lr = (float)x[0];            /* as they were before printing   */
+        row.loss = (float)x[1];
+        row.inpaint = (float)x[2];
+        row.match = (float)x[3];
+        row.accuracy = (float)x[4];
+        row.match_accuracy = (float)x[5];
+        row.images_per_s = x[6];
+        add_row(r, &row);
+    }
+    if (f != NULL) fclose(f);
+    if (r->rows < (size_t)done)
+        warn("%s lacks rows of the %ld steps made; curves begin late",
+            r->log_file, (long)done);
+}
+
+/* The log with the rows that are known, ready for more. */
+static void log_open(run *r)
+{
+    char part[1200];
+    size_t i;
+
+    snprintf(part, sizeof part, "%s.part", r->log_file);
+    r->log = fopen(part, "w");
+    if (r->log == NULL)
+        fail("%s: %s; choose another --out", part, strerror(errno));
+    fputs(log_header, r->log);
+    for (i = 0; i < r->rows; i++) log_row(r, &r->row[i]);
+    log_flush(r);
+    if (rename(part, r->log_file) != 0)
+        fail("%s: %s; choose another --out", r->log_file, strerror(errno));
+}
+
+/* Means over the last tenth of the steps made. */
+static report_step last_part(const run *r)
+{
+    report_step mean;
+    size_t window = (r->rows + 9) / 10, i;
+
+    memset(&mean, 0, sizeof mean);
+    if (window < 10) window = 10;
+    if (window > r->rows) window = r->rows;
+    for (i = r->rows - window; i < r->rows; i++) {
+        mean.loss += r->row[i].loss / (double)window;
+        mean.inpaint += r->row[i].inpaint / (double)window;
+        mean.match += r->row[i].match / (double)window;
+        mean.accuracy += r->row[i].accuracy / (double)window;
+        mean.match_accuracy += r->row[i].match_accuracy / (double)window;
+    }
+    mean.images_per_s = r->busy > 0 ? r->trained / r->busy : 0;
+    return mean;
+}
+
+/* In millions of bytes. */
+static double peak_memory_mb(void)
+{
+    struct rusage use;
+
+    if (getrusage(RUSAGE_SELF, &use) != 0) return 0;
+#ifdef __APPLE__
+    return (double)use.ru_maxrss / 1e6;  /* bytes there                    */
+#else
+    return (double)use.ru_maxrss * 1024 / 1e6;
+#endif
+}
+
+/* ------------------------------------------------------------- options */
+
+/* Options that may differ between a run and its continuation. */
+static int is_free(const char *name)
+{
+    static const char *const names[] = { "--out", "--threads", "--resume",
+        "--save-every", "--epochs" };
+    size_t i;
+
+    for (i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) return 1;
+    return 0;
+}
+
+/* The value of an option as text. */
+static const char *option_value(const option *o, char *text, size_t bytes)
+{
+    const char *at = o->text;
+    int k;
+
+    switch (o->kind) {
+    case OPTION_TEXT: return *(const char **)o->to;
+    case OPTION_REAL:
+        snprintf(text, bytes, "%.7g", (double)*(const float *)o->to);
+        break;
+    case OPTION_SEED:
+        snprintf(text, bytes, "%llu",
+            (unsigned long long)*(const uint64_t *)o->to);
+        break;
+    case OPTION_CHOICE:
+        for (k = *(const int *)o->to; k > 0; k--)
+            at += strcspn(at, "|") + 1;
+        snprintf(text, bytes, "%.*s", (int)strcspn(at, "| "), at);
+        break;
+    default:
+        snprintf(text, bytes, "%d", *(const int *)o->to);
+        break;
+    }
+    return text;
+}
+
+static void read_options(run *r, int argc, char **argv)
+{
+    const option table[] = {
+        { "--data", OPTION_TEXT, &r->path, 0, 0,
+          "shapes, or a folder: CIFAR-10, IDX, train/CLASS/*, images" },
+        { "--method", OPTION_CHOICE, &r->method, 0, 0, "splitmask|beit" },
+        { "--tokenizer", OPTION_CHOICE, &r->tokenizer, 0, 0,
+          "projection|patches|kmeans words are random directions, patches "
+          "of the data, or centres of their clusters" },
+        { "--vocab", OPTION_INT, &r->vocab, 0, 1000000,
+          "words V; 0: 1024 up to 64 pixels, else 8192" },
+        { "--model", OPTION_CHOICE, &r->preset, 0, 0,
+          "micro|tiny|small|base width, blocks and heads 128/6/4, "
+          "192/12/3, 384/12/6, 768/12/12" },
+        { "--dim", OPTION_INT, &r->dim, 0, 8192, "width D; 0: the model's" },
+        { "--depth", OPTION_INT, &r->depth, 0, 128,
+          "blocks L; 0: the model's" },
+        { "--heads", OPTION_INT, &r->heads, 0, 512,
+          "heads H; 0: the model's, or D / 32 with --dim" },
+        { "--decoder-depth", OPTION_INT, &r->decoder_depth, 1, 64,
+          "blocks of SplitMask's decoder" },
+        { "--image", OPTION_INT, &r->image, 4, 1024, "side in pixels" },
+        { "--patch", OPTION_INT, &r->patch, 0, 256,
+          "P in pixels; 0: 4 up to 64 pixels, 8 up to 128, else 16" },
+        { "--channels", OPTION_INT, &r->channels, 1, 3,
+          "3, or 1 for grey" },
+        { "--batch", OPTION_INT, &r->batch, 1, 65536, "images in a step" },
+        { "--epochs", OPTION_INT, &r->epochs, 1, 1000000,
+          "passes over the images" },
+        { "--steps", OPTION_INT, &r->steps, 0, 100000000,
+          "updates, instead of --epochs; 0: by epochs" },
+        { "--limit", OPTION_INT, &r->limit, 0, 1e9,
+          "use N training images, balanced; 0: all" },
+        { "--lr", OPTION_REAL, &r->lr, 0, 1,
+          "peak learning rate; 0: 1.5e-3 * min(1, 192 / D) * "
+          "sqrt(batch / 128), which for the base model at batch 2048 is "
+          "the 1.5e-3 of the paper" },
+        { "--warmup", OPTION_INT, &r->warmup, -1, 100000000,
+          "steps of rising rate; -1: a tenth of all, 10 epochs at most" },
+        { "--weight-decay", OPTION_REAL, &r->weight_decay, 0, 10,
+          "of AdamW" },
+        { "--mask", OPTION_CHOICE, &r->mask, 0, 0,
+          "blocks|uniform|quarters|independent rectangles; any patches; "
+          "A and B are two disjoint quarters; quarters that may meet" },
+        { "--ratio", OPTION_REAL, &r->ratio, 0, 0.95,
+          "share that is hidden; 0: 0.5, of quarters 0.75, of BEiT 0.38" },
+        { "--no-inpaint", OPTION_FLAG, &r->no_inpaint, 0, 0,
+          "match only" },
+        { "--no-match", OPTION_FLAG, &r->no_match, 0, 0, "inpaint only" },
+        { "--inpaint-weight", OPTION_REAL, &r->inpaint_weight, 1e-6, 1000,
+          "in the loss" },
+        { "--match-weight", OPTION_REAL, &r->match_weight, 1e-6, 1000,
+          "in the loss" },
+        { "--temperature", OPTION_REAL, &r->temperature, 1e-3, 100,
+          "of the match" },
+        { "--official", OPTION_FLAG, &r->official, 0, 0,
+          "BEiT as its authors run it: class token, shared relative "
+          "positions, LayerScale 0.1, drop path 0.1" },
+        { "--sincos", OPTION_FLAG, &r->sincos, 0, 0,
+          "fixed sine and cosine positions, not learnt ones" },
+        { "--layer-scale", OPTION_REAL, &r->layer_scale, 0, 1,
+          "first value of LayerScale; 0: none" },
+        { "--drop-path", OPTION_REAL, &r->drop_path, -1, 0.9,
+          "stochastic depth of the last block; -1: 0 up to width 192, "
+          "else 0.1" },
+        { "--recompute", OPTION_FLAG, &r->recompute, 0, 0,
+          "less memory, more time: blocks run again in backward" },
+        { "--crop", OPTION_REAL, &r->crop, 0, 1,
+          "least share of the image that a crop keeps; 0: 0.2 up to 64 "
+          "pixels, else 0.08" },
+        { "--extras", OPTION_FLAG, &r->extras, 0, 0,
+          "for very small sets: colours change too, grey, blur, solarise" },
+        { "--half", OPTION_FLAG, &r->half, 0, 0,
+          "words look at half the resolution; as it is from patch 16 on" },
+        { "--full", OPTION_FLAG, &r->full, 0, 0,
+          "words look at all pixels, also from patch 16 on" },
+        { "--centre", OPTION_FLAG, &r->centre, 0, 0,
+          "words look at patches without their mean" },
+        { "--uniform01", OPTION_FLAG, &r->uniform01, 0, 0,
+          "projection draws from 0 .. 1, not -1 .. 1" },
+        { "--euclidean", OPTION_FLAG, &r->euclidean, 0, 0,
+          "the nearest word by distance, not by angle" },
+        { "--out", OPTION_TEXT, &r->out, 0, 0,
+          "folder for model.safetensors, log.csv and report.html" },
+        { "--save-every", OPTION_INT, &r->save_every, 0, 100000000,
+          "steps between saves; 0: a tenth of all" },
+        { "--resume", OPTION_FLAG, &r->resume, 0, 0,
+          "go on from DIR/model.safetensors; give the same options again" },
+        { "--threads", OPTION_INT, &r->threads, 0, 1024, "0: all cores" },
+        { "--seed", OPTION_SEED, &r->seed, 0, 0, "of every draw" }
+    };
+
+    r->options = (int)(sizeof table / sizeof table[0]);
+    memcpy(r->table, table, sizeof table);
+    r->path = "shapes";
+    r->out = "out/pretrain";
+    r->image = 32;
+    r->channels = 3;
+    r->decoder_depth = 2;
+    r->batch = 128;
+    r->epochs = 100;
+    r->warmup = -1;
+    r->weight_decay = 0.05f;
+    r->inpaint_weight = r->match_weight = 1;
+    r->temperature = 0.2f;
+    r->drop_path = -1;
+    options_read("teach an encoder to see, from images without labels",
+        r->table, r->options, argc, argv);
+}
+
+/* The command line again, quoted for a shell, without --resume. */
+static char *command_of(int argc, char **argv)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
+    size_t room = 1;
+    char *text, *to;
+    int i;
+
+    for (i = 0; i < argc; i++) room += 4 * strlen(argv[i]) + 3;
+    to = text = (char *)malloc(room);
+    if (text == NULL) fail("no memory for a line of text");
+    for (i = 0; i < argc; i++) {
+        const char *from = argv[i];
+        const int quoted = from[0] == '\0'
+            || from[strspn(from, plain)] != '\0';
+        if (strcmp(from, "--resume") == 0) continue;
+        if (i > 0) *to++ = ' ';
+        if (quoted) *to++ = '\'';
+        for (; *from != '\0'; from++) {
+            if (*from == '\'') {
+                memcpy(to, "'\\''", 4);
+                to += 4;
+            } else {
+                *to++ = *from;
+            }
+        }
+        if (quoted) *to++ = '\'';
+    }
+    *to = '\0';
+    return text;
+}
+
+/* Sizes of the named models: width, blocks, heads. */
+static void settle_model(run *r)
+{
+    static const int size[4][3] = { { 128, 6, 4 }, { 192, 12, 3 },
+        { 384, 12, 6 }, { 768, 12, 12 } };
+
+    if (r->heads == 0)
+        r->heads = r->dim == 0 ? size[r->preset][2]
+            : r->dim < 64 ? 1 : r->dim / 32;
+    if (r->dim == 0) r->dim = size[r->preset][0];
+    if (r->depth == 0) r->depth = size[r->preset][1];
+    if (r->patch == 0)
+        r->patch = r->image <= 64 ? 4 : r->image <= 128 ? 8 : 16;
+    if (r->image % r->patch != 0 || r->image / r->patch < 2)
+        fail("--image %d: must be a multiple of --patch %d, twice or more",
+            r->image, r->patch);
+    if (r->dim % r->heads != 0)
+        fail("--dim %d is no multiple of --heads %d", r->dim, r->heads);
+    if (r->channels == 2) fail("--channels 2: give 3, or 1 for grey");
+}
+
+/* Fill in what follows from other options, and refuse what does not go
+   together. */
+static void settle_options(run *r)
+{
+    const int beit = r->method == 1;
+    float width;
+
+    settle_model(r);
+    if (r->vocab == 0) r->vocab = r->image <= 64 ? 1024 : 8192;
+    if (r->vocab < 2) fail("--vocab %d: must be 2 or more", r->vocab);
+    if (r->no_inpaint && r->no_match)
+        fail("--no-inpaint and --no-match: nothing is left to learn");
+    if (beit && r->no_inpaint)
+        fail("--no-inpaint: BEiT does nothing else; leave it out");
+    if (beit && r->mask >= SMASK_MASK_QUARTERS)
+        fail("--mask quarters and independent need the two views of "
+            "--method splitmask");
+    if (r->official && !beit)
+        fail("--official belongs to --method beit");
+    if (r->official && r->sincos)
+        fail("--official has relative positions; leave --sincos out");
+    if (r->half && r->full) fail("--half and --full: give one of the two");
+    if (r->half && r->patch % 2 != 0)
+        fail("--half: --patch %d must be even", r->patch);
+    if (r->patch >= 16 && r->patch % 2 == 0 && !r->full) r->half = 1;
+    if (r->patch >= 16 && !r->half) r->full = 1;
+    if (!(r->ratio > 0))
+        r->ratio = beit ? 75 / 196.0f
+            : r->mask >= SMASK_MASK_QUARTERS ? 0.75f : 0.5f;
+    if (r->official && !(r->layer_scale > 0)) r->layer_scale = 0.1f;
+    if (r->drop_path < 0)
+        r->drop_path = r->official || r->dim > 192 ? 0.1f : 0;
+    if (!(r->crop > 0)) r->crop = r->image <= 64 ? 0.2f : 0.08f;
+    width = r->dim > 192 ? 192 / (float)r->dim : 1;
+    if (!(r->lr > 0))
+        r->lr = 1.5e-3f * width * (float)sqrt(r->batch / 128.0);
+    r->data.threads = r->threads;
+    r->data.extras = r->extras;
+}
+
+static void describe(run *r)
+{
+    const int beit = r->method == 1;
+    smask_vit_desc *d = &r->vit_desc;
+    smask_tokenizer_desc *t = &r->token_desc;
+    smask_objective *o = &r->objective;
+
+    d->image = t->image = r->image;
+    d->patch = t->patch = r->patch;
+    d->channels = t->channels = r->channels;
+    d->vocabulary = t->vocabulary = r->vocab;
+    d->dim = r->dim;
+    d->depth = r->depth;
+    d->heads = r->heads;
+    d->decoder_depth = beit ? 0 : r->decoder_depth;
+    d->mask_token = beit;
+    d->class_token = r->official;
+    d->relative_bias = r->official;
+    d->no_position = r->official;
+    d->sincos = r->sincos;
+    d->recompute = r->recompute;
+    d->layer_scale = r->layer_scale;
+    d->drop_path = r->drop_path;
+    t->kind = (smask_token_kind)r->tokenizer;
+    t->half = r->half;
+    t->centre = r->centre;
+    t->uniform01 = r->uniform01;
+    t->euclidean = r->euclidean;
+    o->mask = (smask_mask_kind)r->mask;
+    o->ratio = r->ratio;
+    o->no_inpaint = r->no_inpaint;
+    o->no_match = r->no_match || r->batch < 2;
+    o->inpaint_weight = r->inpaint_weight;
+    o->match_weight = r->match_weight;
+    o->temperature = r->temperature;
+}
+
+static void open_data(run *r)
+{
+    data_set *data = &r->data;
+    int64_t steps;
+
+    data_open(data, r->path, r->image, r->channels, r->seed);
+    if (data->train.count < 1)
+        fail("--data %s: has no training images", r->path);
+    r->chosen = (int32_t *)malloc(data->train.count * sizeof *r->chosen);
+    r->order = (int32_t *)malloc(data->train.count * sizeof *r->order);
+    if (r->chosen == NULL || r->order == NULL)
+        fail("no memory for the list of images");
+    r->train_count = evaluation_balanced(data->train.label,
+        data->train.count, data->classes, (size_t)r->limit, r->seed,
+        r->chosen);
+    if (r->train_count == 0) fail("no memory for the list of images");
+    if ((size_t)r->batch > r->train_count) {
+        warn("--batch %d: there are %ld images, so that is the batch",
+            r->batch, (long)r->train_count);
+        r->batch = (int)r->train_count;
+    }
+    r->pixels = (size_t)r->channels * (size_t)r->image * (size_t)r->image;
+    r->per_epoch = (int32_t)(r->train_count / (size_t)r->batch);
+    r->epoch = -1;
+    steps = (int64_t)r->epochs * r->per_epoch;
+    if (r->steps == 0 && steps > 100000000)
+        fail("--epochs %d: more than 100000000 steps", r->epochs);
+    if (r->steps == 0) r->steps = (int)steps;
+    if (r->warmup < 0) {
+        r->warmup = r->steps / 10;
+        if (r->warmup > 10 * r->per_epoch) r->warmup = 10 * r->per_epoch;
+    }
+    if (r->warmup > r->steps)
+        fail("--warmup %d: there are only %d steps", r->warmup, r->steps);
+    if (r->save_every == 0)
+        r->save_every = r->steps < 10 ? 1 : r->steps / 10;
+}
+
+/* ---------------------------------------------------- saving, resuming */
+
+/* Pixels were normalised with these: evaluate, finetune and embed do the
+   same to theirs. */
+static void save(smask_ctx *c, run *r)
+{
+    char mean[128] = "", deviation[128] = "", images[32];
+    char value[OPTIONS][64], key[OPTIONS][40];
+    smask_note notes[OPTIONS + 6];
+    int32_t count = 0, i;
+
+    for (i = 0; i < r->channels; i++) {
+        const size_t m = strlen(mean), d = strlen(deviation);
+        snprintf(mean + m, sizeof mean - m, "%s%.9g", i > 0 ? " " : "",
+            (double)r->data.mean[i]);
+        snprintf(deviation + d, sizeof deviation - d, "%s%.9g",
+            i > 0 ? " " : "", (double)r->data.deviation[i]);
+    }
+    snprintf(images, sizeof images, "%ld", (long)r->train_count);
+    notes[count].key = "mean";
+    notes[count++].value = mean;
+    notes[count].key = "std";
+    notes[count++].value = deviation;
+    notes[count].key = "data";
+    notes[count++].value = r->path;
+    notes[count].key = "method";
+    notes[count++].value = r->method == 1 ? "beit" : "splitmask";
+    notes[count].key = "images";
+    notes[count++].value = images;
+    notes[count].key = "command";
+    notes[count++].value = r->command;
+    for (i = 0; i < r->options; i++) {
+        if (is_free(r->table[i].name)) continue;
+        snprintf(key[i], sizeof key[i], "option%.32s", r->table[i].name);
+        notes[count].key = key[i];
+        notes[count++].value = option_value(&r->table[i], value[i],
+            sizeof value[i]);
+    }
+    log_flush(r);
+    model_save_training(c, &r->v, &r->t, &r->adam, NULL, notes, count,
+        r->model_file);
+}
+
+static size_t read_stream(void *user, void *data, size_t bytes)
+{
+    return fread(data, 1, bytes, (FILE *)user);
+}
+
+static FILE *open_state(const run *r, smask_io *io)
+{
+    FILE *stream = fopen(r->model_file, "rb");
+
+    if (stream == NULL)
+        fail("--resume: %s: %s; run without --resume to begin", r->model_file,
+            strerror(errno));
+    memset(io, 0, sizeof *io);
+    io->read = read_stream;
+    io->user = stream;
+    return stream;
+}
+
+/* Is the file one of this very run? Each option that matters has to be what
+   it was; else the rest of the run would not belong to its beginning. */
+static void check_state(run *r)
+{
+    char key[40], value[64], old[1100], images[32];
+    smask_ctx c;
+    smask_io io;
+    smask_file file;
+    FILE *stream = open_state(r, &io);
+    int i;
+
+    if (smask_setup(&c, NULL) != SMASK_OK)
+        fail("--resume: no memory for the header of %s", r->model_file);
+    if (smask_open(&c, &file, &io) != SMASK_OK)
+        fail("--resume: %s: %s; run without --resume to begin",
+            r->model_file, smask_detail(&c));
+    for (i = 0; i < r->options; i++) {
+        const option *o = &r->table[i];
+        const char *now;
+        if (is_free(o->name)) continue;
+        snprintf(key, sizeof key, "option%.32s", o->name);
+        if (smask_file_note(&file, key, old, sizeof old) < 0)
+            fail("--resume: %s was not written by pretrain; give another "
+                "--out", r->model_file);
+        now = option_value(o, value, sizeof value);
+        if (strcmp(old, now) != 0)
+            fail("--resume: %s was trained with %s %s, not %s; give the "
+                "same options, or another --out without --resume",
+                r->model_file, o->name, old, now);
+    }
+    snprintf(images, sizeof images, "%ld", (long)r->train_count);
+    if (smask_file_note(&file, "images", old, sizeof old) < 0
+        || strcmp(old, images) != 0)
+        fail("--resume: %s was trained on %s images, and --data %s now has "
+            "%s", r->model_file, old, r->path, images);
+    r->spare = 2 * file.header_bytes + 65536
+        + (size_t)file.count * sizeof(smask_file_entry);
+    smask_shutdown(&c);
+    fclose(stream);
+}
+
+static void read_state(smask_ctx *c, run *r)
+{
+    smask_io io;
+    smask_file file;
+    FILE *stream;
+    int32_t missing = 0;
+
+    smask_begin_step(c);
+    if (smask_is_dry(c)) {
+        smask_alloc(c, r->spare);
+        smask_end_step(c);
+        return;
+    }
+    stream = open_state(r, &io);
+    if (smask_open(c, &file, &io) != SMASK_OK
+        || smask_read(c, &file, &r->v, &r->t, &r->adam, NULL, &missing)
+            != SMASK_OK)
+        fail("--resume: %s: %s", r->model_file, smask_detail(c));
+    if (missing > 0)
+        fail("--resume: %s lacks %d of the weights", r->model_file,
+            (int)missing);
+    smask_end_step(c);
+    fclose(stream);
+}
+
+/* Exchange the weights with those in `other`. */
+static void swap_weights(run *r, float *other)
+{
+    int32_t i;
+
+    for (i = 0; i < r->v.params.count; i++) {
+        smask_tensor *t = r->v.params.item[i].t;
+        const size_t count = smask_count(t);
+        size_t k;
+        for (k = 0; k < count; k++) {
+            const float x = t->x[k];
+            t->x[k] = other[k];
+            other[k] = x;
+        }
+        other += count;
+    }
+}
+
+static float *copy_weights(const run *r)
+{
+    float *copy = (float *)malloc(smask_params_count(&r->v.params)
+        * sizeof(float)), *to = copy;
+    int32_t i;
+
+    if (copy == NULL) fail("no memory for a copy of the weights");
+    for (i = 0; i < r->v.params.count; i++) {
+        const smask_tensor *t = r->v.params.item[i].t;
+        memcpy(to, t->x, smask_count(t) * sizeof(float));
+        to += smask_count(t);
+    }
+    return copy;
+}
+
+/* -------------------------------------------------------------- report */
+
+#define RESULTS 8
+
+typedef struct result_line { const char *name; double value; int decimals; }
+    result_line;
+
+static void gather_results(const run *r, result_line *line)
+{
+    static const char *const name[RESULTS] = { "loss", "inpaint_loss",
+        "match_loss", "token_entropy", "token_accuracy", "images_per_s",
+        "peak_mb", "planned_mb" };
+    static const int decimals[RESULTS] = { 4, 4, 4, 4, 2, 1, 1, 1 };
+    const report_step mean = last_part(r);
+    double value[RESULTS];
+    int i;
+
+    value[0] = mean.loss;
+    value[1] = mean.inpaint;
+    value[2] = mean.match;
+    value[3] = r->words.use.entropy;
+    value[4] = 100 * mean.accuracy;
+    value[5] = mean.images_per_s;
+    value[6] = peak_memory_mb();
+    value[7] = (double)r->sizes.bytes / 1e6;
+    for (i = 0; i < RESULTS; i++) {
+        line[i].name = name[i];
+        line[i].value = value[i];
+        line[i].decimals = decimals[i];
+    }
+}
+
+static void write_report(smask_ctx *c, run *r)
+{
+    report_pair results[RESULTS], options[OPTIONS];
+    result_line line[RESULTS];
+    char result_text[RESULTS][32], option_text[OPTIONS][64], title[1200];
+    report page;
+    int32_t i;
+
+    gather_results(r, line);
+    for (i = 0; i < RESULTS; i++) {
+        snprintf(result_text[i], sizeof result_text[i], "%.*f",
+            line[i].decimals, line[i].value);
+        results[i].name = line[i].name;
+        results[i].value = result_text[i];
+    }
+    for (i = 0; i < r->options; i++) {
+        options[i].name = r->table[i].name;
+        options[i].value = option_value(&r->table[i], option_text[i],
+            sizeof option_text[i]);
+    }
+    snprintf(title, sizeof title, "%s on %.1000s",
+        r->method == 1 ? "BEiT" : "SplitMask", r->path);
+    memset(&page, 0, sizeof page);
+    page.title = title;
+    page.command = r->command;
+    page.done = r->adam.step;
+    page.steps = r->steps;
+    page.batch = r->batch;
+    page.beit = r->method == 1;
+    page.no_inpaint = r->no_inpaint;
+    page.no_match = r->no_match;
+    page.result = results;
+    page.results = RESULTS;
+    page.option = options;
+    page.options = r->options;
+    page.row = r->row;
+    page.rows = r->rows;
+    page.words = &r->words;
+    page.scenes = &r->scenes;
+    memcpy(page.mean, r->data.mean, sizeof page.mean);
+    memcpy(page.deviation, r->data.deviation, sizeof page.deviation);
+    take_pictures(c, r, 1);
+    if (smask_error(c) == SMASK_OK && !report_write(&page, r->report_file))
+        warn("%s: not written: %s", r->report_file, strerror(errno));
+}
+
+/* ------------------------------------------------------------ training */
+
+static void keep_row(run *r, double seconds)
+{
+    report_step row;
+
+    row.step = r->adam.step;
+    row.lr = (double)r->adam.rate;
+    row.loss = (double)r->losses.total;
+    row.inpaint = (double)r->losses.inpaint;
+    row.match = (double)r->losses.match;
+    row.accuracy = (double)r->losses.accuracy;
+    row.match_accuracy = (double)r->losses.match_accuracy;
+    row.images_per_s = seconds > 0 ? r->batch / seconds : 0;
+    add_row(r, &row);
+    log_row(r, &row);
+    r->busy += seconds;
+    r->trained += r->batch;
+}
+
+/* All steps from where the optimiser stands. */
+static void train(smask_ctx *c, run *r)
+{
+    struct sigaction action, before;
+    progress line;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = interrupt;
+    action.sa_flags = (int)SA_RESETHAND;     /* a second one ends at once */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, &before);
+    progress_start(&line, "pretrain", (double)r->steps * r->batch);
+    line.first = line.done = (double)r->adam.step * r->batch;
+    while (r->adam.step < r->steps && !interrupted) {
+        const double begin = seconds_now();
+        train_step(c, r, r->adam.step);
+        if (smask_error(c) != SMASK_OK) {
+            progress_end(&line);
+            return;
+        }
+        keep_row(r, seconds_now() - begin);
+        progress_loss(&line, (double)r->adam.step * r->batch,
+            (double)r->losses.total);
+        if (r->adam.step % r->save_every == 0 && r->adam.step < r->steps) {
+            save(c, r);
+            write_report(c, r);
+        }
+    }
+    progress_end(&line);
+    sigaction(SIGINT, &before, NULL);
+}
+
+/* The model, its words, its optimiser, then all steps. In a dry run one of
+   everything. */
+static smask_result work(smask_ctx *c, void *user)
+{
+    run *r = (run *)user;
+    smask_adam_desc adam;
+    float *first = NULL;
+
+    memset(&adam, 0, sizeof adam);
+    adam.lr = r->lr;
+    adam.weight_decay = r->weight_decay > 0 ? r->weight_decay : -1;
+    adam.warmup = r->warmup;
+    adam.steps = r->steps;
+    smask_vit_init(c, &r->v, &r->vit_desc);
+    smask_tokenizer_init(c, &r->t, &r->token_desc);
+    smask_adam_init(c, &r->adam, &adam, &r->v.params);
+    if (smask_error(c) != SMASK_OK) return smask_error(c);
+    if (!r->resume) {
+        fit_tokenizer(c, r);
+    } else if (smask_is_dry(c)) {
+        read_state(c, r);
+    } else {
+        first = copy_weights(r);
+        read_state(c, r);
+        swap_weights(r, first);
+    }
+    study_words(c, r);
+    choose_scenes(c, r);
+    take_pictures(c, r, 0);
+    if (smask_is_dry(c)) train_step(c, r, 0);
+    if (smask_is_dry(c) || smask_error(c) != SMASK_OK) return smask_error(c);
+    if (r->resume) {
+        swap_weights(r, first);
+        free(first);
+        log_read(r, r->adam.step);
+    }
+    log_open(r);
+    train(c, r);
+    return smask_error(c);
+}
+
+/* ---------------------------------------------------------------- main */
+
+static void set_up(run *r, smask_ctx *c)
+{
+    smask_desc desc;
+    smask_result planned;
+
+    memset(&desc, 0, sizeof desc);
+    desc.parallel = r->hook;
+    desc.seed = r->seed;
+    planned = smask_plan(&desc, work, r, &r->sizes);
+    if (planned != SMASK_OK)
+        fail("these options do not make a model: %s", smask_text(planned));
+    desc.memory_size = r->sizes.bytes;
+    if (smask_setup(c, &desc) != SMASK_OK)
+        fail("no memory for %.0f MB; use a smaller --batch or --recompute",
+            (double)r->sizes.bytes / 1e6);
+    warn("%ld images of %d x %d, %ld steps of %d; %d + %d blocks, width %d; "
+        "%s, %d threads", (long)r->train_count, r->image, r->image,
+        (long)r->steps, r->batch, r->depth, (int)r->vit_desc.decoder_depth,
+        r->dim, smask_lanes_text(c), r->hook.workers);
+    warn("planned %.1f MB: %.1f for model and optimiser, %.1f for a step",
+        (double)r->sizes.bytes / 1e6, (double)r->sizes.kept_bytes / 1e6,
+        (double)r->sizes.step_bytes / 1e6);
+}
+
+/* Training ended early: say why, and how to go on. */
+static void stopped(smask_ctx *c, run *r)
+{
+    const int64_t saved = r->adam.step / r->save_every * r->save_every;
+
+    log_flush(r);
+    if (smask_error(c) != SMASK_NUMERIC)
+        fail("step %ld: %s", (long)r->adam.step + 1, smask_detail(c));
+    if (saved == 0 && !r->resume)
+        fail("step %ld: the loss or its gradient is not finite; try a lower "
+            "--lr (now %g). Nothing was saved", (long)r->adam.step + 1,
+            (double)r->lr);
+    fail("step %ld: the loss or its gradient is not finite; try a lower "
+        "--lr (now %g). %s still holds the last good save",
+        (long)r->adam.step + 1, (double)r->lr, r->model_file);
+}
+
+int main(int argc, char **argv)
+{
+    static run r;
+    result_line line[RESULTS];
+    smask_crew crew;
+    smask_ctx c;
+    int i;
+
+    read_options(&r, argc, argv);
+    settle_options(&r);
+    r.command = command_of(argc, argv);
+    if (strlen(r.out) > 1000) fail("--out: the path is too long");
+    snprintf(r.model_file, sizeof r.model_file, "%s/model.safetensors",
+        r.out);
+    snprintf(r.log_file, sizeof r.log_file, "%s/log.csv", r.out);
+    snprintf(r.report_file, sizeof r.report_file, "%s/report.html", r.out);
+    if (r.resume) {
+        smask_io io;
+        fclose(open_state(&r, &io));
+    }
+    open_data(&r);
+    describe(&r);
+    if (r.resume) check_state(&r);
+    folder_make(r.out);
+    if (smask_crew_start(&crew, r.threads) != SMASK_OK)
+        fail("the threads cannot be started; use --threads 1");
+    r.hook = smask_crew_hook(&crew);
+    set_up(&r, &c);
+    if (work(&c, &r) != SMASK_OK) stopped(&c, &r);
+    save(&c, &r);
+    write_report(&c, &r);
+    if (smask_error(&c) != SMASK_OK) fail("%s", smask_detail(&c));
+    if (r.adam.step < r.steps) {
+        warn("stopped at step %ld of %d and saved; go on with: %s --resume",
+            (long)r.adam.step, r.steps, r.command);
+    } else {
+        gather_results(&r, line);
+        for (i = 0; i < RESULTS; i++)
+            result(line[i].name, line[i].value, line[i].decimals);
+    }
+    smask_shutdown(&c);
+    smask_crew_stop(&crew);
+    fclose(r.log);
+    data_close(&r.data);
+    free(r.chosen);
+    free(r.order);
+    free(r.row);
+    free(r.command);
+    return r.adam.step < r.steps ? 130 : 0;
+}

@@ -1,0 +1,78 @@
+/* report.h: what a pre-training run did, as one HTML file to look at.
+
+   The file holds everything it shows: curves as inline SVG, pictures as PNG
+   inside data URIs, no script, nothing fetched. It is written for someone
+   who meets the method for the first time.                              */
+#ifndef REPORT_H
+#define REPORT_H
+
+#include "splitmask.h"
+#include <stdio.h>
+
+typedef struct report_pair { const char *name, *value; } report_pair;
+
+/* A row of log.csv: what update number `step` (1 the first) saw. */
+typedef struct report_step {
+    int64_t step;
+    double lr, loss, inpaint, match, accuracy, match_accuracy;
+    double images_per_s;
+} report_step;
+
+/* What the words of a tokenizer stand for, learnt from a sample of images.
+   A word of the codebook is a direction in pixel space; `scale` is how far
+   along it the patches that carry the word lie, on average. */
+typedef struct report_words {
+    const smask_tokenizer *tokenizer;
+    int64_t patches;                 /* in the sample                      */
+    int32_t *count;                  /* (V) of each word                   */
+    float *scale;                    /* (V)                                */
+    float *average;                  /* (V, d) the mean patch of each word */
+    float *work;                     /* ((N + 1) d) one image as patches   */
+    smask_token_stats_t use;
+} report_words;
+
+/* A few images, and what the model made of each. */
+typedef struct report_scenes {
+    int32_t count, branches;         /* branches: SplitMask 2, BEiT 1      */
+    int32_t held_out;                /* 1: not among the training images   */
+    float *image;                    /* (count, C, S, S) normalised        */
+    int32_t *token;                  /* (count, N)                         */
+    unsigned char *seen[2];          /* (count, N) by branch               */
+    int32_t *before[2], *after[2];   /* (count, N) words, where not seen   */
+} report_scenes;
+
+typedef struct report {
+    const char *title, *command;     /* command: how to run it again       */
+    int64_t done, steps;             /* updates made and planned           */
+    int32_t batch, beit;             /* beit: 1: BEiT, 0: SplitMask        */
+    int32_t no_inpaint, no_match;
+    const report_pair *result, *option;
+    int32_t results, options;
+    const report_step *row;
+    size_t rows;
+    const report_words *words;
+    const report_scenes *scenes;
+    float mean[4], deviation[4];     /* pixels were (x - mean) / deviation */
+} report;
+
+/* Bytes of a report_words' four arrays together, and of its patches. */
+size_t report_words_bytes(const smask_tokenizer *t);
+/* Take memory of that size (zeroed) into use. */
+void report_words_begin(report_words *w, const smask_tokenizer *t,
+    void *memory);
+/* Count the words ids (B, N) of images (B,C,S,S). */
+void report_words_add(report_words *w, const float *images, int32_t B,
+    const int32_t *ids);
+/* From sums to means. */
+void report_words_end(report_words *w);
+
+/* Write the file. Returns 1, or 0 with errno set; then `path` still holds
+   what it held. */
+int report_write(const report *r, const char *path);
+
+/* Write a PNG as a data URI: pixels (height, width, 4) are red, green, blue
+   and opacity. Returns 1, or 0 when memory is short. */
+int report_png(FILE *stream, const unsigned char *pixels, int32_t width,
+    int32_t height);
+
+#endif /* REPORT_H */
