@@ -29,8 +29,7 @@ static uint64_t scramble(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* The generator of place `at` in a step. */
-static void seed_at(smask_random *random, uint64_t seed, int64_t step,
+void random_at(smask_random *random, uint64_t seed, int64_t step,
     uint64_t at)
 {
     const uint64_t mixed = scramble(at + scramble((uint64_t)step
@@ -72,17 +71,17 @@ static int32_t count_taps(double stretch)
 }
 
 /* Shrinking widens the kernel, so that every input pixel counts. */
-static void plan_axis(axis *a, double from, double length, int32_t side,
+static void plan_axis(axis *a, double from, double length, int32_t outputs,
     int32_t inputs)
 {
-    const double step = length / side;
+    const double step = length / outputs;
     const double stretch = step > 1 ? step : 1;
     const int32_t reach = (int32_t)ceil(2 * stretch);
     int32_t o, k;
 
     a->low = inputs;
     a->high = 0;
-    for (o = 0; o < side; o++) {
+    for (o = 0; o < outputs; o++) {
         const double centre = from + (o + 0.5) * step;
         const int32_t start = (int32_t)floor(centre - 0.5) - reach + 1;
         float *w = a->weight + o * a->taps;
@@ -116,7 +115,7 @@ static void weigh_rows(const uint8_t *plane, int32_t width, int32_t height,
         const uint8_t *row[4];
         const float w0 = w[k], w1 = w[k + 1], w2 = w[k + 2], w3 = w[k + 3];
 
-        if (k > 0 && w0 == 0 && w1 == 0 && w2 == 0 && w3 == 0) break;
+        if (k > 0 && w0 == 0 && w1 == 0 && w2 == 0 && w3 == 0) continue;
         for (j = 0; j < 4; j++) {
             const int32_t y = first + k + j;
             row[j] = plane + (size_t)(y < height ? y : height - 1)
@@ -134,13 +133,13 @@ static void weigh_rows(const uint8_t *plane, int32_t width, int32_t height,
 }
 
 /* The columns of one output row; the cubic overshoots, hence the clamp. */
-static void weigh_columns(const float *t, const axis *a, int32_t side,
+static void weigh_columns(const float *t, const axis *a, int32_t width,
     int flip, float scale, float shift, float *out)
 {
     const int32_t taps = a->taps;
     int32_t x, k;
 
-    for (x = 0; x < side; x++) {
+    for (x = 0; x < width; x++) {
         const float *from = t + a->first[x];
         const float *w = a->weight + x * taps;
         float sum = 0;
@@ -149,7 +148,7 @@ static void weigh_columns(const float *t, const axis *a, int32_t side,
             sum += from[k] * w[k] + from[k + 1] * w[k + 1]
                 + (from[k + 2] * w[k + 2] + from[k + 3] * w[k + 3]);
         sum = sum < 0 ? 0 : sum > 255 ? 255 : sum;
-        out[flip ? side - 1 - x : x] = scale * sum + shift;
+        out[flip ? width - 1 - x : x] = scale * sum + shift;
     }
 }
 
@@ -157,7 +156,7 @@ static void weigh_columns(const float *t, const axis *a, int32_t side,
 static void copy_pixels(const picture *p, int32_t channels, int flip,
     const float *scale, const float *shift, float *out)
 {
-    const size_t side = (size_t)p->width;
+    const size_t width = (size_t)p->width, height = (size_t)p->height;
     float value[256];
     int32_t c, i;
     size_t y, x;
@@ -165,51 +164,50 @@ static void copy_pixels(const picture *p, int32_t channels, int flip,
     for (c = 0; c < channels; c++) {
         for (i = 0; i < 256; i++)
             value[i] = scale[c] * (float)i + shift[c];
-        for (y = 0; y < side; y++) {
-            const uint8_t *from = p->pixels
-                + ((size_t)c * side + y) * side;
-            float *to = out + ((size_t)c * side + y) * side;
-            for (x = 0; x < side; x++)
-                to[x] = value[from[flip ? side - 1 - x : x]];
+        for (y = 0; y < height; y++) {
+            const size_t row = ((size_t)c * height + y) * width;
+            const uint8_t *from = p->pixels + row;
+            for (x = 0; x < width; x++)
+                out[row + x] = value[from[flip ? width - 1 - x : x]];
         }
     }
 }
 
 void picture_resample(const picture *p, int32_t channels,
-    const double window[4], int flip, int32_t side, const float *scale,
-    const float *shift, float *out)
+    const double window[4], int flip, int32_t width, int32_t height,
+    const float *scale, const float *shift, float *out)
 {
-    const size_t S = (size_t)side;
+    const size_t W = (size_t)width, H = (size_t)height;
     const size_t plane = (size_t)p->width * (size_t)p->height;
     axis across, down;
     float *room, *t;
     int32_t c, y;
 
-    if (p->width == side && p->height == side && window[0] == 0
-        && window[1] == 0 && window[2] == side && window[3] == side) {
+    if (p->width == width && p->height == height && window[0] == 0
+        && window[1] == 0 && window[2] == width && window[3] == height) {
         copy_pixels(p, channels, flip, scale, shift, out);
         return;
     }
-    across.taps = count_taps(window[2] / side);
-    down.taps = count_taps(window[3] / side);
-    room = (float *)calloc(S * (size_t)(across.taps + down.taps)
+    across.taps = count_taps(window[2] / width);
+    down.taps = count_taps(window[3] / height);
+    room = (float *)calloc(W * (size_t)across.taps + H * (size_t)down.taps
         + (size_t)(p->width + across.taps), sizeof(float));
-    across.first = (int32_t *)malloc(2 * S * sizeof(int32_t));
+    across.first = (int32_t *)malloc((W + H) * sizeof(int32_t));
     if (room == NULL || across.first == NULL)
         fail("no memory to resize an image; use a smaller --image");
-    down.first = across.first + S;
+    down.first = across.first + W;
     across.weight = room;
-    down.weight = across.weight + S * (size_t)across.taps;
-    t = down.weight + S * (size_t)down.taps;
-    plan_axis(&across, window[0], window[2], side, p->width);
-    plan_axis(&down, window[1], window[3], side, p->height);
+    down.weight = across.weight + W * (size_t)across.taps;
+    t = down.weight + H * (size_t)down.taps;
+    plan_axis(&across, window[0], window[2], width, p->width);
+    plan_axis(&down, window[1], window[3], height, p->height);
     for (c = 0; c < channels; c++)
-        for (y = 0; y < side; y++) {
+        for (y = 0; y < height; y++) {
             weigh_rows(p->pixels + (size_t)c * plane, p->width, p->height,
                 down.first[y], down.weight + y * down.taps, down.taps,
                 across.low, across.high, t);
-            weigh_columns(t, &across, side, flip, scale[c], shift[c],
-                out + ((size_t)c * S + (size_t)y) * S);
+            weigh_columns(t, &across, width, flip, scale[c], shift[c],
+                out + ((size_t)c * H + (size_t)y) * W);
         }
     free(room);
     free(across.first);
@@ -375,7 +373,7 @@ static void augment_one(void *arg, int at, int worker)
     int flip;
 
     (void)worker;
-    seed_at(&random, job->seed, job->step, (uint64_t)at);
+    random_at(&random, job->seed, job->step, (uint64_t)at);
     flip = smask_uniform(&random) < 0.5f && !d->no_flip;
     draw_window(p, job->least, job->most, &random, window);
     for (c = 0; c < d->channels; c++) {
@@ -383,8 +381,8 @@ static void augment_one(void *arg, int at, int worker)
         scale[c] = 1 / (255 * whole);
         shift[c] = d->extras ? 0 : -job->mean[c] / whole;
     }
-    picture_resample(p, d->channels, window, flip, d->image, scale, shift,
-        out);
+    picture_resample(p, d->channels, window, flip, d->image, d->image, scale,
+        shift, out);
     if (!d->extras) return;
     change_colours(out, d->channels, d->image, &random);
     for (c = 0; c < d->channels; c++)
@@ -506,7 +504,7 @@ void mix_batch(float *images, float *targets, int32_t count,
     double share;
 
     if (!(mixup > 0) && !(cutmix > 0)) return;
-    seed_at(&random, seed, step, UINT64_C(1) << 40);
+    random_at(&random, seed, step, UINT64_C(1) << 40);
     cut = cutmix > 0 && (!(mixup > 0) || smask_uniform(&random) < 0.5f);
     share = draw_share(&random, (double)(cut ? cutmix : mixup));
     if (cut) share = draw_box(&random, side, share, box);

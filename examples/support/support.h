@@ -5,7 +5,7 @@
      options.c    options_read
      progress.c   fail, warn, progress_start, result, model_save
      data.c       data_open, data_batch, image_list, image_load
-     augment.c    data_augmented, mix_batch, picture_resample
+     augment.c    data_augmented, mix_batch, picture_resample, random_at
 
    A function that meets bad input says so in one line on standard error,
    cause and fix, and ends the program with exit code 2. So there are no
@@ -185,11 +185,16 @@ void mix_batch(float *images, float *targets, int32_t count,
     float cutmix, uint64_t seed, int64_t step);
 
 /* The window (left, top, width, height) of a picture, in its pixels, as
-   (channels, side, side): bicubic, and smoothed where it shrinks.
+   (channels, height, width): bicubic, and smoothed where it shrinks.
      out = scale[c] * pixel + shift[c], pixels 0 .. 255
    flip: 1 mirrors left and right. */
 void picture_resample(const picture *p, int32_t channels,
-    const double window[4], int flip, int32_t side, const float *scale,
-    const float *shift, float *out);
+    const double window[4], int flip, int32_t width, int32_t height,
+    const float *scale, const float *shift, float *out);
+
+/* A generator for piece `at` of a step: the same three numbers, the same
+   draws, on whichever thread; other numbers, unrelated ones. */
+void random_at(smask_random *random, uint64_t seed, int64_t step,
+    uint64_t at);
 
 #endif /* SUPPORT_H */
