@@ -1,0 +1,287 @@
+/* The losses of SplitMask and BEiT, and the gradients of every parameter,
+   against PyTorch in float64 (fixtures/reference.py): values to a relative
+   error of 1e-5, gradients to 1e-4, where the error of a tensor is its
+   largest absolute difference over the largest absolute reference. */
+#include "fixtures/cases.h"
+#include "fixtures/reference_objectives.h"
+
+/* The masks the references were made with, by case. */
+static const int32_t *stored_mask(const char *name)
+{
+#define MASK(which)                                                         \
+    if (strcmp(name, #which) == 0) return reference_objectives_##which
+    MASK(splitmask);
+    MASK(no_bridge);
+    MASK(shares_position);
+    MASK(sincos);
+    MASK(layer_scale);
+    MASK(raw_features);
+    MASK(weights);
+    MASK(all_negatives);
+    MASK(stop_keys);
+    MASK(no_match);
+    MASK(no_inpaint);
+    MASK(uniform);
+    MASK(third);
+    MASK(quarters);
+    MASK(independent);
+    MASK(odd_grid);
+    MASK(beit);
+    MASK(beit_official);
+    MASK(beit_uniform);
+#undef MASK
+    return NULL;
+}
+
+/* The mask drawn now is the one of the references: else all that follows is
+   wrong, and fixtures/make.sh has to be run. */
+static int same_mask(const smask_mask *m, const int32_t *x)
+{
+    int branch, good = x != NULL;
+    int32_t i;
+
+    for (branch = 0; good && branch < m->branches; branch++) {
+        good = m->seen[branch] == x[0] && m->masked[branch] == x[1];
+        for (x += 2, i = 0; good && i < m->B * m->seen[branch]; i++)
+            good = m->seen_at[branch][i] == *x++;
+        for (i = 0; good && i < m->B * m->masked[branch]; i++)
+            good = m->masked_at[branch][i] == *x++;
+    }
+    return good;
+}
+
+static void value(const char *name, const char *what, float x)
+{
+    char full[64];
+
+    snprintf(full, sizeof full, "%s.%s", name, what);
+    VALUES(&reference_objectives, full, &x, 1);
+}
+
+static void objective(const char *name)
+{
+    const fixture_case *k = objective_cases;
+    float *images;
+    int32_t *tokens;
+    smask_tensor *loss;
+    smask_tokenizer t;
+    smask_losses out;
+    smask_vit v;
+    smask_ctx c;
+
+    while (strcmp(k->name, name) != 0) k++;
+    images = case_images(k, 0);
+    tokens = case_tokens(k, 0);
+    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
+    SAME(case_tokenizer(&c, &t, k), SMASK_OK);
+    case_seed(&c, 0);
+    smask_begin_step(&c);
+    loss = case_loss(&c, &v, &t, k, images, tokens, &out);
+    SAME(smask_backward(&c, loss), SMASK_OK);
+    CHECK_TEXT(smask_detail(&c), "");
+    if (smask_error(&c) == SMASK_OK
+            && CHECK(same_mask(&out.mask, stored_mask(name)))) {
+        NEAR(loss->x[0], out.total, 0);
+        value(name, "total", out.total);
+        if (!k->objective.no_inpaint) {
+            value(name, "inpaint", out.inpaint);
+            value(name, "accuracy", out.accuracy);
+            value(name, "predictions", (float)out.predictions);
+        }
+        if (k->kind == CASE_SPLITMASK && !k->objective.no_match) {
+            value(name, "match", out.match);
+            value(name, "match_accuracy", out.match_accuracy);
+        }
+        fixture_compare(&v, &reference_objectives, name, 0, 1e-4);
+    }
+    smask_end_step(&c);
+    smask_shutdown(&c);
+    free(images);
+    free(tokens);
+}
+
+#define CASE(name) static void name(void) { objective(#name); }
+CASE(splitmask)
+CASE(no_bridge)
+CASE(shares_position)
+CASE(sincos)
+CASE(layer_scale)
+CASE(raw_features)
+CASE(weights)
+CASE(all_negatives)
+CASE(stop_keys)
+CASE(no_match)
+CASE(no_inpaint)
+CASE(uniform)
+CASE(third)
+CASE(quarters)
+CASE(independent)
+CASE(odd_grid)
+CASE(beit)
+CASE(beit_official)
+CASE(beit_uniform)
+#undef CASE
+
+/* What a view predicts depends on what it sees and on nothing else: with
+   other pixels in all patches that A does not see, the words that A guesses
+   stay the same, and those that B guesses do not. */
+static void guesses_of_a_view(void)
+{
+    const fixture_case *k = &objective_cases[0];
+    const size_t pixels = 3 * 16 * 16;
+    float *images = case_images(k, 0);
+    int32_t *tokens = case_tokens(k, 0), first[48];
+    smask_tokenizer t;
+    smask_losses out;
+    smask_vit v;
+    smask_ctx c;
+    int round, moved = 0;
+
+    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
+    SAME(case_tokenizer(&c, &t, k), SMASK_OK);
+    for (round = 0; round < 5; round++) {
+        int32_t i, b, y, x;
+        uint64_t s = (uint64_t)round;
+
+        case_seed(&c, 0);
+        smask_begin_step(&c);
+        if (CHECK(case_loss(&c, &v, &t, k, images, tokens, &out) != NULL)) {
+            const int32_t M = out.mask.masked[0];
+            SAME(out.predictions, 48);
+            if (round == 0) memcpy(first, out.guess, sizeof first);
+            for (i = 0; i < 3 * M; i++) SAME(out.guess[i], first[i]);
+            for (; i < 48; i++) moved += out.guess[i] != first[i];
+            for (i = 0; i < 3 * M; i++)
+                for (b = i / M, y = 0; y < 12; y++)
+                    for (x = 0; x < 4; x++) {
+                        const int32_t n = out.mask.masked_at[0][i];
+                        images[(size_t)b * pixels + (size_t)(y / 4 * 256
+                            + (n / 4 * 4 + y % 4) * 16 + n % 4 * 4 + x)]
+                            = 3 * fixture_draw(&s);
+                    }
+        }
+        smask_end_step(&c);
+    }
+    CHECK(moved > 48);
+    smask_shutdown(&c);
+    free(images);
+    free(tokens);
+}
+
+/* A loss that cannot be computed says why, in one line. */
+static void refused(const smask_vit_desc *model, smask_tokenizer_desc words,
+    const smask_objective *o, int beit, smask_result code)
+{
+    static float images[2 * 3 * 16 * 16];
+    smask_tensor *loss;
+    smask_tokenizer t;
+    smask_vit v;
+    smask_ctx c;
+
+    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(smask_vit_init(&c, &v, model), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
+    smask_begin_step(&c);
+    loss = beit ? smask_beit_loss(&c, &v, &t, o, images, 2, NULL)
+        : smask_splitmask_loss(&c, &v, &t, o, images, 2, NULL);
+    CHECK(loss == NULL);
+    SAME(smask_error(&c), code);
+    CHECK(strlen(smask_detail(&c)) > 10);
+    smask_end_step(&c);
+    smask_shutdown(&c);
+}
+
+static void refusals(void)
+{
+    const smask_vit_desc split = { CASE_SPLIT }, masked = { CASE_MASKED };
+    const smask_vit_desc bare = { CASE_BODY };
+    const smask_vit_desc headless = { CASE_BODY, .decoder_depth = 1 };
+    const smask_vit_desc related = { CASE_SPLIT, .relative_bias = 1 };
+    const smask_tokenizer_desc words = { .image = 16, .patch = 4,
+        .vocabulary = 24 };
+    smask_tokenizer_desc other = words;
+    smask_objective o;
+
+    memset(&o, 0, sizeof o);
+    refused(&bare, words, NULL, 0, SMASK_STATE);
+    refused(&headless, words, NULL, 0, SMASK_STATE);
+    refused(&masked, words, NULL, 0, SMASK_STATE);
+    refused(&split, words, NULL, 1, SMASK_STATE);
+    refused(&bare, words, NULL, 1, SMASK_STATE);
+    /* One index of relative positions cannot serve two sets of patches. */
+    refused(&related, words, NULL, 0, SMASK_ARG);
+    other.vocabulary = 25;
+    refused(&split, other, NULL, 0, SMASK_ARG);
+    refused(&masked, other, NULL, 1, SMASK_ARG);
+    other = words;
+    other.image = 32;
+    refused(&split, other, NULL, 0, SMASK_ARG);
+    other = words;
+    other.channels = 1;
+    refused(&split, other, NULL, 0, SMASK_ARG);
+    other = words;
+    other.patch = 2;
+    refused(&split, other, NULL, 0, SMASK_ARG);
+    o.ratio = 1.5f;
+    refused(&split, words, &o, 0, SMASK_ARG);
+    refused(&masked, words, &o, 1, SMASK_ARG);
+    memset(&o, 0, sizeof o);
+    o.temperature = -1;
+    refused(&split, words, &o, 0, SMASK_ARG);
+    memset(&o, 0, sizeof o);
+    o.no_match = o.no_inpaint = 1;
+    refused(&split, words, &o, 0, SMASK_ARG);
+}
+
+/* A given token outside of the vocabulary. */
+static void foreign_token(void)
+{
+    const fixture_case *k = &objective_cases[0];
+    float *images = case_images(k, 0);
+    int32_t *tokens = case_tokens(k, 0);
+    smask_tokenizer t;
+    smask_losses out;
+    smask_vit v;
+    smask_ctx c;
+
+    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
+    SAME(case_tokenizer(&c, &t, k), SMASK_OK);
+    tokens[11] = 24;
+    smask_begin_step(&c);
+    CHECK(case_loss(&c, &v, &t, k, images, tokens, &out) == NULL);
+    SAME(smask_error(&c), SMASK_RANGE);
+    smask_end_step(&c);
+    smask_shutdown(&c);
+    free(images);
+    free(tokens);
+}
+
+int main(void)
+{
+    RUN(splitmask);
+    RUN(no_bridge);
+    RUN(shares_position);
+    RUN(sincos);
+    RUN(layer_scale);
+    RUN(raw_features);
+    RUN(weights);
+    RUN(all_negatives);
+    RUN(stop_keys);
+    RUN(no_match);
+    RUN(no_inpaint);
+    RUN(uniform);
+    RUN(third);
+    RUN(quarters);
+    RUN(independent);
+    RUN(odd_grid);
+    RUN(beit);
+    RUN(beit_official);
+    RUN(beit_uniform);
+    RUN(guesses_of_a_view);
+    RUN(refusals);
+    RUN(foreign_token);
+    return DONE("test_objectives");
+}
