@@ -84,6 +84,7 @@ typedef struct run {
     double busy, trained;                /* seconds, images, of this run   */
     smask_sizes sizes;
     FILE *log;
+    char trouble[256];
     char model_file[1100], log_file[1100], report_file[1100];
 } run;
 
@@ -736,8 +737,9 @@ static void open_data(run *r)
 
 /* ---------------------------------------------------- saving, resuming */
 
-/* Pixels were normalised with these: evaluate, finetune and embed do the
-   same to theirs. */
+/* All that is needed later, and nothing of where or how fast it ran: the
+   same run gives the same file. Pixels were normalised with mean and std;
+   evaluate, finetune and embed do the same to theirs. */
 static void save(smask_ctx *c, run *r)
 {
     char mean[128] = "", deviation[128] = "", images[32];
@@ -763,8 +765,6 @@ static void save(smask_ctx *c, run *r)
     notes[count++].value = r->method == 1 ? "beit" : "splitmask";
     notes[count].key = "images";
     notes[count++].value = images;
-    notes[count].key = "command";
-    notes[count++].value = r->command;
     for (i = 0; i < r->options; i++) {
         if (is_free(r->table[i].name)) continue;
         snprintf(key[i], sizeof key[i], "option%.32s", r->table[i].name);
@@ -995,7 +995,7 @@ static void keep_row(run *r, double seconds)
 /* All steps from where the optimiser stands. */
 static void train(smask_ctx *c, run *r)
 {
-    struct sigaction action, before;
+    struct sigaction action, before, term_before;
     progress line;
 
     memset(&action, 0, sizeof action);
@@ -1003,6 +1003,7 @@ static void train(smask_ctx *c, run *r)
     action.sa_flags = (int)SA_RESETHAND;     /* a second one ends at once */
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, &before);
+    sigaction(SIGTERM, &action, &term_before);
     progress_start(&line, "pretrain", (double)r->steps * r->batch);
     line.first = line.done = (double)r->adam.step * r->batch;
     while (r->adam.step < r->steps && !interrupted) {
@@ -1022,6 +1023,7 @@ static void train(smask_ctx *c, run *r)
     }
     progress_end(&line);
     sigaction(SIGINT, &before, NULL);
+    sigaction(SIGTERM, &term_before, NULL);
 }
 
 /* The model, its words, its optimiser, then all steps. In a dry run one of
@@ -1067,6 +1069,14 @@ static smask_result work(smask_ctx *c, void *user)
 
 /* ---------------------------------------------------------------- main */
 
+static void keep_trouble(void *user, smask_result code, const char *text)
+{
+    run *r = (run *)user;
+
+    (void)code;
+    snprintf(r->trouble, sizeof r->trouble, "%s", text);
+}
+
 static void set_up(run *r, smask_ctx *c)
 {
     smask_desc desc;
@@ -1075,9 +1085,12 @@ static void set_up(run *r, smask_ctx *c)
     memset(&desc, 0, sizeof desc);
     desc.parallel = r->hook;
     desc.seed = r->seed;
+    desc.logger.log = keep_trouble;
+    desc.logger.user = r;
     planned = smask_plan(&desc, work, r, &r->sizes);
     if (planned != SMASK_OK)
-        fail("these options do not make a model: %s", smask_text(planned));
+        fail("these options do not go together: %s",
+            r->trouble[0] != '\0' ? r->trouble : smask_text(planned));
     desc.memory_size = r->sizes.bytes;
     if (smask_setup(c, &desc) != SMASK_OK)
         fail("no memory for %.0f MB; use a smaller --batch or --recompute",
@@ -1096,6 +1109,7 @@ static void stopped(smask_ctx *c, run *r)
 {
     const int64_t saved = r->adam.step / r->save_every * r->save_every;
 
+    if (r->log == NULL) fail("before the first step: %s", smask_detail(c));
     log_flush(r);
     if (smask_error(c) != SMASK_NUMERIC)
         fail("step %ld: %s", (long)r->adam.step + 1, smask_detail(c));

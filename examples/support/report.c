@@ -319,29 +319,21 @@ static void word_patch(const report_words *w, int32_t id, const float *row,
     const float *raw, int style, float *out)
 {
     const smask_tokenizer *t = w->tokenizer;
-    const size_t d = (size_t)t->width, C = (size_t)t->desc.channels;
+    const size_t d = (size_t)t->width;
     const float *word = t->codebook + (size_t)id * d;
     const float *average = w->average + (size_t)id * d;
     const float scale = row != NULL ? best_scale(row, word, d)
         : w->scale[id];
-    size_t channel, i, area = d / C;
+    float mean = 0;
+    size_t i;
 
     if (style == AS_AVERAGE && w->count[id] > 0) {
         memcpy(out, average, d * sizeof *out);
         return;
     }
-    for (i = 0; i < d; i++) out[i] = scale * word[i];
-    if (!t->desc.centre) return;
-    if (row != NULL) {
-        for (i = 0; i < d; i++) out[i] += raw[i] - row[i];
-        return;
-    }
-    for (channel = 0; channel < C; channel++) {
-        float mean = 0;
-        for (i = 0; i < area; i++) mean += average[channel * area + i];
-        for (i = 0; i < area; i++)
-            out[channel * area + i] += mean / (float)area;
-    }
+    for (i = 0; i < d && t->desc.centre; i++)
+        mean += (row != NULL ? raw[i] - row[i] : average[i]) / (float)d;
+    for (i = 0; i < d; i++) out[i] = scale * word[i] + mean;
 }
 
 static int canvas_open(canvas *v, const report *r)
@@ -482,6 +474,7 @@ static const char head[] =
     ".plots{display:grid;gap:2.2rem 2.4rem;margin-top:1.2rem;"
     "grid-template-columns:repeat(auto-fill,minmax(min(21rem,100%),1fr))}\n"
     ".plots text,.wide-plot text{font-size:11px;fill:var(--quiet)}\n"
+    ".wide-plot{max-width:30rem;margin-top:1.2rem}\n"
     ".rule{stroke:var(--rule)}\n"
     ".faint{fill:none;stroke:var(--curve);opacity:.3}\n"
     ".curve{fill:none;stroke:var(--curve);stroke-width:1.8;"
@@ -514,7 +507,7 @@ static const char head[] =
 #define PLOT_HEIGHT 230.0
 #define PLOT_LEFT 46.0
 #define PLOT_RIGHT 10.0
-#define PLOT_TOP 16.0
+#define PLOT_TOP 22.0
 #define PLOT_BOTTOM 36.0
 #define BINS 320
 
@@ -561,20 +554,10 @@ static void put_number(FILE *f, double x)
     else fprintf(f, "%.6g", x);
 }
 
-static void put_frame(FILE *f, const axis *x, const axis *y,
-    const char *x_unit, const char *y_unit)
+static void put_x_axis(FILE *f, const axis *x, const char *unit)
 {
     double at;
 
-    for (at = y->low; at <= y->high + y->tick / 2; at += y->tick) {
-        const double h = plot_y(y, at);
-        fprintf(f, "<line class=\"rule\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" "
-            "y2=\"%.1f\"/>", PLOT_LEFT, PLOT_WIDTH - PLOT_RIGHT, h, h);
-        fprintf(f, "<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">",
-            PLOT_LEFT - 6, h + 4);
-        put_number(f, fabs(at) < y->tick * 1e-6 ? 0 : at);
-        fprintf(f, "</text>");
-    }
     for (at = x->tick * ceil(x->low / x->tick); at <= x->high * (1 + 1e-9);
          at += x->tick) {
         const double w = plot_x(x, at);
@@ -587,9 +570,28 @@ static void put_frame(FILE *f, const axis *x, const axis *y,
         put_number(f, at);
         fprintf(f, "</text>");
     }
-    fprintf(f, "<text x=\"%g\" y=\"%g\" text-anchor=\"end\">%s</text>",
-        PLOT_WIDTH - PLOT_RIGHT, PLOT_HEIGHT - 5, x_unit);
-    fprintf(f, "<text x=\"4\" y=\"9\">%s</text>\n", y_unit);
+    fprintf(f, "<text x=\"%g\" y=\"%g\" text-anchor=\"end\">%s</text>\n",
+        PLOT_WIDTH - PLOT_RIGHT, PLOT_HEIGHT - 5, unit);
+}
+
+/* power: 1: the axis counts powers of ten. */
+static void put_y_axis(FILE *f, const axis *y, const char *unit, int power)
+{
+    double at;
+
+    for (at = y->low; at <= y->high + y->tick / 2; at += y->tick) {
+        const double h = plot_y(y, at);
+        fprintf(f, "<line class=\"rule\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" "
+            "y2=\"%.1f\"/>", PLOT_LEFT, PLOT_WIDTH - PLOT_RIGHT, h, h);
+        fprintf(f, "<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">",
+            PLOT_LEFT - 6, h + 4);
+        put_number(f, power ? pow(10, at)
+            : fabs(at) < y->tick * 1e-6 ? 0 : at);
+        fprintf(f, "</text>");
+    }
+    fprintf(f, "<text x=\"%g\" y=\"10\" text-anchor=\"%s\">%s</text>\n",
+        strlen(unit) > 6 ? 4 : PLOT_LEFT - 6,
+        strlen(unit) > 6 ? "start" : "end", unit);
 }
 
 static void put_mark(FILE *f, const axis *y, double at, const char *name)
@@ -672,7 +674,8 @@ static void put_plot(FILE *f, const report *r, int what, const char *title,
     fprintf(f, "<figure><h3>%s</h3><svg viewBox=\"0 0 %g %g\" role=\"img\" "
         "aria-label=\"%s over the steps\">\n", title, PLOT_WIDTH,
         PLOT_HEIGHT, title);
-    put_frame(f, &x, &y, "step", unit);
+    put_x_axis(f, &x, "step");
+    put_y_axis(f, &y, unit, 0);
     put_curve(f, "faint", &x, &y, at, value, count);
     if (mark_name != NULL) put_mark(f, &y, mark, mark_name);
     put_curve(f, "curve", &x, &y, at, smooth, count);
@@ -841,7 +844,7 @@ static void put_pictures(FILE *f, const report *r, const canvas *v)
         (int)r->words->tokenizer->width, (int)p, (int)p,
         d->centre ? ", and the patch's mean, which this tokenizer removes, "
         "is added back" : "", (long)r->words->patches,
-        d->centre ? ", and the mean colour of the patches that carry it"
+        d->centre ? ", and the mean brightness of the patches that carry it"
         : "");
     if (!random) return;
     fprintf(f, "<h3 style=\"margin-top:2.2rem\">The same, each word painted "
@@ -884,24 +887,11 @@ static void put_ranks(FILE *f, const report *r, const int32_t *const *rank)
     x.high = V > 1 ? V : 2;
     x.tick = nice_tick(x.high, 6);
     floor_at = plot_y(&y, y.low);
-    fprintf(f, "<figure class=\"wide-plot\" style=\"max-width:44rem\"><svg "
+    fprintf(f, "<figure class=\"wide-plot\"><svg "
         "viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"share of each word, "
         "the commonest first\">\n", PLOT_WIDTH, PLOT_HEIGHT);
-    for (i = (int32_t)y.low; i <= (int32_t)y.high; i++) {
-        const double h = plot_y(&y, i);
-        fprintf(f, "<line class=\"rule\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" "
-            "y2=\"%.1f\"/><text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">"
-            "%g</text>", PLOT_LEFT, PLOT_WIDTH - PLOT_RIGHT, h, h,
-            PLOT_LEFT - 6, h + 4, pow(10, i));
-    }
-    y.tick = 1e9;                        /* put_frame: only the x axis     */
-    {
-        axis none = y;
-        none.low = 1;
-        none.high = 0;
-        put_frame(f, &x, &none, "word, the commonest first",
-            "% of patches");
-    }
+    put_x_axis(f, &x, "word, the commonest first");
+    put_y_axis(f, &y, "% of patches", 1);
     fprintf(f, "<path class=\"area\" d=\"M%.1f %.1f", plot_x(&x, 1),
         floor_at);
     for (i = 0; i < points; i++) {

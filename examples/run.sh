@@ -1,0 +1,35 @@
+#!/bin/sh
+# make run: pre-train on shapes drawn by the program itself, then ask what the
+# encoder has learnt, and what it would know without. About two minutes on two
+# cores. The shapes' classes differ by form alone: colours, textures, places,
+# sizes and angles are drawn anew for each image.
+#   sh examples/run.sh [OUT]       OUT: where to write      [out/run]
+OUT=${1:-out/run}
+MODEL="--dim 128 --depth 6 --heads 4 --image 32 --patch 4"
+
+# value NAME FILE: the number of a result line.
+value() { awk -v name="$1" '$1 == name { printf "%.1f", $2 }' "$2"; }
+
+mkdir -p "$OUT" || exit 2
+echo "Pre-training without labels"
+# shellcheck disable=SC2086  # several words are meant
+build/pretrain --data shapes $MODEL --out "$OUT" > "$OUT/pretrain" || exit
+cat "$OUT/pretrain"
+echo
+echo "Asking for classes"
+build/evaluate --data shapes --model "$OUT/model.safetensors" \
+    > "$OUT/trained" || exit
+# shellcheck disable=SC2086
+build/evaluate --data shapes --model random $MODEL > "$OUT/random" || exit
+
+echo
+echo "Right on the test images of shapes, in percent; blind guessing: 10"
+printf '  %-28s %8s %8s\n' "" "kNN" "probe"
+printf '  %-28s %8s %8s\n' "plain pixels" \
+    "$(value raw_knn_top1 "$OUT/trained")" "-" \
+    "random encoder" "$(value knn_top1 "$OUT/random")" \
+    "$(value probe_top1 "$OUT/random")" \
+    "pre-trained encoder" "$(value knn_top1 "$OUT/trained")" \
+    "$(value probe_top1 "$OUT/trained")"
+echo
+echo "Curves and pictures: $OUT/report.html"

@@ -1,0 +1,260 @@
+#!/bin/sh
+# The programs, run as a user runs them: help, bad input, a tiny training
+# with all its files, stopping and going on, and every program on the result.
+# Prints a line for each case that fails, and at the end `N passed, N failed`.
+#   sh tests/programs.sh [-v]      -v names the cases that pass too
+# Needs the programs in build/ (make). Everything it writes is in
+# out/programs. Takes about 20 seconds.
+cd "$(dirname "$0")/.." || exit 2
+LC_ALL=C
+export LC_ALL
+O=out/programs
+P=build/pretrain
+verbose=${1:-}
+passed=0
+failed=0
+rm -rf "$O"
+mkdir -p "$O" || exit 2
+for program in pretrain evaluate finetune embed; do
+    [ -x "build/$program" ] || make -s "build/$program" || exit 2
+done
+
+# ok CASE: count what the last command said.
+ok() {
+    if [ $? -eq 0 ]; then
+        passed=$((passed + 1))
+        [ "$verbose" = -v ] && echo "ok: $1"
+    else
+        failed=$((failed + 1))
+        echo "FAIL: $1"
+        [ -s "$O/log" ] && sed 's/^/    /' "$O/log" | tail -n 8
+    fi
+    : > "$O/log"
+    return 0
+}
+
+# value NAME FILE: the number of a result line.
+value() { awk -v name="$1" '$1 == name && NF == 2 { print $2 }' "$2"; }
+
+# within X LEAST MOST
+within() {
+    awk -v x="$1" -v a="$2" -v b="$3" \
+        'BEGIN { exit !(x != "" && x + 0 == x && x >= a && x <= b) }'
+}
+
+# ----------------------------------------------------------------- help
+
+for program in pretrain evaluate finetune embed bench; do
+    [ -x "build/$program" ] || continue
+    "build/$program" --help > "$O/help" 2> "$O/log" && [ -s "$O/help" ] \
+        && [ ! -s "$O/log" ] && ! awk 'length > 80' "$O/help" | grep -q .
+    ok "$program --help prints its usage, 80 columns wide, and exits with 0"
+done
+
+# ------------------------------------------------------------- bad input
+# refuse CASE COMMAND...: exit code 2, one line on standard error that names
+# the program, nothing on standard output, and no folder made.
+refuse() {
+    case=$1
+    shift
+    "$@" > "$O/stdout" 2> "$O/log" < /dev/null
+    code=$?
+    [ $code -eq 2 ] && [ ! -s "$O/stdout" ] && [ ! -e "$O/none" ] \
+        && [ "$(wc -l < "$O/log")" -eq 1 ] \
+        && grep -q "^${1##*/}: " "$O/log"
+    ok "$case: refused in one line (exit code $code)"
+}
+
+set -- --data shapes:40 --out "$O/none"
+refuse "unknown option" $P "$@" --speed 3
+refuse "word without option" $P "$@" fast
+refuse "missing value" $P "$@" --lr
+refuse "no number" $P "$@" --lr fast
+refuse "negative rate" $P "$@" --lr -1
+refuse "rate is not a number" $P "$@" --lr nan
+refuse "unknown model" $P "$@" --model huge
+refuse "unknown method" $P "$@" --method mae
+refuse "unknown tokenizer" $P "$@" --tokenizer vqgan
+refuse "one word" $P "$@" --vocab 1
+refuse "number with letters" $P "$@" --vocab 12x
+refuse "number too large" $P "$@" --batch 99999999999999999999
+refuse "image no multiple of patch" $P "$@" --image 30 --patch 4
+refuse "one patch" $P "$@" --image 8 --patch 8
+refuse "width no multiple of heads" $P "$@" --dim 30 --heads 4
+refuse "nothing to learn" $P "$@" --no-match --no-inpaint
+refuse "official SplitMask" $P "$@" --official
+refuse "quarters in BEiT" $P "$@" --method beit --mask quarters
+refuse "half and full" $P "$@" --half --full
+refuse "odd patch at half" $P "$@" --image 15 --patch 5 --half
+refuse "warm-up longer than training" $P "$@" --steps 3 --warmup 4
+refuse "nothing to resume" $P "$@" --resume
+refuse "no data" $P --data "$O/nowhere" --out "$O/none"
+refuse "file as --out" $P --data shapes:40 --steps 1 --out README.md
+refuse "evaluate without model" build/evaluate --data shapes:40
+refuse "evaluate without file" build/evaluate --model "$O/nowhere" \
+    --data shapes:40
+echo "not a model" > "$O/text"
+refuse "evaluate on a text" build/evaluate --model "$O/text" --data shapes:40
+refuse "finetune on a text" build/finetune --model "$O/text" \
+    --data shapes:40 --out "$O/none"
+refuse "embed without input" build/embed --model "$O/text" --output "$O/e"
+
+# ---------------------------------------------------------- tiny training
+
+small="--data shapes:160 --dim 32 --depth 2 --heads 2 --decoder-depth 1 \
+--vocab 32 --batch 16 --seed 5"
+train() {
+    # shellcheck disable=SC2086  # several words are meant
+    $P $small "$@" > "$O/result" 2> "$O/log"
+}
+
+train --steps 20 --threads 1 --out "$O/one"
+ok "20 steps on one thread"
+for name in loss inpaint_loss match_loss token_entropy token_accuracy \
+        images_per_s peak_mb; do
+    within "$(value $name "$O/result")" 0 1000000
+    ok "result line $name"
+done
+[ "$(wc -l < "$O/one/log.csv")" -eq 21 ]
+ok "log.csv has a row per step"
+awk -F, 'NR == 1 { n = NF } NF != n || (NR > 1 && $1 != NR - 1) { bad = 1 }
+    END { exit bad || n < 7 }' "$O/one/log.csv"
+ok "log.csv is a table"
+grep -q '</html>' "$O/one/report.html" \
+    && ! grep -Eq '<script|(src|href)="[^d]|url\(|@import' \
+        "$O/one/report.html"
+ok "report.html is complete and fetches nothing"
+for tag in figure figcaption svg div table p; do
+    awk -v t="$tag" '{ a += gsub("<" t "[ >]", ""); b += gsub("</" t ">", "") }
+        END { exit !(a > 0 && a == b) }' "$O/one/report.html"
+    ok "report.html closes every $tag"
+done
+
+train --steps 20 --threads 2 --out "$O/two"
+cmp "$O/one/model.safetensors" "$O/two/model.safetensors" > "$O/log" 2>&1
+ok "two threads write the same file as one"
+
+# ---------------------------------------------------- stopping, going on
+# Longer, so that there is time to stop it. Whenever the signal comes, also
+# after the end, the file has to be the same in the end.
+
+train --steps 1500 --out "$O/whole"
+ok "1500 steps at a stretch"
+train --steps 1500 --out "$O/parts" &
+job=$!
+tries=0
+while [ ! -s "$O/parts/log.csv" ] && [ $tries -lt 100 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+done
+sleep 0.3
+kill -TERM $job 2> /dev/null
+wait $job
+code=$?
+[ $code -eq 130 ] && grep -q -e '--resume$' "$O/log"
+ok "a signal stops the run, which says how to go on (exit code $code)"
+[ "$(wc -l < "$O/parts/log.csv")" -lt 1501 ]
+ok "it stopped before the end"
+cp "$O/parts/model.safetensors" "$O/middle" 2> "$O/log"
+# shellcheck disable=SC2086
+refuse "resuming with another rate" $P $small --steps 1500 --lr 0.5 \
+    --out "$O/parts" --resume
+# shellcheck disable=SC2086
+refuse "resuming with other data" $P $small --data shapes:80 --steps 1500 \
+    --out "$O/parts" --resume
+cmp "$O/middle" "$O/parts/model.safetensors" > "$O/log" 2>&1
+ok "a refused --resume leaves the file alone"
+train --steps 1500 --out "$O/parts" --resume --threads 1
+ok "going on"
+cmp "$O/whole/model.safetensors" "$O/parts/model.safetensors" \
+    > "$O/log" 2>&1
+ok "stopped and resumed, the same file as at a stretch"
+cut -d, -f1-7 "$O/whole/log.csv" > "$O/a"
+cut -d, -f1-7 "$O/parts/log.csv" > "$O/b"
+cmp "$O/a" "$O/b" > "$O/log" 2>&1
+ok "and the same log"
+within "$(value inpaint_loss "$O/result")" 0 \
+    "$(value token_entropy "$O/result")"
+ok "1500 steps learn more than how often words occur"
+head -c 3000 "$O/middle" > "$O/parts/model.safetensors"
+# shellcheck disable=SC2086
+refuse "resuming from half a file" $P $small --steps 1500 --out "$O/parts" \
+    --resume
+
+# ------------------------------------------------------- all the methods
+
+for options in "--method beit" "--method beit --official" \
+        "--tokenizer patches --mask uniform" \
+        "--tokenizer kmeans --mask quarters --extras" \
+        "--mask independent --ratio 0.6 --sincos --recompute" \
+        "--no-match --layer-scale 0.1 --drop-path 0.2 --centre" \
+        "--no-inpaint --half --uniform01" "--euclidean --channels 1" \
+        "--image 24 --patch 6 --limit 50 --crop 0.5" \
+        "--match-weight 0.1 --temperature 0.5 --inpaint-weight 2"; do
+    # shellcheck disable=SC2086
+    train --steps 3 --out "$O/method" $options \
+        && [ -n "$(value loss "$O/result")" ] \
+        && grep -q '</html>' "$O/method/report.html"
+    ok "pretrain $options"
+done
+
+# -------------------------------------------------- programs on the model
+
+M=$O/whole/model.safetensors
+build/evaluate --model "$M" --data shapes:160 --k 5 > "$O/result" 2> "$O/log"
+ok "evaluate"
+for name in knn_top1 probe_top1 raw_knn_top1; do
+    within "$(value $name "$O/result")" 0 100
+    ok "result line $name"
+done
+build/evaluate --model random --dim 32 --depth 2 --data shapes:160 --knn \
+    > "$O/result" 2> "$O/log" && within "$(value knn_top1 "$O/result")" 0 100
+ok "evaluate a random model"
+build/finetune --model "$M" --data shapes:160 --epochs 2 --batch 16 \
+    --out "$O/tuned" > "$O/result" 2> "$O/log" \
+    && within "$(value finetune_top1 "$O/result")" 0 100 \
+    && [ -s "$O/tuned/log.csv" ]
+ok "finetune"
+build/evaluate --model "$O/tuned/model.safetensors" --data shapes:160 --knn \
+    > "$O/result" 2> "$O/log"
+ok "evaluate what finetune wrote"
+
+# An image folder, one file of which is broken.
+for class in ring bar; do
+    for split in train val; do
+        mkdir -p "$O/folder/$split/$class"
+        for n in 1 2 3 4; do
+            awk -v n=$n -v c=$class 'BEGIN {
+                print "P3\n20 24\n255"
+                for (i = 0; i < 480; i++)
+                    print (i * n) % 256, (c == "bar") * 200, i % 20 * n
+            }' > "$O/folder/$split/$class/$n.ppm"
+        done
+    done
+done
+head -c 40 "$O/folder/train/bar/1.ppm" > "$O/folder/train/bar/broken.ppm"
+# shellcheck disable=SC2086
+$P --data "$O/folder" --image 16 --patch 4 --dim 32 --depth 1 --heads 1 \
+    --vocab 8 --tokenizer patches --batch 4 --steps 3 --out "$O/images" \
+    > "$O/result" 2> "$O/log" && grep -q broken.ppm "$O/log"
+ok "a folder of images; the broken one is named"
+build/evaluate --model "$O/images/model.safetensors" --data "$O/folder" \
+    --k 3 > "$O/result" 2> "$O/log"
+ok "evaluate on it"
+
+rm -f "$O/folder/train/bar/broken.ppm"
+E=build/embed
+$E --model "$M" --input "$O/folder" --output "$O/e" > "$O/result" 2> "$O/log" \
+    && $E --model "$M" --input "$O/folder" --output "$O/f" --batch 3 \
+    --threads 1 >> "$O/result" 2> "$O/log" \
+    && cmp "$O/e" "$O/f" > "$O/log" 2>&1
+ok "embed a folder; batches and threads do not matter"
+[ "$(value images "$O/result" | tail -n 1)" -eq 16 ] \
+    && head -c 300 "$O/e" | grep -q '"tokens":{"dtype":"F32","shape":\[16,64'
+ok "16 images, 64 tokens each"
+$E --model "$M" --input "$O/folder/val/bar/1.ppm" --output "$O/e" \
+    > "$O/result" 2> "$O/log"
+ok "embed one image"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
