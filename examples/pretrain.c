@@ -39,7 +39,7 @@
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
 #define FIT_BYTES 64000000               /* and the most they may take     */
-#define OPTIONS 42
+#define OPTIONS 48                   /* room in the table                  */
 
 /* Streams of the seed, and numbers of data_augmented's steps, that training
    does not use. */
@@ -548,7 +548,11 @@ static void read_options(run *r, int argc, char **argv)
         { "--seed", OPTION_SEED, &r->seed, 0, 0, "of every draw" }
     };
 
+    /* Does not compile with more options than there is room for. */
+    typedef char enough[sizeof table <= sizeof r->table ? 1 : -1];
+
     r->options = (int)(sizeof table / sizeof table[0]);
+    (void)sizeof(enough);
     memcpy(r->table, table, sizeof table);
     r->path = "shapes";
     r->out = "out/pretrain";
