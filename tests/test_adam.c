@@ -34,7 +34,7 @@ static void schedule(void)
         int64_t step;
 
         memset(&none, 0, sizeof none);
-        SAME(smask_setup(&c, NULL), SMASK_OK);
+        SAME(fixture_setup(&c), SMASK_OK);
         SAME(smask_adam_init(&c, &a, &desc[i], &none), SMASK_OK);
         for (step = 0; step < 130; step++)
             NEAR(smask_adam_rate(&a, step), rate_of(&desc[i], step),
@@ -50,7 +50,7 @@ static void defaults(void)
     smask_ctx c;
 
     memset(&none, 0, sizeof none);
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(smask_adam_init(&c, &a, NULL, &none), SMASK_OK);
     CHECK(a.desc.lr == 1.5e-3f && a.desc.eps == 1e-8f);
     CHECK(a.desc.beta1 == 0.9f && a.desc.beta2 == 0.98f);
@@ -147,7 +147,7 @@ static void follow(smask_adam_desc d, double scale)
     int step, i;
     size_t j;
 
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     make_trio(&c, &t);
     SAME(smask_adam_init(&c, &a, &d, &t.list), SMASK_OK);
     d = a.desc;
@@ -212,7 +212,7 @@ static void not_finite(void)
         int i;
         size_t j;
 
-        SAME(smask_setup(&c, NULL), SMASK_OK);
+        SAME(fixture_setup(&c), SMASK_OK);
         make_trio(&c, &t);
         SAME(smask_adam_init(&c, &a, &d, &t.list), SMASK_OK);
         draw_gradients(&t, 0, 1);
@@ -255,7 +255,7 @@ static void running_mean(void)
     int step;
     size_t j, n;
 
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     make_trio(&c, &t);
     SAME(smask_ema_init(&c, &e, 0.9f, &t.list), SMASK_OK);
     n = smask_count(t.item[2].t);
@@ -304,7 +304,7 @@ static void decays(void)
     smask_vit v;
     smask_ctx c;
 
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(smask_vit_init(&c, &v, &d), SMASK_OK);
     SAME(fixture_walk(&v, decay_wrong, &v.params), v.params.count);
     smask_shutdown(&c);
@@ -366,7 +366,7 @@ static void ten_updates(void)
     int step;
 
     memset(losses, 0, sizeof losses);
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
     SAME(case_tokenizer(&c, &t, k), SMASK_OK);
     SAME(smask_adam_init(&c, &a, &train_adam, &v.params), SMASK_OK);
@@ -397,14 +397,19 @@ static void ten_updates(void)
     smask_shutdown(&c);
 }
 
+static void all(void)
+{
+    RUN(updates);
+    RUN(not_finite);
+    RUN(running_mean);
+    RUN(ten_updates);
+}
+
 int main(void)
 {
     RUN(schedule);
     RUN(defaults);
-    RUN(updates);
-    RUN(not_finite);
-    RUN(running_mean);
     RUN(decays);
-    RUN(ten_updates);
+    fixture_each_lanes(all);
     return DONE("test_adam");
 }

@@ -72,7 +72,7 @@ static void objective(const char *name)
     while (strcmp(k->name, name) != 0) k++;
     images = case_images(k, 0);
     tokens = case_tokens(k, 0);
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
     SAME(case_tokenizer(&c, &t, k), SMASK_OK);
     case_seed(&c, 0);
@@ -138,7 +138,7 @@ static void guesses_of_a_view(void)
     smask_ctx c;
     int round, moved = 0;
 
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
     SAME(case_tokenizer(&c, &t, k), SMASK_OK);
     for (round = 0; round < 5; round++) {
@@ -180,7 +180,7 @@ static void refused(const smask_vit_desc *model, smask_tokenizer_desc words,
     smask_vit v;
     smask_ctx c;
 
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(smask_vit_init(&c, &v, model), SMASK_OK);
     SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
     smask_begin_step(&c);
@@ -246,7 +246,7 @@ static void foreign_token(void)
     smask_vit v;
     smask_ctx c;
 
-    SAME(smask_setup(&c, NULL), SMASK_OK);
+    SAME(fixture_setup(&c), SMASK_OK);
     SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
     SAME(case_tokenizer(&c, &t, k), SMASK_OK);
     tokens[11] = 24;
@@ -259,7 +259,7 @@ static void foreign_token(void)
     free(tokens);
 }
 
-int main(void)
+static void all(void)
 {
     RUN(splitmask);
     RUN(no_bridge);
@@ -280,6 +280,11 @@ int main(void)
     RUN(beit);
     RUN(beit_official);
     RUN(beit_uniform);
+}
+
+int main(void)
+{
+    fixture_each_lanes(all);
     RUN(guesses_of_a_view);
     RUN(refusals);
     RUN(foreign_token);
