@@ -22,13 +22,17 @@ failed=0
 begin=$(date +%s)
 mkdir -p "$B" out || exit 2
 
-# tally LOG: add the numbers of the last line that has some.
+# tally LOG: the numbers of all lines `test_NAME: N passed, N failed`, or of
+# the last line without a name.
 tally() {
-    line=$(sed -n 's/^\(.*: \)\{0,1\}\([0-9]*\) passed, '\
-'\([0-9]*\) failed.*/\2 \3/p' "$1" | tail -n 1)
+    line=$(awk '
+        / passed, [0-9]+ failed/ {
+            if ($1 ~ /^test_.*:$/) { p += $2; f += $4; named = 1 }
+            else if ($1 ~ /^[0-9]+$/) { p1 = $1; f1 = $3 }
+        }
+        END { print named ? p + 0 " " f + 0 : p1 + 0 " " f1 + 0 }' "$1")
     p=${line% *}
     f=${line#* }
-    [ -n "$line" ] || { p=0; f=0; }
 }
 
 # report NAME STATUS LOG: one line, and what was said when all is not well.
@@ -77,30 +81,43 @@ test_one() {
     fi
 }
 
-# Two units, and the same from C++.
+# Two units, and the same from C++: built in two ways each, see the sources.
+# both NAME COMMAND...: compile to $B/NAME, run, add up in NAME.log.
+both() {
+    name=$1
+    shift
+    # shellcheck disable=SC2086
+    if "$@" -o "$B/$name" $LIBS > "$B/$name.out" 2>&1 \
+            && [ ! -s "$B/$name.out" ]; then
+        "$B/$name" > "$B/$name.out" 2>&1 || code=1
+    else
+        echo "$name: does not build without warnings" >> "$B/$name.out"
+        code=1
+    fi
+    cat "$B/$name.out" >> "$log"
+}
+
 units() {
     log=$B/units.log
-    : > "$log"
+    code=0
     # shellcheck disable=SC2086
-    if $CC $C -O1 -I. -Itests tests/test_units_a.c tests/test_units_b.c \
-            -o "$B/units" $LIBS > "$log" 2>&1 && [ ! -s "$log" ]; then
-        "$B/units" > "$log" 2>&1
-        echo $? > "$B/units.code"
-    else
-        echo 1 > "$B/units.code"
-    fi
+    both units $CC $C -O1 -I. -Itests tests/test_units_a.c \
+        tests/test_units_b.c
+    # shellcheck disable=SC2086
+    both units_static $CC $C -O1 -DUNITS_STATIC -I. -Itests \
+        tests/test_units_a.c tests/test_units_b.c
+    echo $code > "$B/units.code"
 }
 
 cxx() {
     log=$B/cxx.log
+    code=0
     # shellcheck disable=SC2086
-    if $CXX -std=c++11 $WARN -O1 -I. -Itests tests/test_cxx.cpp \
-            -o "$B/cxx" $LIBS > "$log" 2>&1 && [ ! -s "$log" ]; then
-        "$B/cxx" > "$log" 2>&1
-        echo $? > "$B/cxx.code"
-    else
-        echo 1 > "$B/cxx.code"
-    fi
+    both cxx $CXX -std=c++11 $WARN -O1 -I. -Itests tests/test_cxx.cpp
+    # shellcheck disable=SC2086
+    both cxx_link $CXX -std=c++11 $WARN -O1 -DCXX_LINK -I. -Itests \
+        tests/test_cxx.cpp build/splitmask.o
+    echo $code > "$B/cxx.code"
 }
 
 # ------------------------------------------------------- what is to be done
