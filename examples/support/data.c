@@ -24,7 +24,7 @@
 #endif
 #endif
 
-#define MOST_SIDE 32768              /* of a picture in a file, pixels     */
+#define MOST_SIDE 16384              /* of a picture in a file, pixels     */
 #define BUDGET 512e6                 /* bytes that training images may fill
                                         with more than they need           */
 #define CHUNK 64                     /* files between two warnings         */
@@ -151,9 +151,13 @@ static int is_file(const char *path)
 static const char *join(char path[1100], const char *folder,
     const char *name)
 {
-    if (strlen(folder) + strlen(name) + 2 > 1100)
+    const size_t a = strlen(folder), b = strlen(name);
+
+    if (a + b + 2 > 1100)
         fail("%.60s...: the path is too long; move the folder", folder);
-    snprintf(path, 1100, "%s/%s", folder, name);
+    memcpy(path, folder, a);
+    path[a] = '/';
+    memcpy(path + a + 1, name, b + 1);
     return path;
 }
 
@@ -794,7 +798,9 @@ static void open_folder(data_set *d, const char *path)
         if (classes.count > 0 && test_path[0] != '\0')
             find_classes(test_path, &classes);
     } else {
-        snprintf(train_path, sizeof train_path, "%s", path);
+        if (strlen(path) >= sizeof train_path)
+            fail("--data: the path is too long; move the folder");
+        memcpy(train_path, path, strlen(path) + 1);
         find_classes(path, &classes);
     }
     names_sort(&classes);
