@@ -820,3 +820,7930 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #endif
 #endif /* SPLITMASK_INCLUDED */
 
+
+/* ######################################################################
+   PART III                                               IMPLEMENTATION
+
+   Read from here on, in order. The file includes itself once for each kind
+   of vector code (see >>lanes); SMASK__PASS is set while it does, and then
+   only the one section between the marks is compiled.
+   ###################################################################### */
+#if defined(SPLITMASK_IMPLEMENTATION) && !defined(SPLITMASK_IMPLEMENTED)
+#define SPLITMASK_IMPLEMENTED
+#define SMASK__BUILD
+#endif
+
+#if defined(SMASK__BUILD) && !defined(SMASK__PASS)
+
+/* ======================================================================
+   1  GROUND                                                    >>ground
+   Question   What may every later chapter take for granted?
+   Idea       Two system headers, sizes that cannot overflow unseen, and
+              an error that is remembered where it happened.
+   May call   nothing.           Called by   all.
+   ====================================================================== */
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__GNUC__)
+#define SMASK__FN __attribute__((unused)) static
+#define SMASK__INLINE __attribute__((unused, always_inline)) static inline
+#define SMASK__RESTRICT __restrict__
+#else
+#define SMASK__FN static
+#define SMASK__INLINE static
+#define SMASK__RESTRICT
+#endif
+
+#ifdef SPLITMASK_DEBUG
+#include <assert.h>
+#define SMASK__ASSERT(x) assert(x)
+#else
+#define SMASK__ASSERT(x) ((void)0)
+#endif
+
+/* With SPLITMASK_STATIC the interface is static, too. */
+#ifdef SPLITMASK_STATIC
+#define SMASK__DEF SMASK_API
+#else
+#define SMASK__DEF
+#endif
+
+/* Products and sums of sizes, checked: 0 and no result on overflow. */
+SMASK__FN int smask__mul(size_t a, size_t b, size_t *out)
+{
+    if (a != 0 && b > (size_t)-1 / a) return 0;
+    *out = a * b;
+    return 1;
+}
+
+SMASK__FN int smask__add(size_t a, size_t b, size_t *out)
+{
+    if (b > (size_t)-1 - a) return 0;
+    *out = a + b;
+    return 1;
+}
+
+SMASK__INLINE size_t smask__least(size_t a, size_t b) { return a < b ? a : b; }
+SMASK__INLINE size_t smask__most(size_t a, size_t b) { return a > b ? a : b; }
+/* a / b, rounded up; a, rounded up to a multiple of b. */
+SMASK__INLINE size_t smask__over(size_t a, size_t b) { return (a + b - 1) / b; }
+SMASK__INLINE size_t smask__up(size_t a, size_t b)
+{
+    return smask__over(a, b) * b;
+}
+
+/* Is x an ordinary number? By its bits, for -ffast-math removes isnan. */
+SMASK__FN int smask__finite(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
+#ifdef SPLITMASK_NO_TEXT
+SMASK__DEF const char *smask_text(smask_result code)
+{
+    (void)code;
+    return "";
+}
+#else
+#define SMASK__CASE(name, text) case SMASK_##name: return text;
+SMASK__DEF const char *smask_text(smask_result code)
+{
+    switch (code) {
+    SMASK_RESULTS(SMASK__CASE)
+    case SMASK_RESULT_COUNT: break;
+    }
+    return "unknown result";
+}
+#undef SMASK__CASE
+#endif
+
+SMASK__DEF smask_result smask_error(const smask_ctx *c)
+{
+    return c->error;
+}
+
+SMASK__DEF const char *smask_detail(const smask_ctx *c)
+{
+    return c->detail;
+}
+
+SMASK__DEF void smask_clear(smask_ctx *c)
+{
+    c->error = SMASK_OK;
+    c->detail[0] = '\0';
+}
+
+SMASK__INLINE int smask__ok(const smask_ctx *c) { return c->error == SMASK_OK; }
+
+/* Text and small numbers into c->detail, cut where it is full. */
+SMASK__FN void smask__say(smask_ctx *c, const char *text)
+{
+    size_t at = strlen(c->detail);
+
+    while (*text != '\0' && at + 1 < sizeof c->detail)
+        c->detail[at++] = *text++;
+    c->detail[at] = '\0';
+}
+
+SMASK__FN void smask__say_number(smask_ctx *c, int64_t n)
+{
+    char digits[24];
+    int at = (int)sizeof digits - 1;
+    uint64_t left = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+
+    digits[at] = '\0';
+    do digits[--at] = (char)('0' + left % 10); while ((left /= 10) != 0);
+    if (n < 0) digits[--at] = '-';
+    smask__say(c, digits + at);
+}
+
+SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
+    const smask_tensor *t)
+{
+    int32_t i;
+
+    smask__say(c, name);
+    for (i = 0; i < t->rank; i++) {
+        smask__say(c, i == 0 ? " (" : ",");
+        smask__say_number(c, t->shape[i]);
+    }
+    smask__say(c, t->rank > 0 ? ")" : " ()");
+}
+
+/* Remember the first error: "where: what". Later ones are its echo. */
+SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
+    const char *where, const char *what)
+{
+    if (c->error != SMASK_OK) return c->error;
+    c->error = code;
+    c->detail[0] = '\0';
+#ifdef SPLITMASK_NO_TEXT
+    (void)where;
+    (void)what;
+#else
+    smask__say(c, where);
+    smask__say(c, ": ");
+    smask__say(c, what);
+#endif
+    if (c->desc.logger.log != NULL)
+        c->desc.logger.log(c->desc.logger.user, code, c->detail);
+    return code;
+}
+
+/* The same with the shapes of two tensors: "where: what a (2,3), b (4)". */
+SMASK__FN smask_result smask__fail_shapes(smask_ctx *c, const char *where,
+    const char *a_name, const smask_tensor *a, const char *b_name,
+    const smask_tensor *b)
+{
+    smask_logger logger = c->desc.logger;
+
+    if (c->error != SMASK_OK) return c->error;
+    c->desc.logger.log = NULL;           /* speak once the text is whole   */
+    smask__fail(c, SMASK_SHAPE, where, "");
+#ifndef SPLITMASK_NO_TEXT
+    smask__say_shape(c, a_name, a);
+    if (b != NULL) {
+        smask__say(c, ", ");
+        smask__say_shape(c, b_name, b);
+    }
+#else
+    (void)a_name; (void)a; (void)b_name; (void)b;
+#endif
+    c->desc.logger = logger;
+    if (logger.log != NULL) logger.log(logger.user, SMASK_SHAPE, c->detail);
+    return SMASK_SHAPE;
+}
+
+/* ======================================================================
+   2  MEMORY                                                    >>memory
+   Question   Where does everything live, and how is its size known
+              before anything runs?
+   Idea       One block, two ends. Bulk data grows from the low end, the
+              small structs that describe it from the high end. A step
+              marks both ends when it begins and rewinds when it ends. In a
+              dry run the low end is only a number: the same calls add the
+              same sizes, so the plan is exact by construction.
+
+              base                                               base + size
+              | weights moments | activations scratch ->  <- nodes | params |
+              | kept            | the step                    step | kept   |
+   May call   1.                 Called by   all later chapters.
+   ====================================================================== */
+
+#define SMASK__ALIGN ((size_t)64)        /* a cache line, a 512-bit vector */
+
+#ifndef SPLITMASK_NO_MALLOC
+#include <stdlib.h>
+SMASK__FN void *smask__default_alloc(size_t bytes) { return malloc(bytes); }
+SMASK__FN void smask__default_release(void *block) { free(block); }
+#else
+SMASK__FN void *smask__default_alloc(size_t bytes)
+{
+    (void)bytes;
+    return NULL;
+}
+SMASK__FN void smask__default_release(void *block) { (void)block; }
+#endif
+
+/* count * size bytes of data, 64-byte aligned, as they are. */
+SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
+{
+    size_t bytes, end;
+    void *p;
+
+    if (!smask__ok(c)) return NULL;
+    if (!smask__mul(count, size, &bytes)
+        || !smask__add(bytes, SMASK__ALIGN - 1, &end)
+        || !smask__add(c->low, end & ~(SMASK__ALIGN - 1), &end)
+        || end > (size_t)-1 / 4) {
+        smask__fail(c, SMASK_MEMORY, "arena", "a size beyond all memory");
+        return NULL;
+    }
+    if (!c->dry && end > c->size - c->high) {
+        smask__fail(c, SMASK_MEMORY, "arena", "full");
+        return NULL;
+    }
+    p = c->dry ? NULL : c->base + c->low;
+    c->low = end;
+    if (c->low + c->high > c->peak) c->peak = c->low + c->high;
+    return p;
+}
+
+SMASK__FN float *smask__floats(smask_ctx *c, size_t count)
+{
+    return (float *)smask__data(c, count, sizeof(float));
+}
+
+/* Structs and lists of pointers: zeroed, from the high end. That is real
+   memory even in a dry run, whose low end may be as large as it likes. */
+SMASK__FN void *smask__head(smask_ctx *c, size_t count, size_t size)
+{
+    size_t bytes, high;
+
+    if (!smask__ok(c)) return NULL;
+    if (!smask__mul(count, size, &bytes)
+        || !smask__add(bytes, SMASK__ALIGN - 1, &bytes)
+        || !smask__add(c->high, bytes & ~(SMASK__ALIGN - 1), &high)
+        || high > c->size || (!c->dry && c->low > c->size - high)) {
+        smask__fail(c, SMASK_MEMORY, "arena", c->dry
+            ? "no room for the nodes of the plan" : "full");
+        return NULL;
+    }
+    c->high = high;
+    if (c->low + c->high > c->peak) c->peak = c->low + c->high;
+    return memset(c->base + c->size - high, 0, bytes & ~(SMASK__ALIGN - 1));
+}
+
+/* Scratch: take a mark, take data, rewind. */
+SMASK__INLINE size_t smask__mark(const smask_ctx *c) { return c->low; }
+
+SMASK__FN void smask__rewind(smask_ctx *c, size_t mark)
+{
+#ifdef SPLITMASK_DEBUG
+    if (!c->dry && c->low > mark)
+        memset(c->base + mark, 0xee, c->low - mark);
+#endif
+    c->low = mark;
+}
+
+SMASK__DEF void *smask_alloc(smask_ctx *c, size_t bytes)
+{
+    void *p = smask__data(c, bytes, 1);
+
+    return p != NULL ? memset(p, 0, bytes) : NULL;
+}
+
+SMASK__DEF int smask_is_dry(const smask_ctx *c)
+{
+    return c->dry;
+}
+
+/* The parallel hook. A single piece is not worth waking anyone. */
+SMASK__FN void smask__run(smask_ctx *c, size_t count,
+    void (*fn)(void *arg, int piece, int worker), void *arg)
+{
+    const smask_parallel *p = &c->desc.parallel;
+    size_t i;
+
+    if (c->dry) return;
+    if (p->run != NULL && count > 1)
+        p->run(p->user, (int)count, fn, arg);
+    else
+        for (i = 0; i < count; i++) fn(arg, (int)i, 0);
+}
+
+SMASK__INLINE size_t smask__workers(const smask_ctx *c)
+{
+    return c->desc.parallel.run != NULL && c->desc.parallel.workers > 1
+        ? (size_t)c->desc.parallel.workers : 1;
+}
+
+/* ======================================================================
+   3  CHANCE                                                    >>chance
+   Question   How can a run be repeated bit for bit on another machine?
+   Idea       PCG32: a 64-bit linear congruential generator whose output is
+              permuted so that no pattern shows. 16 bytes of state. Every
+              draw is made on the calling thread, in program order.
+   May call   1.                 Called by   8 to 11.
+   Source     O'Neill 2014, see >>sources [ONe14].
+   ====================================================================== */
+
+SMASK__DEF uint32_t smask_next(smask_random *r)
+{
+    const uint64_t old = r->state;
+    const uint32_t mixed = (uint32_t)(((old >> 18) ^ old) >> 27);
+    const uint32_t turn = (uint32_t)(old >> 59);
+
+    r->state = old * 6364136223846793005u + r->stream;
+    return mixed >> turn | mixed << ((0u - turn) & 31);
+}
+
+SMASK__DEF void smask_seed(smask_random *r, uint64_t seed, uint64_t stream)
+{
+    r->state = 0;
+    r->stream = stream << 1 | 1;         /* the increment must be odd      */
+    smask_next(r);
+    r->state += seed;
+    smask_next(r);
+}
+
+SMASK__DEF float smask_uniform(smask_random *r)
+{
+    return (float)(smask_next(r) >> 8) * (1.0f / 16777216);
+}
+
+/* The top of 2^32 that is no whole multiple of n is drawn again. */
+SMASK__DEF uint32_t smask_below(smask_random *r, uint32_t n)
+{
+    const uint32_t uneven = n != 0 ? (0u - n) % n : 0;
+    uint32_t x;
+
+    do x = smask_next(r); while (x < uneven);
+    return n != 0 ? x % n : 0;
+}
+
+/* Box and Muller: a radius from one uniform, an angle from the other. */
+SMASK__DEF float smask_normal(smask_random *r)
+{
+    const float u = 1 - smask_uniform(r);            /* (0, 1]: log exists */
+    const float angle = 6.28318531f * smask_uniform(r);
+
+    return sqrtf(-2 * logf(u)) * cosf(angle);
+}
+
+SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
+{
+    size_t i;
+
+    for (i = count; i > 1; i--) {
+        const size_t j = smask_below(r, (uint32_t)i);
+        const int32_t keep = items[i - 1];
+        items[i - 1] = items[j];
+        items[j] = keep;
+    }
+}
+
+/* ======================================================================
+   4  LANES                                                      >>lanes
+   Question   How does a plain `cc -O2` build use the widest vectors that
+              the processor has, without a word of assembly?
+   Idea       The hot loops are written once, below, over vectors v_t of
+              some width. This file includes itself once per kind of
+              vector: each reading defines v_t and its few operations anew
+              and yields functions of its own (smask__gelu_avx2, ...). At
+              setup the context notes the best kind the processor has, and
+              SMASK__CALL goes there. No other chapter names an instruction
+              set.
+   May call   1.                 Called by   5 to 12.
+   ====================================================================== */
+
+/* Under which name this file finds itself. */
+#ifndef SPLITMASK_FILE
+#define SPLITMASK_FILE "splitmask.h"
+#endif
+
+#if defined(__GNUC__) && !defined(SPLITMASK_NO_SIMD)
+#define SMASK__HAS_VECTOR4
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+#if defined(__x86_64__) && (!defined(SPLITMASK_NO_DISPATCH)                 \
+    || (defined(__AVX2__) && defined(__FMA__)))
+#define SMASK__HAS_AVX2
+#endif
+#if defined(__x86_64__) && (!defined(SPLITMASK_NO_DISPATCH)                 \
+    || (defined(__AVX512F__) && defined(__AVX512VL__)                       \
+    && defined(__AVX512DQ__) && defined(__AVX512BW__)))
+#define SMASK__HAS_AVX512
+#endif
+#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
+#include <immintrin.h>
+#include <cpuid.h>
+#endif
+#endif
+
+/* Go to the reading of `lanes`: SMASK__CALL(lanes, gelu, (y, x, n)). */
+#ifdef SMASK__HAS_AVX512
+#define SMASK__CASE512(name, args)                                          \
+    case SMASK_LANES_AVX512: smask__##name##_avx512 args; break;
+#else
+#define SMASK__CASE512(name, args)
+#endif
+#ifdef SMASK__HAS_AVX2
+#define SMASK__CASE256(name, args)                                          \
+    case SMASK_LANES_AVX2: smask__##name##_avx2 args; break;
+#else
+#define SMASK__CASE256(name, args)
+#endif
+#ifdef SMASK__HAS_VECTOR4
+#define SMASK__CASE128(name, args)                                          \
+    case SMASK_LANES_VECTOR4: smask__##name##_vector4 args; break;
+#else
+#define SMASK__CASE128(name, args)
+#endif
+#define SMASK__CALL(lanes, name, args)                                      \
+    switch (lanes) {                                                        \
+    SMASK__CASE512(name, args)                                              \
+    SMASK__CASE256(name, args)                                              \
+    SMASK__CASE128(name, args)                                              \
+    default: smask__##name##_scalar args; break;                            \
+    }
+
+/* Does the processor have it, and does the system save its registers? By
+   feature flags, never by model number: a new model has old features. */
+SMASK__FN int smask__lanes_there(smask_lanes lanes)
+{
+#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
+    if (lanes == SMASK_LANES_AVX2 || lanes == SMASK_LANES_AVX512) {
+        unsigned a, b, c, d, saved, high;
+        const unsigned wide = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+
+        if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+        if (!(c & 1u << 27) || !(c & 1u << 12)) return 0;  /* OSXSAVE, FMA */
+        __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+        if ((saved & 0x06) != 0x06) return 0;        /* ymm are kept       */
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+        if (lanes == SMASK_LANES_AVX2) {
+#ifdef SMASK__HAS_AVX2
+            return (b & 1u << 5) != 0;
+#else
+            return 0;
+#endif
+        }
+#ifdef SMASK__HAS_AVX512
+        return (saved & 0xe6) == 0xe6 && (b & wide) == wide;
+#else
+        (void)wide;
+        return 0;
+#endif
+    }
+#endif
+#ifdef SMASK__HAS_VECTOR4
+    if (lanes == SMASK_LANES_VECTOR4) return 1;
+#endif
+    return lanes == SMASK_LANES_SCALAR;
+}
+
+SMASK__FN smask_lanes smask__lanes_best(void)
+{
+    if (smask__lanes_there(SMASK_LANES_AVX512)) return SMASK_LANES_AVX512;
+    if (smask__lanes_there(SMASK_LANES_AVX2)) return SMASK_LANES_AVX2;
+    if (smask__lanes_there(SMASK_LANES_VECTOR4)) return SMASK_LANES_VECTOR4;
+    return SMASK_LANES_SCALAR;
+}
+
+#define SMASK__CASE(name, text) case SMASK_LANES_##name: return text;
+SMASK__DEF const char *smask_lanes_text(const smask_ctx *c)
+{
+    switch ((smask_lanes)c->lanes) {
+    SMASK_LANE_KINDS(SMASK__CASE)
+    case SMASK_LANES_COUNT: break;
+    }
+    return "unknown";
+}
+#undef SMASK__CASE
+
+/* A matrix that is read through a lens: what the product sees of it. The
+   layer before a linear layer is applied while its operand is fetched, so
+   that its result is never stored.
+     PLAIN  x      KEEP  keep[row / group] * x      GELU  gelu(x)
+     NORM   (x - mean[row]) * rstd[row] * w + b     stat: mean, rstd by row */
+typedef enum smask__lens { SMASK__PLAIN, SMASK__KEEP, SMASK__GELU,
+    SMASK__NORM } smask__lens;
+typedef struct smask__view {
+    const float *x;
+    size_t ld;                       /* floats from one row to the next    */
+    smask__lens lens;
+    const float *stat, *w, *b;       /* NORM                               */
+    const float *keep;               /* KEEP                               */
+    size_t group;                    /* KEEP: rows that share a factor     */
+} smask__view;
+
+/* A product of packed blocks, C (m,n) = A B: see >>gemm for the layout. */
+typedef struct smask__block {
+    size_t m, n, k;
+    const float *a;                  /* rows: a[i * a_ld + p]; across:
+                                        groups of rows, a[p * a_ld + i]    */
+    size_t a_ld, a_group;            /* floats from group to group         */
+    int across;
+    const float *b;                  /* panels of columns: b[p * b_ld + j] */
+    size_t b_ld, b_panel;            /* floats from panel to panel         */
+    float *c;
+    size_t c_ld;
+    int add;                         /* start from what C holds            */
+    const float *bias;               /* (n)                                */
+    const float *scale;              /* (m)                                */
+    const float *r;                  /* (m,n), added last                  */
+    size_t r_ld;
+    const float *h;                  /* (m,n): multiply by gelu'(h)        */
+    size_t h_ld;
+} smask__block;
+
+/* Rows and columns of a tile of C, by kind: see >>gemm. */
+SMASK__FN size_t smask__tile_rows(int lanes)
+{
+    switch (lanes) {
+    case SMASK_LANES_AVX512: return 14;
+    case SMASK_LANES_AVX2: return 6;
+#if defined(__aarch64__)
+    case SMASK_LANES_VECTOR4: return 12;
+#else
+    case SMASK_LANES_VECTOR4: return 6;
+#endif
+    default: return 4;
+    }
+}
+
+SMASK__FN size_t smask__tile_columns(int lanes)
+{
+    switch (lanes) {
+    case SMASK_LANES_AVX512: return 32;
+    case SMASK_LANES_AVX2: return 16;
+    case SMASK_LANES_VECTOR4: return 8;
+    default: return 2;
+    }
+}
+
+/* Settings of AdamW for one parameter, ready for the loop: see >>adam. */
+typedef struct smask__adam_step {
+    float rate, beta1, beta2, eps, decay, clip, correct1, correct2;
+} smask__adam_step;
+
+/* Now the readings. */
+#define SMASK__PASS 1
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#ifdef SMASK__HAS_VECTOR4
+#define SMASK__PASS 4
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#endif
+#ifdef SMASK__HAS_AVX2
+#define SMASK__PASS 8
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#endif
+#ifdef SMASK__HAS_AVX512
+#define SMASK__PASS 16
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#endif
+
+#endif /* SMASK__BUILD and no pass */
+
+#ifdef SMASK__PASS
+/* ----------------------------------------------------------------------
+   4a  The vocabulary of one reading. v_t holds SMASK__PASS floats.
+   ---------------------------------------------------------------------- */
+
+#if SMASK__PASS == 16
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((                                \
+    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))),                \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#endif
+#define SMASK__N(name) smask__##name##_avx512
+#define SMASK__MR 14
+#define v_t __m512
+#define v_set(x) _mm512_set1_ps(x)
+#define v_load(p) _mm512_loadu_ps(p)
+#define v_store(p, v) _mm512_storeu_ps(p, v)
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define v_max(a, b) _mm512_max_ps(a, b)
+#define v_min(a, b) _mm512_min_ps(a, b)
+#define v_sqrt(a) _mm512_sqrt_ps(a)
+#define v_round(a) _mm512_roundscale_ps(a, 8)
+#define v_times2(a, n) _mm512_scalef_ps(a, n)        /* a 2^n              */
+#define v_load_part(p, n)                                                   \
+    _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
+#define v_store_part(p, v, n)                                               \
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
+/* Four floats of rows 0, 4, 8 and 12 after p, a row each 128 bits. */
+#define v_quad(p, ld)                                                       \
+    _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
+    _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
+    1), _mm_loadu_ps((p) + 8 * (ld)), 2), _mm_loadu_ps((p) + 12 * (ld)), 3)
+#define v_low(a, b) _mm512_unpacklo_ps(a, b)         /* a0 b0 a1 b1        */
+#define v_high(a, b) _mm512_unpackhi_ps(a, b)        /* a2 b2 a3 b3        */
+#define v_pair0(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
+#define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
+
+#elif SMASK__PASS == 8
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))),           \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define SMASK__N(name) smask__##name##_avx2
+#define SMASK__MR 6
+#define v_t __m256
+#define v_set(x) _mm256_set1_ps(x)
+#define v_load(p) _mm256_loadu_ps(p)
+#define v_store(p, v) _mm256_storeu_ps(p, v)
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_max(a, b) _mm256_max_ps(a, b)
+#define v_min(a, b) _mm256_min_ps(a, b)
+#define v_sqrt(a) _mm256_sqrt_ps(a)
+#define v_round(a) _mm256_round_ps(a, 8)
+#define v_times2(a, n) _mm256_mul_ps(a, _mm256_castsi256_ps(               \
+    _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),              \
+    _mm256_set1_epi32(127)), 23)))
+#define v_quad(p, ld)                                                       \
+    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)),           \
+    _mm_loadu_ps((p) + 4 * (ld)), 1)
+#define v_low(a, b) _mm256_unpacklo_ps(a, b)
+#define v_high(a, b) _mm256_unpackhi_ps(a, b)
+#define v_pair0(a, b) _mm256_shuffle_ps(a, b, 0x44)
+#define v_pair1(a, b) _mm256_shuffle_ps(a, b, 0xee)
+
+#elif SMASK__PASS == 4
+/* Four floats by the compiler's own vectors: SSE2, NEON, WASM SIMD128. */
+typedef float smask__four __attribute__((vector_size(16)));
+typedef int32_t smask__four_int __attribute__((vector_size(16)));
+#define SMASK__N(name) smask__##name##_vector4
+#if defined(__aarch64__)
+#define SMASK__MR 12
+#else
+#define SMASK__MR 6
+#endif
+#define v_t smask__four
+#define v_set(x) smask__set_vector4(x)
+#define v_load(p) smask__load_vector4(p)
+#define v_store(p, v) smask__store_vector4(p, v)
+#if defined(__aarch64__)
+#define v_fma(a, b, c) ((v_t)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a),  \
+    (float32x4_t)(b)))
+#else
+#define v_fma(a, b, c) ((a) * (b) + (c))
+#endif
+#define v_max(a, b) smask__pick_vector4((a) > (b), a, b)
+#define v_min(a, b) smask__pick_vector4((a) < (b), a, b)
+#define v_sqrt(a) smask__sqrt_vector4(a)
+#define v_round(a) smask__round_vector4(a)
+#define v_times2(a, n) smask__times2_vector4(a, n)
+#define v_quad(p, ld) smask__load_vector4(p)
+#define v_low(a, b) smask__mix_vector4(a, b, 0, 1)
+#define v_high(a, b) smask__mix_vector4(a, b, 2, 3)
+#define v_pair0(a, b) smask__pair_vector4(a, b, 0)
+#define v_pair1(a, b) smask__pair_vector4(a, b, 2)
+
+SMASK__INLINE v_t smask__set_vector4(float x)
+{
+    const v_t v = { x, x, x, x };
+    return v;
+}
+SMASK__INLINE v_t smask__load_vector4(const float *p)
+{
+    v_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+SMASK__INLINE void smask__store_vector4(float *p, v_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
+/* `which` has all bits of a lane set or none: what comparisons yield. */
+SMASK__INLINE v_t smask__pick_vector4(smask__four_int which, v_t a, v_t b)
+{
+    return (v_t)((which & (smask__four_int)a) | (~which & (smask__four_int)b));
+}
+SMASK__INLINE v_t smask__sqrt_vector4(v_t a)
+{
+    const v_t v = { sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) };
+    return v;
+}
+SMASK__INLINE v_t smask__round_vector4(v_t a)
+{
+    const v_t half = smask__pick_vector4(a < 0, v_set(-0.5f), v_set(0.5f));
+    const v_t b = a + half;
+    const v_t v = { (float)(int32_t)b[0], (float)(int32_t)b[1],
+        (float)(int32_t)b[2], (float)(int32_t)b[3] };
+    return v;
+}
+SMASK__INLINE v_t smask__times2_vector4(v_t a, v_t n)
+{
+    const smask__four_int e = { (int32_t)n[0] + 127, (int32_t)n[1] + 127,
+        (int32_t)n[2] + 127, (int32_t)n[3] + 127 };
+    return a * (v_t)(e << 23);
+}
+SMASK__INLINE v_t smask__mix_vector4(v_t a, v_t b, const int i, const int j)
+{
+    const v_t v = { a[i], b[i], a[j], b[j] };
+    return v;
+}
+SMASK__INLINE v_t smask__pair_vector4(v_t a, v_t b, const int i)
+{
+    const v_t v = { a[i], a[i + 1], b[i], b[i + 1] };
+    return v;
+}
+
+#else
+/* One float: any C compiler. */
+#define SMASK__N(name) smask__##name##_scalar
+#define SMASK__MR 4
+#define v_t float
+#define v_set(x) (x)
+#define v_load(p) (*(p))
+#define v_store(p, v) (*(p) = (v))
+#define v_fma(a, b, c) ((a) * (b) + (c))
+#define v_max(a, b) smask__max_scalar(a, b)
+#define v_min(a, b) smask__min_scalar(a, b)
+#define v_sqrt(a) sqrtf(a)
+#define v_round(a) floorf((a) + 0.5f)
+#define v_times2(a, n) smask__times2_scalar(a, n)
+#define v_load_part(p, n) ((n) > 0 ? *(p) : 0.0f)
+#define v_store_part(p, v, n) ((n) > 0 ? (void)(*(p) = (v)) : (void)0)
+
+SMASK__INLINE float smask__max_scalar(float a, float b)
+{
+    return a > b ? a : b;
+}
+SMASK__INLINE float smask__min_scalar(float a, float b)
+{
+    return a < b ? a : b;
+}
+SMASK__INLINE float smask__times2_scalar(float a, float n)
+{
+    const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return a * power;
+}
+#endif
+
+#define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
+#define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
+
+/* The first n lanes; the others read as 0 and are not written. */
+#ifndef v_load_part
+#define v_load_part(p, n) SMASK__N(load_part)(p, n)
+#define v_store_part(p, v, n) SMASK__N(store_part)(p, v, n)
+SMASK__INLINE v_t SMASK__N(load_part)(const float *p, size_t n)
+{
+    float x[SMASK__PASS] = { 0 };
+    size_t i;
+
+    if (n == SMASK__W) return v_load(p);
+    for (i = 0; i < n; i++) x[i] = p[i];
+    return v_load(x);
+}
+SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
+{
+    float x[SMASK__PASS];
+    size_t i;
+
+    if (n == SMASK__W) {
+        v_store(p, v);
+        return;
+    }
+    v_store(x, v);
+    for (i = 0; i < n; i++) p[i] = x[i];
+}
+#endif
+
+/* Across the lanes, always in the same order. */
+SMASK__INLINE float SMASK__N(sum_of)(v_t v)
+{
+    float x[SMASK__PASS];
+    size_t half, i;
+
+    v_store(x, v);
+    for (half = SMASK__W / 2; half > 0; half /= 2)
+        for (i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+SMASK__INLINE float SMASK__N(max_of)(v_t v)
+{
+    float x[SMASK__PASS];
+    size_t i;
+
+    v_store(x, v);
+    for (i = 1; i < SMASK__W; i++) if (x[i] > x[0]) x[0] = x[i];
+    return x[0];
+}
+
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2. The rest is
+   a polynomial (minimax, 3e-9). Relative error below 2e-7 for x in
+   [-87, 88]; below that 0 to within 1e-38, above it exp(88). */
+SMASK__INLINE v_t SMASK__N(exp)(v_t x)
+{
+    v_t n, r, p;
+
+    x = v_min(v_set(88.0f), v_max(v_set(-87.0f), x));
+    n = v_round(x * v_set(1.44269504f));
+    r = v_fma(n, v_set(-0.693145752f), x);           /* ln 2, in two parts */
+    r = v_fma(n, v_set(-1.42860677e-6f), r);
+    p = v_fma(v_set(0.00138146131f), r, v_set(0.00836870983f));
+    p = v_fma(p, r, v_set(0.0416683874f));
+    p = v_fma(p, r, v_set(0.166665207f));
+    p = v_fma(p, r, v_set(0.499999935f));
+    p = v_fma(p, r, v_set(1.0f));
+    p = v_fma(p, r, v_set(1.0f));
+    return v_times2(p, n);
+}
+
+/* Phi(x) - 1/2, Phi the normal distribution function: x P(u), P minimax in
+   u = 2 x^2 / 5.2^2 - 1, a variable in [-1, 1] in which its coefficients
+   stay small. Beyond |x| = 5.2 Phi is 0 or 1 to a float's precision.
+   Absolute error below 1.3e-7 everywhere. */
+SMASK__INLINE v_t SMASK__N(phi)(v_t x)
+{
+    const v_t y = v_min(v_set(5.2f), v_max(v_set(-5.2f), x));
+    const v_t u = v_fma(y * v_set(0.0739644970f), y, v_set(-1.0f));
+    v_t p = v_fma(v_set(0.00020239377f), u, v_set(-0.000562292f));
+
+    p = v_fma(p, u, v_set(0.000600746716f));
+    p = v_fma(p, u, v_set(-0.000978510943f));
+    p = v_fma(p, u, v_set(0.00266245939f));
+    p = v_fma(p, u, v_set(-0.00506737363f));
+    p = v_fma(p, u, v_set(0.00801007915f));
+    p = v_fma(p, u, v_set(-0.0123533569f));
+    p = v_fma(p, u, v_set(0.0181339271f));
+    p = v_fma(p, u, v_set(-0.02476345f));
+    p = v_fma(p, u, v_set(0.0319623239f));
+    p = v_fma(p, u, v_set(-0.0399253964f));
+    p = v_fma(p, u, v_set(0.0500261113f));
+    p = v_fma(p, u, v_set(-0.067743808f));
+    p = v_fma(p, u, v_set(0.135949984f));
+    return y * p;
+}
+
+/* gelu(x) = x Phi(x). */
+SMASK__INLINE v_t SMASK__N(gelu_of)(v_t x)
+{
+    return v_fma(x, SMASK__N(phi)(x), v_set(0.5f) * x);
+}
+
+/* gelu'(x) = Phi(x) + x phi(x): less one half it is odd, too, so one
+   polynomial more, in u = 2 x^2 / 5.5^2 - 1. Absolute error below 5e-7. */
+SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
+{
+    const v_t y = v_min(v_set(5.5f), v_max(v_set(-5.5f), x));
+    const v_t u = v_fma(y * v_set(0.0661157025f), y, v_set(-1.0f));
+    v_t p = v_fma(v_set(-0.00490987441f), u, v_set(0.0121202599f));
+
+    p = v_fma(p, u, v_set(-0.00642487686f));
+    p = v_fma(p, u, v_set(0.00410066918f));
+    p = v_fma(p, u, v_set(-0.027823668f));
+    p = v_fma(p, u, v_set(0.0495664962f));
+    p = v_fma(p, u, v_set(-0.0530860946f));
+    p = v_fma(p, u, v_set(0.0606563948f));
+    p = v_fma(p, u, v_set(-0.072919488f));
+    p = v_fma(p, u, v_set(0.0753351897f));
+    p = v_fma(p, u, v_set(-0.0688571483f));
+    p = v_fma(p, u, v_set(0.060187228f));
+    p = v_fma(p, u, v_set(-0.0537258238f));
+    p = v_fma(p, u, v_set(0.053670872f));
+    p = v_fma(p, u, v_set(-0.0657401383f));
+    p = v_fma(p, u, v_set(0.128759176f));
+    return v_fma(y, p, v_set(0.5f));
+}
+
+/* ----------------------------------------------------------------------
+   4b  The product's inner loops. >>gemm tells why they look like this.
+   ---------------------------------------------------------------------- */
+
+/* Row i of a tile reads its operand at a_g[q * ld]: five pointers and two
+   strides reach fourteen rows with what addresses an x86 can form. */
+#define SMASK__TILE_ROWS(X) X(0, 0, 0) X(1, 0, 1) X(2, 0, 2) X(3, 1, 0)     \
+    X(4, 1, 1) X(5, 1, 2) X(6, 2, 0) X(7, 2, 1) X(8, 2, 2) X(9, 3, 0)       \
+    X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
+
+#define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
+/* One element of A, times two vectors of B, onto row i. */
+#define SMASK__ROW(i, g, q)                                                 \
+    if (i < rows) {                                                         \
+        const v_t s = v_set(across ? a0[i] : a##g[(q) * ld + u]);           \
+        c##i##_0 = v_fma(s, b0, c##i##_0);                                  \
+        c##i##_1 = v_fma(s, b1, c##i##_1);                                  \
+    }
+#define SMASK__OUT(i, g, q)                                                 \
+    if (i < rows) {                                                         \
+        float *y = t->c + (at + i) * t->c_ld + j;                           \
+        if (t->add) {                                                       \
+            c##i##_0 = c##i##_0 + v_load_part(y, n0);                       \
+            c##i##_1 = c##i##_1 + v_load_part(y + SMASK__W, n1);            \
+        }                                                                   \
+        if (t->bias != NULL) {                                              \
+            c##i##_0 = c##i##_0 + b0;                                       \
+            c##i##_1 = c##i##_1 + b1;                                       \
+        }                                                                   \
+        if (t->scale != NULL) {                                             \
+            const v_t s = v_set(t->scale[at + i]);                          \
+            c##i##_0 = c##i##_0 * s;                                        \
+            c##i##_1 = c##i##_1 * s;                                        \
+        }                                                                   \
+        if (t->r != NULL) {                                                 \
+            const float *r = t->r + (at + i) * t->r_ld + j;                 \
+            c##i##_0 = c##i##_0 + v_load_part(r, n0);                       \
+            c##i##_1 = c##i##_1 + v_load_part(r + SMASK__W, n1);            \
+        }                                                                   \
+        v_store_part(y, c##i##_0, n0);                                      \
+        v_store_part(y + SMASK__W, c##i##_1, n1);                           \
+    }
+
+/* The micro-kernel: `rows` rows of C from row `at`, columns from j. `rows`
+   and `across` are constants wherever it is called, so every `if` on them
+   is gone and the c0_0 .. c13_1 are registers. */
+SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
+    const float *b, size_t at, size_t j, const size_t rows, const int across)
+{
+    const size_t ld = across ? 1 : t->a_ld, step = across ? t->a_ld : 1;
+    const size_t b_ld = t->b_ld;
+    const size_t n0 = smask__least(t->n - j, SMASK__W);
+    const size_t n1 = smask__least(t->n - j - n0, SMASK__W);
+    const float *a0 = a, *a1 = a + 3 * ld, *a2 = a + 6 * ld;
+    const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
+    size_t p = t->k;
+    v_t b0, b1;
+    SMASK__TILE_ROWS(SMASK__ZERO)
+
+#define SMASK__STEP(offset)                                                 \
+    {                                                                       \
+        const size_t u = offset;                                            \
+        b0 = v_load(b);                                                     \
+        b1 = v_load(b + SMASK__W);                                          \
+        SMASK__TILE_ROWS(SMASK__ROW)                                        \
+        (void)u;                                                            \
+        b += b_ld;                                                          \
+        if (across) a0 += step;                                             \
+    }
+    for (; p >= 4; p -= 4) {
+        SMASK__STEP(0) SMASK__STEP(1) SMASK__STEP(2) SMASK__STEP(3)
+        if (!across) {
+            a0 += 4;
+            a1 += 4;
+            a2 += 4;
+            a3 += 4;
+            a4 += 4;
+        }
+    }
+    for (; p > 0; p--) {
+        SMASK__STEP(0)
+        if (!across) {
+            a0++;
+            a1++;
+            a2++;
+            a3++;
+            a4++;
+        }
+    }
+#undef SMASK__STEP
+    if (t->bias != NULL) {
+        b0 = v_load_part(t->bias + j, n0);
+        b1 = v_load_part(t->bias + j + SMASK__W, n1);
+    } else {
+        b0 = b1 = v_set(0.0f);
+    }
+    SMASK__TILE_ROWS(SMASK__OUT)
+    (void)a1; (void)a2; (void)a3; (void)a4;
+}
+
+#undef SMASK__TILE_ROWS
+#undef SMASK__ZERO
+#undef SMASK__ROW
+#undef SMASK__OUT
+
+/* c *= gelu'(h), on a tile that has just been written. */
+SMASK__FN void SMASK__N(times_slope)(float *c, size_t c_ld, const float *h,
+    size_t h_ld, size_t rows, size_t columns)
+{
+    size_t i, j;
+
+    for (i = 0; i < rows; i++, c += c_ld, h += h_ld)
+        for (j = 0; j < columns; j += SMASK__W) {
+            const size_t n = smask__least(columns - j, SMASK__W);
+            v_store_part(c + j, v_load_part(c + j, n)
+                * SMASK__N(gelu_slope)(v_load_part(h + j, n)), n);
+        }
+}
+
+/* All tiles of a block, panel by panel: the panel of B stays in the first
+   cache while the rows of A pass by. Rows that do not fill a tile take
+   the smaller tiles, so that nothing is computed that is not wanted. */
+#define SMASK__TILE(count)                                                  \
+    while (rows >= count) {                                                 \
+        SMASK__N(tile)(t, a, b, at, j, count, across);                      \
+        rows -= count;                                                      \
+        at += count;                                                        \
+        a += across ? (size_t)count : count * t->a_ld;                      \
+    }
+SMASK__INLINE void SMASK__N(tiles)(const smask__block *t, const int across)
+{
+    size_t i, j;
+
+    for (j = 0; j < t->n; j += SMASK__NR) {
+        const float *b = t->b + j / SMASK__NR * t->b_panel;
+        for (i = 0; i < t->m; i += SMASK__MR) {
+            const float *a = t->a + i / SMASK__MR * t->a_group;
+            size_t rows = smask__least(t->m - i, SMASK__MR), at = i;
+            if (rows == SMASK__MR) {
+                SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across);
+            } else {
+#if SMASK__MR > 8
+                SMASK__TILE(8)
+#endif
+                SMASK__TILE(4)
+                SMASK__TILE(2)
+                SMASK__TILE(1)
+            }
+            if (t->h != NULL)
+                SMASK__N(times_slope)(t->c + i * t->c_ld + j, t->c_ld,
+                    t->h + i * t->h_ld + j, t->h_ld,
+                    smask__least(t->m - i, SMASK__MR),
+                    smask__least(t->n - j, SMASK__NR));
+        }
+    }
+}
+#undef SMASK__TILE
+
+SMASK__FN void SMASK__N(block)(const smask__block *t)
+{
+    if (t->across) SMASK__N(tiles)(t, 1);
+    else SMASK__N(tiles)(t, 0);
+}
+
+/* Copy rows row .. row + rows - 1, columns from `column`, seen through the
+   view's lens, to `to`; columns up to `width` become 0. */
+SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
+    size_t column, size_t columns, float *to, size_t to_ld, size_t width)
+{
+    size_t i, j;
+
+    for (i = row; i < row + rows; i++, to += to_ld) {
+        const float *x = v->x + i * v->ld + column;
+        switch (v->lens) {
+        case SMASK__PLAIN:
+            for (j = 0; j + SMASK__W <= columns; j += SMASK__W)
+                v_store(to + j, v_load(x + j));
+            if (j < columns)
+                v_store_part(to + j, v_load_part(x + j, columns - j),
+                    columns - j);
+            break;
+        case SMASK__KEEP: {
+            const v_t s = v_set(v->keep[i / v->group]);
+            for (j = 0; j < columns; j += SMASK__W) {
+                const size_t n = smask__least(columns - j, SMASK__W);
+                v_store_part(to + j, v_load_part(x + j, n) * s, n);
+            }
+            break;
+        }
+        case SMASK__GELU:
+            for (j = 0; j < columns; j += SMASK__W) {
+                const size_t n = smask__least(columns - j, SMASK__W);
+                v_store_part(to + j,
+                    SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
+            }
+            break;
+        case SMASK__NORM: {
+            const v_t mean = v_set(v->stat[2 * i]);
+            const v_t rstd = v_set(v->stat[2 * i + 1]);
+            for (j = 0; j < columns; j += SMASK__W) {
+                const size_t n = smask__least(columns - j, SMASK__W);
+                const v_t y = (v_load_part(x + j, n) - mean) * rstd;
+                v_store_part(to + j, v_fma(y,
+                    v_load_part(v->w + column + j, n),
+                    v_load_part(v->b + column + j, n)), n);
+            }
+            break;
+        }
+        }
+        for (j = columns; j < width; j++) to[j] = 0;
+    }
+}
+
+/* x (rows, k), rows ld apart -> one panel, to[p * NR + i] = x[i][p], with
+   columns of 0 for the rows that are missing. 4 x 4 squares are turned in
+   registers: read whole rows, write whole columns. */
+SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
+    size_t k, float *to)
+{
+    size_t i, p, half;
+
+    for (half = 0; half < SMASK__NR; half += SMASK__W) {
+        p = 0;
+#if SMASK__PASS > 1
+        if (rows >= half + SMASK__W)
+            for (; p + 4 <= k; p += 4) {
+                const float *from = x + half * ld + p;
+                const v_t a = v_quad(from, ld), b = v_quad(from + ld, ld);
+                const v_t c = v_quad(from + 2 * ld, ld);
+                const v_t d = v_quad(from + 3 * ld, ld);
+                const v_t ab0 = v_low(a, b), ab1 = v_high(a, b);
+                const v_t cd0 = v_low(c, d), cd1 = v_high(c, d);
+                float *y = to + p * SMASK__NR + half;
+                v_store(y, v_pair0(ab0, cd0));
+                v_store(y + SMASK__NR, v_pair1(ab0, cd0));
+                v_store(y + 2 * SMASK__NR, v_pair0(ab1, cd1));
+                v_store(y + 3 * SMASK__NR, v_pair1(ab1, cd1));
+            }
+#endif
+        for (; p < k; p++)
+            for (i = half; i < half + SMASK__W; i++)
+                to[p * SMASK__NR + i] = i < rows ? x[i * ld + p] : 0;
+    }
+}
+
+/* ----------------------------------------------------------------------
+   4c  Loops over rows and lists: what chapters 6, 9 and 12 are made of.
+   ---------------------------------------------------------------------- */
+
+#define SMASK__EACH(j, n, count)                                            \
+    for (j = 0; j < count; j += SMASK__W)                                   \
+        if ((n = smask__least(count - j, SMASK__W)) != 0)
+
+SMASK__FN void SMASK__N(add)(float *y, const float *x, size_t count)
+{
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, v_load_part(y + j, n) + v_load_part(x + j, n), n);
+}
+
+/* y[j] += sum_i x[i, j]: x (rows, count), rows ld apart. */
+SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
+    size_t rows, size_t count)
+{
+    size_t i, j, n;
+    SMASK__EACH(j, n, count) {
+        v_t s = v_load_part(y + j, n);
+        for (i = 0; i < rows; i++) s = s + v_load_part(x + i * ld + j, n);
+        v_store_part(y + j, s, n);
+    }
+}
+
+SMASK__FN void SMASK__N(axpy)(float *y, float a, const float *x, size_t count)
+{
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, v_fma(v_set(a), v_load_part(x + j, n),
+            v_load_part(y + j, n)), n);
+}
+
+/* y = a x */
+SMASK__FN void SMASK__N(scale)(float *y, float a, const float *x,
+    size_t count)
+{
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, v_set(a) * v_load_part(x + j, n), n);
+}
+
+SMASK__FN void SMASK__N(dot)(const float *x, const float *y, size_t count,
+    float *out)
+{
+    v_t s = v_set(0.0f);
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        s = v_fma(v_load_part(x + j, n), v_load_part(y + j, n), s);
+    *out = SMASK__N(sum_of)(s);
+}
+
+/* Sum and sum of squares about `about`. */
+SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
+    float *sum, float *squares)
+{
+    v_t s = v_set(0.0f), q = v_set(0.0f);
+    const v_t m = v_set(about);
+    size_t j, left;
+
+    for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
+        const v_t d = v_load(x + j) - m;
+        s = s + d;
+        q = v_fma(d, d, q);
+    }
+    *sum = SMASK__N(sum_of)(s);
+    *squares = SMASK__N(sum_of)(q);
+    for (left = j; left < count; left++) {
+        *sum += x[left] - about;
+        *squares += (x[left] - about) * (x[left] - about);
+    }
+}
+
+SMASK__FN void SMASK__N(most)(const float *x, size_t count, float *out)
+{
+    v_t m = v_set(-3.0e38f);
+    size_t j;
+    float best;
+
+    for (j = 0; j + SMASK__W <= count; j += SMASK__W)
+        m = v_max(m, v_load(x + j));
+    best = SMASK__N(max_of)(m);
+    for (; j < count; j++) if (x[j] > best) best = x[j];
+    *out = best;
+}
+
+/* y = exp(a x - shift), and the sum of it. y may be x. */
+SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
+    float shift, size_t count, float *sum)
+{
+    v_t s = v_set(0.0f);
+    size_t j;
+    float rest = 0;
+
+    for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
+        const v_t e = SMASK__N(exp)(v_fma(v_load(x + j), v_set(a),
+            v_set(-shift)));
+        v_store(y + j, e);
+        s = s + e;
+    }
+    if (j < count) {
+        float part[SMASK__PASS];
+        const size_t n = count - j;
+        size_t i;
+        v_store(part, SMASK__N(exp)(v_fma(v_load_part(x + j, n), v_set(a),
+            v_set(-shift))));
+        for (i = 0; i < n; i++) rest += y[j + i] = part[i];
+    }
+    *sum = SMASK__N(sum_of)(s) + rest;
+}
+
+SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
+{
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
+}
+
+/* dx += dy * gelu'(x) */
+SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
+    size_t count)
+{
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        v_store_part(dx + j, v_fma(v_load_part(dy + j, n),
+            SMASK__N(gelu_slope)(v_load_part(x + j, n)),
+            v_load_part(dx + j, n)), n);
+}
+
+/* A row of LayerNorm: y = (x - mean) * rstd * w + b. */
+SMASK__FN void SMASK__N(norm_row)(float *y, const float *x, float mean,
+    float rstd, const float *w, const float *b, size_t D)
+{
+    const v_t m = v_set(mean), s = v_set(rstd);
+    size_t j, n;
+    SMASK__EACH(j, n, D)
+        v_store_part(y + j, v_fma((v_load_part(x + j, n) - m) * s,
+            v_load_part(w + j, n), v_load_part(b + j, n)), n);
+}
+
+/* A row of its backward, z the normalised x:
+     dw += dy z        db += dy
+     dx  = rstd * (w dy - mean(w dy) - z mean(w dy z))      (+= with add) */
+SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
+    const float *x, float mean, float rstd, const float *w, float *dw,
+    float *db, size_t D, int add)
+{
+    const v_t m = v_set(mean), s = v_set(rstd);
+    v_t sum = v_set(0.0f), dot = v_set(0.0f), a, b;
+    size_t j, n;
+
+    SMASK__EACH(j, n, D) {
+        const v_t g = v_load_part(dy + j, n);
+        const v_t z = (v_load_part(x + j, n) - m) * s;
+        const v_t h = g * v_load_part(w + j, n);
+        v_store_part(dw + j, v_fma(g, z, v_load_part(dw + j, n)), n);
+        v_store_part(db + j, g + v_load_part(db + j, n), n);
+        sum = sum + h;
+        dot = v_fma(h, z, dot);
+    }
+    a = v_set(SMASK__N(sum_of)(sum) / (float)D);
+    b = v_set(SMASK__N(sum_of)(dot) / (float)D);
+    SMASK__EACH(j, n, D) {
+        const v_t z = (v_load_part(x + j, n) - m) * s;
+        const v_t h = v_load_part(dy + j, n) * v_load_part(w + j, n);
+        v_t d = (h - a - z * b) * s;
+        if (add) d = d + v_load_part(dx + j, n);
+        v_store_part(dx + j, d, n);
+    }
+}
+
+/* A row of the backward of softmax, in place of dp:
+     ds = p * (dp - d) * scale,   d = sum_j p_j dp_j                      */
+SMASK__FN void SMASK__N(softmax_row_bwd)(float *dp, const float *p, float d,
+    float scale, size_t count)
+{
+    size_t j, n;
+    SMASK__EACH(j, n, count)
+        v_store_part(dp + j, v_load_part(p + j, n) * v_set(scale)
+            * (v_load_part(dp + j, n) - v_set(d)), n);
+}
+
+/* AdamW on a run of weights; gradients are zeroed in passing. */
+SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
+    size_t count, const smask__adam_step *s)
+{
+    const v_t b1 = v_set(s->beta1), b2 = v_set(s->beta2);
+    const v_t one_b1 = v_set(1 - s->beta1), one_b2 = v_set(1 - s->beta2);
+    const v_t clip = v_set(s->clip), eps = v_set(s->eps);
+    const v_t rate = v_set(s->rate * s->correct1);
+    const v_t correct2 = v_set(s->correct2), left = v_set(1 - s->decay);
+    size_t j, n;
+
+    SMASK__EACH(j, n, count) {
+        const v_t d = v_load_part(g + j, n) * clip;
+        const v_t m1 = v_fma(b1, v_load_part(m + j, n), one_b1 * d);
+        const v_t v1 = v_fma(b2, v_load_part(v + j, n), one_b2 * d * d);
+        const v_t size = v_sqrt(v1 * correct2) + eps;
+        v_store_part(m + j, m1, n);
+        v_store_part(v + j, v1, n);
+        v_store_part(w + j, v_load_part(w + j, n) * left
+            - rate * m1 / size, n);
+        v_store_part(g + j, v_set(0.0f), n);
+    }
+}
+
+#undef SMASK__EACH
+#undef SMASK__N
+#undef SMASK__MR
+#undef SMASK__W
+#undef SMASK__NR
+#undef v_t
+#undef v_set
+#undef v_load
+#undef v_store
+#undef v_fma
+#undef v_max
+#undef v_min
+#undef v_sqrt
+#undef v_round
+#undef v_times2
+#undef v_load_part
+#undef v_store_part
+#undef v_quad
+#undef v_low
+#undef v_high
+#undef v_pair0
+#undef v_pair1
+#if SMASK__PASS > 4
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+#endif /* SMASK__PASS */
+
+#if defined(SMASK__BUILD) && !defined(SMASK__PASS)
+
+/* Entrances to the readings, where an answer comes back. */
+SMASK__FN float smask__dot(int lanes, const float *x, const float *y, size_t n)
+{
+    float out;
+    SMASK__CALL(lanes, dot, (x, y, n, &out))
+    return out;
+}
+
+SMASK__FN void smask__axpy(int lanes, float *y, float a, const float *x,
+    size_t n)
+{
+    SMASK__CALL(lanes, axpy, (y, a, x, n))
+}
+
+/* The first index of the largest; *most is its value. */
+SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
+    float *most)
+{
+    size_t i = 0;
+    float best;
+
+    SMASK__CALL(lanes, most, (x, n, &best))
+    while (i + 1 < n && x[i] < best) i++;
+    *most = best;
+    return i;
+}
+
+/* ======================================================================
+   5  THE MATRIX PRODUCT                                          >>gemm
+   Question   Nearly all the time of a training step is spent in C = A B.
+              How can plain C run it at the processor's limit?
+   Idea       In four versions, each of which mends the fault of the last.
+
+     1. Three loops (smask__gemm_plain, below): each multiplication
+        fetches two floats from memory. Right, and slow: the tests use it.
+     2. A tile of C in registers. MR rows and NR columns of C stay in
+        registers while k runs: MR + NR floats are fetched for MR * NR
+        multiplications. With AVX-512 the tile is 14 x 32: 28 registers of
+        sums, 2 of B, and A's elements straight from memory, each one used
+        twice. 28 sums that do not wait for each other hide the latency of
+        a multiply-add (4 cycles, two a cycle: 8 would do). AVX2 has 16
+        registers, so 6 x 16: 12 sums, 2 of B, 1 of A.
+     3. Packing. The tile reads NR columns of B at each k. Copied once
+        into panels, those NR floats lie side by side, and the next k
+        right behind them: the processor sees it coming.
+     4. Blocks that fit the caches. k is cut at KC = 384, so that a panel
+        of B (KC x NR floats, 48 KB) stays near the first cache while MC =
+        112 rows of A (KC x MC floats, 172 KB) pass from the second.
+
+              n                          one tile, per k:
+         +--+--+--+--+                    b0        b1
+       k | panels of B, NR wide      a0   c0,0      c0,1
+         +--+--+--+--+               a1   c1,0      c1,1
+       +---+ +--+--+--+--+           ..   ..        ..
+     m | A | |  | C|  |  | MR        a13  c13,0     c13,1
+       +---+ +--+--+--+--+
+
+              The contract of a tile: it reads k rows of NR floats of B,
+              which the packer has filled up with zeros; it reads exactly
+              the rows of A that it computes; C is read only to add to it;
+              what is added to C (bias, residual) or multiplied in
+              (stochastic depth, gelu') passes while the tile is in
+              registers or in the first cache.
+              A' B is the same loop with A packed into groups of MR columns,
+              so that an element of A lies where a row's would.
+   May call   1 to 4.            Called by   6, 9.
+   Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
+              [GG08] [BLIS15].
+   ====================================================================== */
+
+#define SMASK__KC ((size_t)384)
+#define SMASK__MC ((size_t)112)
+
+#ifdef SPLITMASK_CBLAS
+/* The door: one panel as wide as the matrix, one group as tall, so that
+   blocks are plain matrices, and the library multiplies them. */
+extern
+#ifdef __cplusplus
+"C"
+#endif
+void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k,
+    float alpha, const float *a, int lda, const float *b, int ldb,
+    float beta, float *c, int ldc);
+#endif
+
+/* Version 1: what all others must agree with, up to rounding. */
+SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
+    size_t k, const float *a, size_t lda, const float *b, size_t ldb,
+    float *c, size_t ldc, int add)
+{
+    size_t i, j, p;
+
+    for (i = 0; i < m; i++)
+        for (j = 0; j < n; j++) {
+            float sum = add ? c[i * ldc + j] : 0;
+            for (p = 0; p < k; p++)
+                sum += (trans == SMASK_TN ? a[p * lda + i] : a[i * lda + p])
+                    * (trans == SMASK_NT ? b[j * ldb + p] : b[p * ldb + j]);
+            c[i * ldc + j] = sum;
+        }
+}
+
+/* A product and all that is done in passing. Zero what you do not use. */
+typedef struct smask__product {
+    /* what is wanted: C (m,n) = A B */
+    size_t m, n, k;
+    smask__view a;                   /* (m,k); for A' B: (k,m)             */
+    smask__view b;                   /* (k,n); turned: (n,k)               */
+    int turned;
+    float *c;
+    size_t c_ld;
+    int own;                         /* C is not kept: see `after`         */
+    int add;
+    const float *bias, *r, *h;       /* as in smask__block                 */
+    size_t r_ld, h_ld;
+    const float *keep;               /* one factor per `group` rows of C   */
+    size_t group;
+    float *sums;                     /* A' B: += column sums of A, (m)     */
+    float *stat;                     /* NORM: fill in while reading A      */
+    /* after the rows row .. row + rows - 1 are done, from `c` */
+    void (*after)(void *arg, size_t row, size_t rows, float *c, int piece);
+    void *arg;
+    /* how it is done */
+    int lanes;
+    size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
+    float *packed;                   /* B in panels                        */
+    float *work;                     /* each worker's blocks               */
+    size_t work_floats;
+} smask__product;
+
+SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
+{
+    smask__view v;
+
+    memset(&v, 0, sizeof v);
+    v.x = x;
+    v.ld = ld;
+    v.lens = SMASK__PLAIN;
+    return v;
+}
+
+/* Set the numbers that depend on the vectors and the sizes. k is cut into
+   equal parts of at most KC; rows into about sixteen pieces, so that the
+   threads end together, of at most MC rows. */
+SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
+{
+    const size_t parts = smask__over(p->k, SMASK__KC);
+
+    p->lanes = c->lanes;
+#ifdef SPLITMASK_CBLAS
+    p->mr = smask__most(p->m, 1);
+    p->nr = smask__most(p->n, 1);
+#else
+    p->mr = smask__tile_rows(c->lanes);
+    p->nr = smask__tile_columns(c->lanes);
+#endif
+    p->kc = parts > 1 ? smask__up(smask__over(p->k, parts), 4) : p->k;
+    if (p->mc == 0)
+        p->mc = smask__least(smask__over(p->m, 16), SMASK__MC);
+    p->mc = smask__up(smask__most(p->mc, 1), smask__tile_rows(c->lanes));
+    if (p->nc == 0 || p->nc > p->n) p->nc = p->n;
+    p->nc = smask__up(smask__most(p->nc, 1), p->nr);
+}
+
+#ifdef SPLITMASK_CBLAS
+SMASK__FN void smask__multiply(int lanes, const smask__block *t)
+{
+    size_t i, j;
+
+    cblas_sgemm(101, t->across ? 112 : 111, 111, (int)t->m, (int)t->n,
+        (int)t->k, 1, t->a, (int)t->a_ld, t->b, (int)t->b_ld,
+        t->add ? 1 : 0, t->c, (int)t->c_ld);
+    for (i = 0; i < t->m; i++)
+        for (j = 0; j < t->n; j++) {
+            float *y = t->c + i * t->c_ld + j;
+            if (t->bias != NULL) *y += t->bias[j];
+            if (t->scale != NULL) *y *= t->scale[i];
+            if (t->r != NULL) *y += t->r[i * t->r_ld + j];
+        }
+    if (t->h != NULL)
+        SMASK__CALL(lanes, times_slope, (t->c, t->c_ld, t->h, t->h_ld, t->m,
+            t->n))
+}
+#else
+SMASK__FN void smask__multiply(int lanes, const smask__block *t)
+{
+    SMASK__CALL(lanes, block, (t))
+}
+#endif
+
+/* -- B into panels: part of k after part of k, in each the panels side by
+   side; part k0 begins at k0 * (n rounded up to NR). */
+
+SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
+{
+    const smask__product *p = (const smask__product *)arg;
+    const size_t j = (size_t)piece * p->nr;
+    const size_t columns = smask__least(p->n - j, p->nr);
+    size_t k0, i, q;
+
+    (void)worker;
+    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+        const size_t len = smask__least(p->kc, p->k - k0);
+        float *to = p->packed + k0 * smask__up(p->n, p->nr) + j * len;
+        if (!p->turned) {
+            SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, j, columns, to,
+                p->nr, p->nr))
+        } else if (p->nr == smask__tile_columns(p->lanes)) {
+            SMASK__CALL(p->lanes, turn, (p->b.x + j * p->b.ld + k0,
+                p->b.ld, columns, len, to))
+        } else {                         /* the CBLAS door's wide panel    */
+            for (q = 0; q < len; q++)
+                for (i = 0; i < columns; i++)
+                    to[q * p->nr + i] = p->b.x[(j + i) * p->b.ld + k0 + q];
+        }
+    }
+}
+
+SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
+{
+    p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
+    if (smask__ok(c))
+        smask__run(c, smask__over(p->n, p->nr), smask__pack_piece, p);
+}
+
+/* mean and 1 / sqrt(var + eps) of rows. Two passes, since a mean that is
+   large beside the deviation would drown it in one. */
+SMASK__FN void smask__norm_stat(int lanes, const float *x, size_t ld,
+    size_t rows, size_t D, float *stat)
+{
+    size_t i;
+
+    for (i = 0; i < rows; i++, x += ld) {
+        float sum, squares, mean, none;
+        SMASK__CALL(lanes, moments, (x, D, 0, &sum, &none))
+        mean = sum / (float)D;
+        SMASK__CALL(lanes, moments, (x, D, mean, &sum, &squares))
+        stat[2 * i] = mean;
+        stat[2 * i + 1] = 1 / sqrtf(squares / (float)D + 1e-6f);
+    }
+}
+
+/* One piece of A B: `mc` rows, `nc` columns. */
+SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
+{
+    const smask__product *p = (const smask__product *)arg;
+    const size_t down = smask__over(p->m, p->mc);
+    const size_t row = (size_t)piece % down * p->mc;
+    const size_t column = (size_t)piece / down * p->nc;
+    const size_t n_up = smask__up(p->n, p->nr);
+    float *work = p->work + (size_t)worker * p->work_floats;
+    float *scale = work + p->mc * (p->kc + 16);
+    smask__block t;
+    size_t k0, i;
+
+    memset(&t, 0, sizeof t);
+    t.m = smask__least(p->m - row, p->mc);
+    t.n = smask__least(p->n - column, p->nc);
+    t.b_ld = p->nr;
+    t.c_ld = p->own ? p->n : p->c_ld;
+    t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
+    if (p->stat != NULL)
+        smask__norm_stat(p->lanes, p->a.x + row * p->a.ld, p->a.ld, t.m,
+            p->k, p->stat + 2 * row);
+    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+        t.k = smask__least(p->kc, p->k - k0);
+        t.a = work;
+        t.a_ld = t.k + 16;               /* no two rows in one cache set   */
+        t.a_group = p->mr * t.a_ld;
+        SMASK__CALL(p->lanes, fetch, (&p->a, row, t.m, k0, t.k, work,
+            t.a_ld, t.k))
+        t.b = p->packed + k0 * n_up + column * t.k;
+        t.b_panel = p->nr * t.k;
+        t.add = p->add || k0 > 0;
+        if (k0 + t.k == p->k) {          /* the sums are whole: finish     */
+            t.bias = p->bias != NULL ? p->bias + column : NULL;
+            t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
+            t.r_ld = p->r_ld;
+            t.h = p->h != NULL ? p->h + row * p->h_ld + column : NULL;
+            t.h_ld = p->h_ld;
+            t.scale = p->keep != NULL ? scale : NULL;
+            for (i = 0; p->keep != NULL && i < t.m; i++)
+                scale[i] = p->keep[(row + i) / p->group];
+        }
+        smask__multiply(p->lanes, &t);
+    }
+    if (p->after != NULL) p->after(p->arg, row, t.m, t.c, piece);
+}
+
+/* C = A B with B packed already. */
+SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
+{
+    const size_t mark = smask__mark(c);
+    size_t floats = p->mc * (p->kc + 16) + p->mc;
+
+    if (p->own) floats += p->mc * p->n;
+    p->work_floats = smask__up(floats, 16);
+    p->work = smask__floats(c, smask__workers(c) * p->work_floats);
+    if (smask__ok(c))
+        smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
+            smask__rows_piece, p);
+    smask__rewind(c, mark);
+}
+
+SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
+{
+    const size_t mark = smask__mark(c);
+
+    smask__product_plan(c, p);
+    smask__pack(c, p);
+    smask__product_rows(c, p);
+    smask__rewind(c, mark);
+}
+
+/* One piece of A' B: a rectangle of C, over all of k. Both operands are
+   packed as they come, part of k after part of k. */
+SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
+{
+    const smask__product *p = (const smask__product *)arg;
+    const size_t down = smask__over(p->m, p->mc);
+    const size_t row = (size_t)piece % down * p->mc;
+    const size_t column = (size_t)piece / down * p->nc;
+    float *a = p->work + (size_t)worker * p->work_floats;
+    float *b = a + smask__up(p->mc * p->kc, 16);
+    smask__block t;
+    size_t k0, i;
+
+    memset(&t, 0, sizeof t);
+    t.across = 1;
+    t.m = smask__least(p->m - row, p->mc);
+    t.n = smask__least(p->n - column, p->nc);
+    t.a = a;
+    t.a_ld = p->mr;
+    t.b = b;
+    t.b_ld = p->nr;
+    t.c = p->c + row * p->c_ld + column;
+    t.c_ld = p->c_ld;
+    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+        t.k = smask__least(p->kc, p->k - k0);
+        t.a_group = p->mr * t.k;
+        t.b_panel = p->nr * t.k;
+        t.add = p->add || k0 > 0;
+        for (i = 0; i < t.m; i += p->mr) {
+            const size_t width = smask__least(t.m - i, p->mr);
+            SMASK__CALL(p->lanes, fetch, (&p->a, k0, t.k, row + i, width,
+                a + i * t.k, p->mr, width))
+            if (p->sums != NULL && column == 0)
+                SMASK__CALL(p->lanes, sum_rows, (p->sums + row + i,
+                    a + i * t.k, p->mr, t.k, width))
+        }
+        for (i = 0; i < t.n; i += p->nr)
+            SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column + i,
+                smask__least(t.n - i, p->nr), b + i * t.k, p->nr, p->nr))
+        smask__multiply(p->lanes, &t);
+    }
+}
+
+/* C (m,n) = A' B. Rectangles of C near 196 x 384: large enough to be worth
+   the packing, and at least two, or four of a large C, for the threads. */
+SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
+{
+    const size_t mark = smask__mark(c);
+    const size_t least = p->m * p->n >= 65536 ? 4 : 2;
+    size_t down = smask__over(p->m, 196), over = smask__over(p->n, 384);
+
+    while (down * over < least && p->m / down > 32 && p->n / over > 32) {
+        if (p->m / down >= p->n / over) down++;
+        else over++;
+    }
+    p->mc = smask__over(p->m, down);
+    p->nc = smask__over(p->n, over);
+    smask__product_plan(c, p);
+    p->mc = smask__up(p->mc, p->mr);
+    p->work_floats = smask__up(p->mc * p->kc, 16)
+        + smask__up(p->nc * p->kc, 16);
+    p->work = smask__floats(c, smask__workers(c) * p->work_floats);
+    if (smask__ok(c))
+        smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
+            smask__across_piece, p);
+    smask__rewind(c, mark);
+}
+
+SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
+    size_t n, size_t k, const float *a, size_t lda, const float *b,
+    size_t ldb, float *out, size_t ldc, int add)
+{
+    smask__product p;
+    size_t i;
+
+    if (lda < (trans == SMASK_TN ? m : k) || ldc < n
+        || ldb < (trans == SMASK_NT ? k : n))
+        return smask__fail(c, SMASK_ARG, "gemm",
+            "a leading dimension is less than the row");
+    if (m == 0 || n == 0) return c->error;
+    if (k == 0) {
+        for (i = 0; i < m && !add && !c->dry; i++)
+            memset(out + i * ldc, 0, n * sizeof *out);
+        return c->error;
+    }
+    memset(&p, 0, sizeof p);
+    p.m = m;
+    p.n = n;
+    p.k = k;
+    p.a = smask__view_of(a, lda);
+    p.b = smask__view_of(b, ldb);
+    p.turned = trans == SMASK_NT;
+    p.c = out;
+    p.c_ld = ldc;
+    p.add = add;
+    if (trans == SMASK_TN) smask__product_across(c, &p);
+    else smask__product_do(c, &p);
+    return c->error;
+}
+
+/* ======================================================================
+   6  KERNELS                                                  >>kernels
+   Question   What are the functions a transformer is made of, and what
+              are their derivatives?
+   Idea       Pairs. x_fwd computes y; x_bwd takes dy, the slope of the
+              loss by y, and gives the slopes by x and by the weights. The
+              forward line is quoted where its backward line stands. No
+              tensors yet: pointers and sizes. Work is cut into pieces that
+              depend on the sizes alone, and what pieces sum up is added in
+              their order, so that threads never change a bit.
+   May call   1 to 5.            Called by   7 (and 9, 12).
+   Source     Backward of matrix products and softmax: any textbook;
+              LayerNorm [Ba16]; GELU [HG16]; attention [Vas17], recomputed
+              as in [Dao22]; InfoNCE [Oord18].
+   ====================================================================== */
+
+/* Pieces of whole rows, near 16K floats each. */
+SMASK__FN size_t smask__piece_rows(size_t rows, size_t columns)
+{
+    return smask__least(smask__most(rows, 1),
+        smask__most(1, 16384 / smask__most(columns, 1)));
+}
+
+/* ---- Lists: y += x, y = a x, gelu, and so on, in pieces ---- */
+
+typedef enum smask__list_kind { SMASK__LIST_ADD, SMASK__LIST_AXPY,
+    SMASK__LIST_SCALE, SMASK__LIST_GELU, SMASK__LIST_GELU_BWD,
+    SMASK__LIST_COPY } smask__list_kind;
+typedef struct smask__list {
+    smask__list_kind kind;
+    int lanes;
+    float *y;
+    const float *x, *z;
+    float a;
+    size_t count;
+} smask__list;
+
+SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
+{
+    const smask__list *l = (const smask__list *)arg;
+    const size_t at = (size_t)piece * 16384;
+    const size_t n = smask__least(l->count - at, 16384);
+    float *y = l->y + at;
+    const float *x = l->x + at;
+
+    (void)worker;
+    switch (l->kind) {
+    case SMASK__LIST_ADD: SMASK__CALL(l->lanes, add, (y, x, n)) break;
+    case SMASK__LIST_AXPY: SMASK__CALL(l->lanes, axpy, (y, l->a, x, n)) break;
+    case SMASK__LIST_SCALE:
+        SMASK__CALL(l->lanes, scale, (y, l->a, x, n))
+        break;
+    case SMASK__LIST_GELU: SMASK__CALL(l->lanes, gelu, (y, x, n)) break;
+    case SMASK__LIST_GELU_BWD:           /* y = dx, x = dy, z = x          */
+        SMASK__CALL(l->lanes, gelu_bwd, (y, x, l->z + at, n))
+        break;
+    case SMASK__LIST_COPY: memcpy(y, x, n * sizeof *y); break;
+    }
+}
+
+SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
+    float a, const float *x, const float *z, size_t count)
+{
+    smask__list l;
+
+    l.kind = kind;
+    l.lanes = c->lanes;
+    l.y = y;
+    l.x = x;
+    l.z = z;
+    l.a = a;
+    l.count = count;
+    if (smask__ok(c))
+        smask__run(c, smask__over(count, 16384), smask__list_piece, &l);
+}
+
+/* ---- Linear, with a lens before it:
+     y = r + keep * (f(x) w' + b)      f: nothing, LayerNorm or GELU      */
+
+typedef struct smask__linear {
+    size_t rows, I, O;
+    const float *x, *w, *b;
+    smask__lens lens;                /* PLAIN, NORM or GELU                */
+    float *stat;                     /* NORM: mean, 1 / std by row         */
+    const float *ln_w, *ln_b;
+    const float *r, *keep;
+    size_t group;                    /* rows that share a keep factor      */
+} smask__linear;
+
+SMASK__FN smask__view smask__linear_input(const smask__linear *l)
+{
+    smask__view v = smask__view_of(l->x, l->I);
+
+    v.lens = l->lens;
+    v.stat = l->stat;
+    v.w = l->ln_w;
+    v.b = l->ln_b;
+    return v;
+}
+
+SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
+    float *y)
+{
+    smask__product p;
+
+    memset(&p, 0, sizeof p);
+    p.m = l->rows;
+    p.n = l->O;
+    p.k = l->I;
+    p.a = smask__linear_input(l);
+    p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
+    p.b = smask__view_of(l->w, l->I);
+    p.turned = 1;                                    /* w is (O,I)         */
+    p.c = y;
+    p.c_ld = l->O;
+    p.bias = l->b;
+    p.r = l->r;
+    p.r_ld = l->O;
+    p.keep = l->keep;
+    p.group = l->group;
+    smask__product_do(c, &p);
+}
+
+typedef struct smask__norm_after {
+    const smask__linear *l;
+    float *dx, *partial;             /* partial: (pieces, 2, I)            */
+    int add, lanes;
+} smask__norm_after;
+
+/* dh = dL / d layernorm(x) for some rows has come out of the product, and
+   lies in the cache: take it on to dx at once. */
+SMASK__FN void smask__norm_after_rows(void *arg, size_t row, size_t rows,
+    float *dh, int piece)
+{
+    const smask__norm_after *a = (const smask__norm_after *)arg;
+    const size_t D = a->l->I;
+    float *dw = a->partial + 2 * (size_t)piece * D, *db = dw + D;
+    size_t i;
+
+    memset(dw, 0, 2 * D * sizeof *dw);
+    for (i = row; i < row + rows; i++, dh += D)
+        SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D, dh,
+            a->l->x + i * D, a->l->stat[2 * i], a->l->stat[2 * i + 1],
+            a->l->ln_w, dw, db, D, a->add))
+}
+
+/* What pieces left in part (parts, 2, count), in their order:
+     first[i] += sum_q part[q,0,i]      second[i] += sum_q part[q,1,i]    */
+SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
+    size_t count, float *first, float *second)
+{
+    size_t q;
+
+    if (c->dry || !smask__ok(c)) return;
+    for (q = 0; q < parts; q++, part += 2 * count) {
+        if (first != NULL)
+            SMASK__CALL(c->lanes, add, (first, part, count))
+        if (second != NULL)
+            SMASK__CALL(c->lanes, add, (second, part + count, count))
+    }
+}
+
+/* Which slopes are wanted, and whether dx is added to or written. A dry run
+   has no pointers to tell by. */
+typedef struct smask__wanted { int w, x, norm, dx_add; } smask__wanted;
+
+/* All but dx are added to; db, dln_w, dln_b may be NULL.
+     y = f(x) w' + b:   dw += (keep dy)' f(x)      db += sum rows keep dy
+                        dx  = (keep dy) w f'(x)                           */
+SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
+    const smask__wanted *wanted, const float *dy, float *dw, float *db,
+    float *dx, float *dln_w, float *dln_b)
+{
+    const size_t mark = smask__mark(c);
+    smask__view v = smask__view_of(dy, l->O);
+    smask__product p;
+    smask__norm_after after;
+    size_t pieces;
+
+    if (l->keep != NULL) {
+        v.lens = SMASK__KEEP;
+        v.keep = l->keep;
+        v.group = l->group;
+    }
+    memset(&p, 0, sizeof p);
+    if (wanted->w) {
+        p.m = l->O;
+        p.n = l->I;
+        p.k = l->rows;
+        p.a = v;
+        p.b = smask__linear_input(l);
+        p.c = dw;
+        p.c_ld = l->I;
+        p.add = 1;
+        p.sums = db;
+        smask__product_across(c, &p);
+    }
+    if (!wanted->x && !wanted->norm) return;
+    memset(&p, 0, sizeof p);
+    p.m = l->rows;
+    p.n = l->I;
+    p.k = l->O;
+    p.a = v;
+    p.b = smask__view_of(l->w, l->I);                /* (O,I): k rows      */
+    p.c = dx;
+    p.c_ld = l->I;
+    p.add = wanted->dx_add;
+    smask__product_plan(c, &p);
+    if (l->lens == SMASK__NORM) {
+        pieces = smask__over(p.m, p.mc);
+        after.l = l;
+        after.dx = wanted->x ? dx : smask__floats(c, l->rows * l->I);
+        after.add = wanted->dx_add;
+        after.partial = smask__floats(c, pieces * 2 * l->I);
+        after.lanes = c->lanes;
+        p.own = 1;                                   /* rows, then onwards */
+        p.add = 0;
+        p.after = smask__norm_after_rows;
+        p.arg = &after;
+        smask__pack(c, &p);
+        smask__product_rows(c, &p);
+        smask__add_parts(c, after.partial, pieces, l->I, dln_w, dln_b);
+    } else if (l->lens == SMASK__GELU && wanted->dx_add) {   /* not before gelu'   */
+        p.c = smask__floats(c, l->rows * l->I);
+        p.add = 0;
+        p.h = l->x;
+        p.h_ld = l->I;
+        smask__product_do(c, &p);
+        smask__list_do(c, SMASK__LIST_ADD, dx, 0, p.c, NULL,
+            l->rows * l->I);
+    } else {
+        if (l->lens == SMASK__GELU) {
+            p.h = l->x;
+            p.h_ld = l->I;
+        }
+        smask__product_do(c, &p);
+    }
+    smask__rewind(c, mark);
+}
+
+/* ---- LayerNorm on its own ---- */
+
+typedef struct smask__norm {
+    size_t rows, D, piece;
+    const float *x, *w, *b, *dy;
+    float *y, *stat, *dx, *partial;
+    int add, lanes;
+} smask__norm;
+
+SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
+{
+    const smask__norm *a = (const smask__norm *)arg;
+    const size_t D = a->D;
+    size_t i = (size_t)piece * a->piece;
+    const size_t end = smask__least(a->rows, i + a->piece);
+    float *dw = a->partial != NULL
+        ? a->partial + 2 * (size_t)piece * D : NULL;
+
+    (void)worker;
+    if (a->dy == NULL)
+        smask__norm_stat(a->lanes, a->x + i * D, D, end - i, D,
+            a->stat + 2 * i);
+    else
+        memset(dw, 0, 2 * D * sizeof *dw);
+    for (; i < end; i++) {
+        if (a->dy == NULL)
+            SMASK__CALL(a->lanes, norm_row, (a->y + i * D, a->x + i * D,
+                a->stat[2 * i], a->stat[2 * i + 1], a->w, a->b, D))
+        else
+            SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D,
+                a->dy + i * D, a->x + i * D, a->stat[2 * i],
+                a->stat[2 * i + 1], a->w, dw, dw + D, D, a->add))
+    }
+}
+
+SMASK__FN void smask__layernorm_fwd(smask_ctx *c, const float *x,
+    const float *w, const float *b, size_t rows, size_t D, float *stat,
+    float *y)
+{
+    smask__norm a;
+
+    memset(&a, 0, sizeof a);
+    a.rows = rows;
+    a.D = D;
+    a.piece = smask__piece_rows(rows, D);
+    a.x = x;
+    a.w = w;
+    a.b = b;
+    a.stat = stat;
+    a.y = y;
+    a.lanes = c->lanes;
+    if (smask__ok(c))
+        smask__run(c, smask__over(rows, a.piece), smask__norm_piece, &a);
+}
+
+SMASK__FN void smask__layernorm_bwd(smask_ctx *c, const float *x,
+    const float *w, const float *dy, size_t rows, size_t D, float *stat,
+    int wanted, float *dx, int add, float *dw, float *db)
+{
+    const size_t mark = smask__mark(c);
+    smask__norm a;
+    size_t pieces;
+
+    memset(&a, 0, sizeof a);
+    a.rows = rows;
+    a.D = D;
+    a.piece = smask__piece_rows(rows, D);
+    pieces = smask__over(rows, a.piece);
+    a.x = x;
+    a.w = w;
+    a.dy = dy;
+    a.stat = stat;
+    a.dx = wanted ? dx : smask__floats(c, rows * D);
+    a.add = wanted && add;
+    a.partial = smask__floats(c, pieces * 2 * D);
+    a.lanes = c->lanes;
+    if (smask__ok(c)) smask__run(c, pieces, smask__norm_piece, &a);
+    smask__add_parts(c, a.partial, pieces, D, dw, db);
+    smask__rewind(c, mark);
+}
+
+/* ---- Attention, one head of one image at a time:
+     S = q k' / sqrt(K) + bias     P = softmax(S), row by row     y = P v
+   All of it for one head stays in the worker's cache. Kept for backward is
+   lse = log sum exp of each row of S, from which P comes back.           */
+
+typedef struct smask__attention {
+    size_t B, N, D, H, K;
+    const float *qkv;                /* (B,N,3D)                           */
+    const float *bias;               /* (H,N,N) or NULL                    */
+    float *y, *lse;                  /* (B,N,D)   (B,H,N)                  */
+    /* backward */
+    const float *dy;
+    float *dqkv, *dbias;             /* dbias (H,N,N), added to            */
+    int add;
+    /* work of each worker */
+    int lanes;
+    size_t mr, nr, s_ld, n_up, k_up, floats;
+    float *work;
+} smask__attention;
+
+SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
+    smask__attention *a, int backward)
+{
+    a->lanes = c->lanes;
+#ifdef SPLITMASK_CBLAS
+    a->mr = a->N;
+    a->nr = 0;
+#else
+    a->mr = smask__tile_rows(c->lanes);
+    a->nr = smask__tile_columns(c->lanes);
+#endif
+    a->n_up = smask__up(a->N, a->nr > 0 ? a->nr : 1);
+    a->k_up = smask__up(a->K, a->nr > 0 ? a->nr : 1);
+    a->s_ld = smask__up(a->N, 16) + 16;
+    a->floats = a->K * a->n_up + a->N * a->k_up + a->N * a->s_ld + a->N;
+    if (backward)
+        a->floats += a->K * a->n_up + 2 * a->N * a->k_up
+            + a->N * a->s_ld;
+    a->floats = smask__up(a->floats, 16);
+    return smask__workers(c) * a->floats;
+}
+
+/* x (N,K), rows ld apart, as the right factor: panels of it, or of x'. */
+SMASK__FN void smask__attention_pack(const smask__attention *a,
+    const float *x, size_t ld, int turned, float *to)
+{
+    const size_t rows = turned ? a->N : a->K;        /* columns of factor  */
+    const size_t k = turned ? a->K : a->N;
+    const size_t nr = a->nr > 0 ? a->nr : rows;
+    const smask__view v = smask__view_of(x, ld);
+    size_t j, i, p;
+
+    for (j = 0; j < rows; j += nr, to += nr * k) {
+        const size_t n = smask__least(rows - j, nr);
+        if (!turned) {
+            SMASK__CALL(a->lanes, fetch, (&v, 0, k, j, n, to, nr, nr))
+        } else if (a->nr > 0) {
+            SMASK__CALL(a->lanes, turn, (x + j * ld, ld, n, k, to))
+        } else {                                     /* the CBLAS door     */
+            for (i = 0; i < n; i++)
+                for (p = 0; p < k; p++) to[p * nr + i] = x[i * ld + p];
+        }
+    }
+}
+
+/* C (N,n) = A B, or A' B if across: A (N,k) with rows a_ld apart. */
+SMASK__FN void smask__attention_times(const smask__attention *a,
+    const float *x, size_t ld, int across, const float *b, size_t n,
+    size_t k, float *out, size_t out_ld, int add, const float *scale)
+{
+    smask__block t;
+
+    memset(&t, 0, sizeof t);
+    t.m = a->N;
+    t.n = n;
+    t.k = k;
+    t.a = x;
+    t.a_ld = ld;
+    t.across = across;
+    t.a_group = across ? a->mr : a->mr * ld;
+    t.b = b;
+    t.b_ld = a->nr > 0 ? a->nr : n;
+    t.b_panel = t.b_ld * k;
+    t.c = out;
+    t.c_ld = out_ld;
+    t.add = add;
+    t.scale = scale;
+    smask__multiply(a->lanes, &t);
+}
+
+/* S = scale q k' + bias. Without a bias the scale is left to the exp. */
+SMASK__FN float smask__attention_scores(const smask__attention *a,
+    const float *q, const float *kt, size_t h, float *s)
+{
+    const float scale = 1 / sqrtf((float)a->K);
+    size_t i;
+
+    smask__attention_times(a, q, 3 * a->D, 0, kt, a->N, a->K, s, a->s_ld, 0,
+        NULL);
+    if (a->bias == NULL) return scale;
+    for (i = 0; i < a->N; i++) {
+        float *row = s + i * a->s_ld;
+        SMASK__CALL(a->lanes, scale, (row, scale, row, a->N))
+        SMASK__CALL(a->lanes, add, (row, a->bias + (h * a->N + i) * a->N,
+            a->N))
+    }
+    return 1;
+}
+
+SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
+{
+    const smask__attention *a = (const smask__attention *)arg;
+    const size_t N = a->N, D = a->D, K = a->K;
+    const size_t b = (size_t)piece / a->H, h = (size_t)piece % a->H;
+    const float *q = a->qkv + b * N * 3 * D + h * K;
+    float *kt = a->work + (size_t)worker * a->floats;
+    float *v = kt + K * a->n_up, *s = v + N * a->k_up;
+    float *inverse = s + N * a->s_ld;
+    float scale;
+    size_t i;
+
+    smask__attention_pack(a, q + D, 3 * D, 1, kt);
+    smask__attention_pack(a, q + 2 * D, 3 * D, 0, v);
+    scale = smask__attention_scores(a, q, kt, h, s);
+    for (i = 0; i < N; i++) {
+        float *row = s + i * a->s_ld, most, sum;
+        SMASK__CALL(a->lanes, most, (row, N, &most))
+        SMASK__CALL(a->lanes, exp_row, (row, row, scale, scale * most, N,
+            &sum))
+        inverse[i] = 1 / sum;
+        if (a->lse != NULL)
+            a->lse[(b * a->H + h) * N + i] = scale * most + logf(sum);
+    }
+    smask__attention_times(a, s, a->s_ld, 0, v, K, N, a->y + b * N * D
+        + h * K, D, 0, inverse);
+}
+
+SMASK__FN void smask__attention_fwd(smask_ctx *c, smask__attention *a)
+{
+    const size_t mark = smask__mark(c);
+
+    a->work = smask__floats(c, smask__attention_plan(c, a, 0));
+    if (smask__ok(c))
+        smask__run(c, a->B * a->H, smask__attention_fwd_piece, a);
+    smask__rewind(c, mark);
+}
+
+/*   y = P v             dv = P' dy        dP = dy v'
+     P = softmax(S)      dS = P (dP - d),  d_i = sum_j P dP = dy_i . y_i
+     S = scale q k'      dq = scale dS k   dk = scale dS' q               */
+SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
+    size_t h, float *work)
+{
+    const size_t N = a->N, D = a->D, K = a->K;
+    const float *q = a->qkv + b * N * 3 * D + h * K;
+    const float *dy = a->dy + b * N * D + h * K;
+    const float *y = a->y + b * N * D + h * K;
+    const float *lse = a->lse + (b * a->H + h) * N;
+    float *dq = a->dqkv + b * N * 3 * D + h * K;
+    float *kt = work, *vt = kt + K * a->n_up, *kn = vt + K * a->n_up;
+    float *qn = kn + N * a->k_up, *dyn = qn + N * a->k_up;
+    float *p = dyn + N * a->k_up, *ds = p + N * a->s_ld;
+    const float root = 1 / sqrtf((float)K);
+    float scale, none;
+    size_t i;
+
+    smask__attention_pack(a, q + D, 3 * D, 1, kt);
+    smask__attention_pack(a, q + 2 * D, 3 * D, 1, vt);
+    smask__attention_pack(a, q + D, 3 * D, 0, kn);
+    smask__attention_pack(a, q, 3 * D, 0, qn);
+    smask__attention_pack(a, dy, D, 0, dyn);
+    scale = smask__attention_scores(a, q, kt, h, p);
+    smask__attention_times(a, dy, D, 0, vt, N, K, ds, a->s_ld, 0, NULL);
+    for (i = 0; i < N; i++) {
+        float *row = p + i * a->s_ld, *drow = ds + i * a->s_ld;
+        const float d = smask__dot(a->lanes, dy + i * D, y + i * D, K);
+        SMASK__CALL(a->lanes, exp_row, (row, row, scale, lse[i], N, &none))
+        SMASK__CALL(a->lanes, softmax_row_bwd, (drow, row, d, root, N))
+        if (a->dbias != NULL)
+            SMASK__CALL(a->lanes, axpy, (a->dbias + (h * N + i) * N,
+                1 / root, drow, N))
+    }
+    smask__attention_times(a, p, a->s_ld, 1, dyn, K, N, dq + 2 * D, 3 * D,
+        a->add, NULL);
+    smask__attention_times(a, ds, a->s_ld, 0, kn, K, N, dq, 3 * D, a->add,
+        NULL);
+    smask__attention_times(a, ds, a->s_ld, 1, qn, K, N, dq + D, 3 * D,
+        a->add, NULL);
+}
+
+SMASK__FN void smask__attention_bwd_piece(void *arg, int piece, int worker)
+{
+    const smask__attention *a = (const smask__attention *)arg;
+    float *work = a->work + (size_t)worker * a->floats;
+    size_t b;
+
+    if (a->dbias == NULL) {
+        smask__attention_bwd_head(a, (size_t)piece / a->H,
+            (size_t)piece % a->H, work);
+        return;
+    }
+    for (b = 0; b < a->B; b++)           /* the bias sums over images      */
+        smask__attention_bwd_head(a, b, (size_t)piece, work);
+}
+
+SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
+{
+    const size_t mark = smask__mark(c);
+
+    a->work = smask__floats(c, smask__attention_plan(c, a, 1));
+    if (smask__ok(c))
+        smask__run(c, a->dbias != NULL ? a->H : a->B * a->H,
+            smask__attention_bwd_piece, a);
+    smask__rewind(c, mark);
+}
+
+/* The bias table (T,H), spread out to (H,N,N) by index (N,N), and back. */
+SMASK__FN void smask__bias_fwd(const float *table, const int32_t *index,
+    size_t N, size_t H, float *bias)
+{
+    size_t h, i;
+
+    for (h = 0; h < H; h++)
+        for (i = 0; i < N * N; i++)
+            *bias++ = table[(size_t)index[i] * H + h];
+}
+
+SMASK__FN void smask__bias_bwd(float *dtable, const int32_t *index, size_t N,
+    size_t H, const float *dbias)
+{
+    size_t h, i;
+
+    for (h = 0; h < H; h++)
+        for (i = 0; i < N * N; i++)
+            dtable[(size_t)index[i] * H + h] += *dbias++;
+}
+
+/* ---- Rows by index: y[b,n] = x[index[b,n]] or fill, + position[n] ---- */
+
+typedef struct smask__gather {
+    size_t count, N, D, piece;
+    const float *x, *fill, *position;
+    const int32_t *index;
+    float *y;
+    int lanes;
+} smask__gather;
+
+SMASK__FN void smask__rows_fwd_piece(void *arg, int piece, int worker)
+{
+    const smask__gather *g = (const smask__gather *)arg;
+    const size_t D = g->D;
+    size_t i = (size_t)piece * g->piece;
+    const size_t end = smask__least(g->count, i + g->piece);
+
+    (void)worker;
+    for (; i < end; i++) {
+        const int32_t at = g->index != NULL ? g->index[i] : (int32_t)i;
+        float *y = g->y + i * D;
+        memcpy(y, at >= 0 ? g->x + (size_t)at * D : g->fill, D * sizeof *y);
+        if (g->position != NULL)
+            SMASK__CALL(g->lanes, add, (y, g->position + i % g->N * D, D))
+    }
+}
+
+/* dx[index] += dy; dfill += dy where -1; dposition[n] += dy. In order, on
+   one thread: rows may repeat, and it is little work. */
+SMASK__FN void smask__rows_bwd(smask_ctx *c, const smask__gather *g,
+    const float *dy, float *dx, float *dfill, float *dposition)
+{
+    const size_t D = g->D;
+    size_t i;
+
+    if (c->dry || !smask__ok(c)) return;
+    for (i = 0; i < g->count; i++, dy += D) {
+        const int32_t at = g->index != NULL ? g->index[i] : (int32_t)i;
+        if (at >= 0 && dx != NULL)
+            SMASK__CALL(c->lanes, add, (dx + (size_t)at * D, dy, D))
+        if (at < 0 && dfill != NULL)
+            SMASK__CALL(c->lanes, add, (dfill, dy, D))
+        if (dposition != NULL)
+            SMASK__CALL(c->lanes, add, (dposition + i % g->N * D, dy, D))
+    }
+}
+
+/* ---- The vocabulary head and its loss, a few rows at a time:
+     z = x w' + b     p = softmax(z)     loss = mean of -log p[label]
+     dz = (p - [label]) / rows     dx = dz w     dw = dz' x     db = sum dz
+   The logits z of about 2M floats exist at once. They become dz in place
+   while they are near, and dz is used up before the next rows come. */
+
+typedef struct smask__head_loss {
+    size_t rows, D, V;
+    const float *x, *w, *b;
+    const int32_t *label;
+    int32_t *guess;
+    int slopes;                      /* 0: the loss only                   */
+    float *dx, *dw, *db;             /* at unit slope                      */
+    /* at work */
+    int lanes;
+    size_t first, count, ld;         /* the rows at hand                   */
+    float *z;                        /* (count, ld)                        */
+    double *loss;                    /* (rows / 16 pieces)                 */
+    int32_t *hits;
+} smask__head_loss;
+
+SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
+{
+    const smask__head_loss *a = (const smask__head_loss *)arg;
+    const float share = 1 / (float)a->rows;
+    size_t i = 16 * (size_t)piece;
+    const size_t end = smask__least(a->count, i + 16);
+    double loss = 0;
+    int32_t hits = 0;
+
+    (void)worker;
+    for (; i < end; i++) {
+        float *z = a->z + i * a->ld, most, sum;
+        const size_t row = a->first + i;
+        const size_t label = (size_t)a->label[row];
+        const size_t top = smask__argmax(a->lanes, z, a->V, &most);
+        const float right = z[label];
+        SMASK__CALL(a->lanes, exp_row, (z, z, 1, most, a->V, &sum))
+        loss += (double)(most - right) + log((double)sum);
+        hits += top == label;
+        if (a->guess != NULL) a->guess[row] = (int32_t)top;
+        if (!a->slopes) continue;
+        SMASK__CALL(a->lanes, scale, (z, share / sum, z, a->V))
+        z[label] -= share;
+    }
+    a->loss[piece] = loss;
+    a->hits[piece] = hits;
+}
+
+/* Returns the loss; *hits gets the number of rows guessed right. */
+SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
+    int32_t *hits)
+{
+    const size_t mark = smask__mark(c);
+    const size_t most = smask__least(a->rows, smask__up(smask__most(
+        (size_t)2097152 / a->V, 224), 112));
+    const size_t pieces = smask__over(most, 16);
+    smask__product z, dx, dw;
+    double loss = 0;
+    size_t i;
+
+    *hits = 0;
+    a->lanes = c->lanes;
+    a->ld = smask__up(a->V, 16) + 16;
+    a->z = smask__floats(c, most * a->ld);
+    a->loss = (double *)smask__data(c, pieces, sizeof *a->loss);
+    a->hits = (int32_t *)smask__data(c, pieces, sizeof *a->hits);
+    memset(&z, 0, sizeof z);
+    z.m = most;
+    z.n = a->V;
+    z.k = a->D;
+    z.mc = SMASK__MC;
+    z.nc = 512;                          /* its panels stay in the cache   */
+    z.b = smask__view_of(a->w, a->D);
+    z.turned = 1;
+    z.c = a->z;
+    z.c_ld = a->ld;
+    z.bias = a->b;
+    smask__product_plan(c, &z);
+    smask__pack(c, &z);
+    dx = z;
+    dx.n = a->D;
+    dx.k = a->V;
+    dx.mc = 56;
+    dx.nc = 0;
+    dx.turned = 0;
+    dx.bias = NULL;
+    dx.c_ld = a->D;
+    smask__product_plan(c, &dx);
+    if (a->slopes) smask__pack(c, &dx);
+    for (a->first = 0; a->first < a->rows; a->first += most) {
+        a->count = smask__least(most, a->rows - a->first);
+        z.m = a->count;
+        z.a = smask__view_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
+        smask__product_rows(c, &z);
+        if (smask__ok(c))
+            smask__run(c, smask__over(a->count, 16),
+                smask__head_softmax_piece, a);
+        for (i = 0; !c->dry && smask__ok(c) && i < smask__over(a->count, 16);
+            i++) {
+            loss += a->loss[i];
+            *hits += a->hits[i];
+        }
+        if (!a->slopes) continue;
+        dx.m = a->count;
+        dx.a = smask__view_of(a->z, a->ld);
+        dx.c = c->dry ? NULL : a->dx + a->first * a->D;
+        smask__product_rows(c, &dx);
+        memset(&dw, 0, sizeof dw);
+        dw.m = a->V;
+        dw.n = a->D;
+        dw.k = a->count;
+        dw.a = smask__view_of(a->z, a->ld);
+        dw.b = z.a;
+        dw.c = a->dw;
+        dw.c_ld = a->D;
+        dw.add = a->first > 0;
+        dw.sums = a->db;
+        smask__product_across(c, &dw);
+    }
+    smask__rewind(c, mark);
+    return loss / (double)a->rows;
+}
+
+/* ---- Cross-entropy with probabilities for targets:
+     loss = mean over rows of -sum_j t_j log softmax(x)_j
+     dx = (softmax(x) sum_j t_j - t) / rows                               */
+SMASK__FN double smask__cross_entropy_fwd(int lanes, const float *x,
+    const float *t, size_t rows, size_t C, float *dx)
+{
+    double loss = 0;
+    size_t i, j;
+
+    for (i = 0; i < rows; i++, x += C, t += C, dx += C) {
+        float most, sum, total = 0;
+        double lse;
+        SMASK__CALL(lanes, most, (x, C, &most))
+        SMASK__CALL(lanes, exp_row, (dx, x, 1, most, C, &sum))
+        lse = (double)most + log((double)sum);
+        for (j = 0; j < C; j++) {
+            loss += (double)t[j] * (lse - (double)x[j]);
+            total += t[j];
+        }
+        for (j = 0; j < C; j++)
+            dx[j] = (dx[j] / sum * total - t[j]) / (float)rows;
+    }
+    return loss / (double)rows;
+}
+
+/* ---- InfoNCE. Rows 0 .. B-1 are one view of each image, B .. 2B-1 the
+   other; u(i) is the other view of i.
+     s_ij = x_i . x_j / tau       p_i = softmax of s_ij over j in set(i)
+     loss = mean over i of -log p_i[u(i)]
+     ds_ij = (p_ij - [j = u(i)]) / 2B     dx_i += sum_j ds_ij x_j / tau
+                                          dx_j += sum_i ds_ij x_i / tau
+   set(i): the views of the other side; with `all` the rest of one's own
+   side, too. With `stop` the second line of dx is left out. ds (2B,2B)
+   receives ds / tau, so that backward is two products. */
+SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
+    float tau, int all, int32_t *hits)
+{
+    const size_t half = rows / 2;
+    double loss = 0;
+    size_t i, j;
+
+    *hits = 0;
+    for (i = 0; i < rows; i++) {
+        float *row = s + i * rows, most, sum, right;
+        const size_t u = (i + half) % rows;
+        for (j = 0; j < rows; j++)
+            if (all ? j == i : (j < half) == (i < half)) row[j] = -1e30f;
+        *hits += smask__argmax(lanes, row, rows, &most) == u;
+        right = row[u];
+        SMASK__CALL(lanes, exp_row, (row, row, 1 / tau, most / tau, rows,
+            &sum))
+        for (j = 0; j < rows; j++)       /* exp's floor is not quite 0     */
+            if (all ? j == i : (j < half) == (i < half)) row[j] = 0;
+        loss += (double)((most - right) / tau) + log((double)sum);
+        SMASK__CALL(lanes, scale, (row, 1 / (sum * (float)rows * tau), row,
+            rows))
+        row[u] -= 1 / ((float)rows * tau);
+    }
+    return loss / (double)rows;
+}
+
+/* ======================================================================
+   7  THE TAPE                                                    >>tape
+   Question   Given a scalar, how do all parameters learn their slope?
+   Idea       Every op writes one node. Nodes are already in an order in
+              which inputs come before what is made of them, so backward is
+              a loop that walks the list from its end: when it comes to a
+              node, all that was made of it has had its say, and its dx is
+              complete. A gradient lives from its first contribution to the
+              node's own turn; then its memory serves the next.
+   May call   1 to 6.            Called by   8 to 12.
+   Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
+   ====================================================================== */
+
+/* ---- Contexts and steps ---- */
+
+SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
+    uint32_t magic)
+{
+    memset(c, 0, sizeof *c);
+    if (desc != NULL) c->desc = *desc;
+    c->magic = magic;
+    if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
+    smask_seed(&c->random, c->desc.seed, 0);
+    c->lanes = c->desc.lanes != SMASK_LANES_AUTO ? (int)c->desc.lanes
+        : (int)smask__lanes_best();
+}
+
+/* Put the arena into a block. Its length counts from the first 64-byte line
+   as if that always cost 63 bytes: so a size that suffices does so at any
+   address. */
+SMASK__FN void smask__settle(smask_ctx *c, void *block, size_t bytes)
+{
+    const size_t skew = (size_t)((uintptr_t)block & (SMASK__ALIGN - 1));
+
+    if (bytes < SMASK__ALIGN) {
+        smask__fail(c, SMASK_MEMORY, "setup", "the block is too small");
+        return;
+    }
+    c->base = (unsigned char *)block + (skew != 0 ? SMASK__ALIGN - skew : 0);
+    c->size = (bytes - (SMASK__ALIGN - 1)) & ~(SMASK__ALIGN - 1);
+}
+
+SMASK__FN void *smask__take(smask_ctx *c, size_t bytes)
+{
+    const smask_allocator *a = &c->desc.allocator;
+
+    c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
+        : smask__default_alloc(bytes);
+    return c->block;
+}
+
+SMASK__FN int smask__desc_right(smask_ctx *c, uint32_t magic)
+{
+    if (magic != SMASK__MAGIC)
+        smask__fail(c, SMASK_STATE, "setup",
+            "the caller was compiled against another version of this file");
+    else if (c->desc.lanes < SMASK_LANES_AUTO
+        || c->desc.lanes >= SMASK_LANES_COUNT
+        || !smask__lanes_there((smask_lanes)c->lanes))
+        smask__fail(c, SMASK_ARG, "setup",
+            "this machine or build has not the vectors asked for");
+    return smask__ok(c);
+}
+
+SMASK__DEF smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
+    uint32_t magic)
+{
+    size_t bytes;
+
+    smask__start(c, desc, magic);
+    if (!smask__desc_right(c, magic)) return c->error;
+    bytes = c->desc.memory_size;
+    if (c->desc.memory == NULL) {
+        if (bytes == 0) bytes = (size_t)64 << 20;
+        if (smask__take(c, bytes) == NULL)
+            return smask__fail(c, SMASK_MEMORY, "setup",
+                "the allocator gave nothing");
+    }
+    smask__settle(c, c->block != NULL ? c->block : c->desc.memory, bytes);
+    return c->error;
+}
+
+SMASK__DEF void smask_shutdown(smask_ctx *c)
+{
+    const smask_allocator *a = &c->desc.allocator;
+
+    if (c->block != NULL) {
+        if (a->alloc == NULL) smask__default_release(c->block);
+        else if (a->release != NULL) a->release(a->user, c->block);
+    }
+    memset(c, 0, sizeof *c);
+}
+
+SMASK__DEF smask_result smask_plan(const smask_desc *desc,
+    smask_result (*fn)(smask_ctx *c, void *user), void *user,
+    smask_sizes *sizes)
+{
+    smask_ctx c;
+    smask_result result;
+    void *block;
+    size_t bytes;
+
+    memset(sizes, 0, sizeof *sizes);
+    smask__start(&c, desc, SMASK__MAGIC);
+    c.dry = 1;
+    if (!smask__desc_right(&c, SMASK__MAGIC)) return c.error;
+    bytes = c.desc.memory != NULL ? c.desc.memory_size : (size_t)4 << 20;
+    block = c.desc.memory != NULL ? c.desc.memory : smask__take(&c, bytes);
+    if (block == NULL)
+        return smask__fail(&c, SMASK_MEMORY, "plan",
+            "no block for the nodes; give desc.memory");
+    smask__settle(&c, block, bytes);
+    result = smask__ok(&c) ? fn(&c, user) : c.error;
+    if (result == SMASK_OK) result = c.error;
+    sizes->bytes = c.peak + SMASK__ALIGN - 1;
+    sizes->kept_bytes = c.in_step ? c.kept_low + c.kept_high
+        : c.low + c.high;
+    sizes->step_bytes = c.step_peak;
+    sizes->nodes = c.peak_nodes;
+    smask_shutdown(&c);
+    return result;
+}
+
+SMASK__DEF void smask_begin_step(smask_ctx *c)
+{
+    if (c->in_step) {
+        smask__fail(c, SMASK_STATE, "begin_step", "the last has not ended");
+        return;
+    }
+    c->in_step = 1;
+    c->generation++;
+    c->kept_low = c->low;
+    c->kept_high = c->high;
+    c->kept_last = c->last;
+    c->kept_nodes = c->nodes;
+    c->kept_peak = c->peak;
+    c->peak = c->low + c->high;          /* of this step alone             */
+}
+
+SMASK__DEF void smask_end_step(smask_ctx *c)
+{
+    if (!c->in_step) {
+        smask__fail(c, SMASK_STATE, "end_step", "no step has begun");
+        return;
+    }
+    c->step_peak = smask__most(c->step_peak,
+        c->peak - c->kept_low - c->kept_high);
+    c->peak = smask__most(c->peak, c->kept_peak);
+    c->in_step = 0;
+    smask__rewind(c, c->kept_low);
+    c->high = c->kept_high;
+    c->last = c->kept_last;
+    c->nodes = c->kept_nodes;
+    c->free_list = NULL;
+}
+
+SMASK__DEF void smask_grad(smask_ctx *c, int on)
+{
+    c->no_grad = !on;
+}
+
+/* ---- Nodes ---- */
+
+SMASK__DEF size_t smask_count(const smask_tensor *t)
+{
+    size_t n = 1;
+    int32_t i;
+
+    for (i = 0; i < t->rank; i++) n *= (size_t)t->shape[i];
+    return n;
+}
+
+SMASK__DEF size_t smask_columns(const smask_tensor *t)
+{
+    return t->rank > 0 ? (size_t)t->shape[t->rank - 1] : 1;
+}
+
+SMASK__DEF size_t smask_row_count(const smask_tensor *t)
+{
+    return smask_count(t) / smask_columns(t);
+}
+
+SMASK__FN int smask__same_shape(const smask_tensor *a, const smask_tensor *b)
+{
+    int32_t i;
+
+    if (a->rank != b->rank) return 0;
+    for (i = 0; i < a->rank; i++) if (a->shape[i] != b->shape[i]) return 0;
+    return 1;
+}
+
+/* A vector of n: what biases, norms and gains have to be. */
+SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
+{
+    return smask_count(t) == n && smask_columns(t) == n;
+}
+
+SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3)
+{
+    const int32_t d[4] = { d0, d1, d2, d3 };
+    size_t count = sizeof(float);
+    smask_tensor *t;
+    int32_t i, rank;
+
+    if (!smask__ok(c)) return NULL;
+    if (c->desc.nodes > 0 && c->nodes >= c->desc.nodes) {
+        smask__fail(c, SMASK_NODES, "tape", "desc.nodes are all in use");
+        return NULL;
+    }
+    for (i = 0; i < 4 && d[i] > 0; i++)
+        if (!smask__mul(count, (size_t)d[i], &count)) break;
+    rank = i;
+    while (i < 4 && d[i] == 0) i++;
+    if (rank == 0 || i < 4) {
+        smask__fail(c, SMASK_SHAPE, "tape",
+            "a dimension is not positive, or too large");
+        return NULL;
+    }
+    t = (smask_tensor *)smask__head(c, 1, sizeof *t);
+    if (t == NULL) return NULL;
+    memcpy(t->shape, d, sizeof t->shape);
+    t->rank = rank;
+    t->op = (int32_t)op;
+    t->born = c->in_step ? c->generation : 0;
+    t->before = c->last;
+    c->last = t;
+    c->nodes++;
+    if (c->nodes > c->peak_nodes) c->peak_nodes = c->nodes;
+    return t;
+}
+
+/* A node that is made of others: room for its values, and whether a slope
+   has to come by. */
+SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
+    int sources)
+{
+    smask_tensor *y = smask__node(c, op, d0, d1, d2, d3);
+    int i;
+
+    if (y == NULL) return NULL;
+    for (i = 0; i < sources; i++) {
+        y->source[i] = source[i];
+        if (source[i] == NULL) continue;
+#ifdef SPLITMASK_DEBUG
+        if (source[i]->born != 0 && source[i]->born != c->generation) {
+            smask__fail(c, SMASK_STATE, "tape",
+                "a tensor of an earlier step is used");
+            return NULL;
+        }
+#endif
+        if (source[i]->wants && !c->no_grad) y->wants = 1;
+    }
+#ifdef SPLITMASK_NO_AUTOGRAD
+    y->wants = 0;
+#endif
+    y->x = smask__floats(c, smask_count(y));
+    return smask__ok(c) ? y : NULL;
+}
+
+/* A node like x but for its last dimension. */
+SMASK__FN smask_tensor *smask__made_rows(smask_ctx *c, smask_op op,
+    const smask_tensor *x, size_t columns, smask_tensor *const *source,
+    int sources)
+{
+    int32_t d[4];
+
+    memcpy(d, x->shape, sizeof d);
+    d[x->rank - 1] = (int32_t)columns;
+    return smask__made(c, op, d[0], d[1], d[2], d[3], source, sources);
+}
+
+/* The last word of every op. */
+SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
+{
+#ifdef SPLITMASK_DEBUG
+    size_t i;
+
+    for (i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
+        if (!smask__finite(y->x[i])) {
+            smask__fail(c, SMASK_NUMERIC, "tape", "an op's output is not "
+                "finite");
+            break;
+        }
+#endif
+    return smask__ok(c) ? y : NULL;
+}
+
+SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3)
+{
+    smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3);
+
+    if (t == NULL) return NULL;
+    if (!c->dry && x == NULL) {
+        smask__fail(c, SMASK_ARG, "input", "the values are missing");
+        return NULL;
+    }
+    if (!c->dry) t->x = (float *)(uintptr_t)x;       /* never written      */
+    return t;
+}
+
+/* A parameter on values of its own, or on the caller's for inference. */
+SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
+    int32_t d0, int32_t d1, int32_t d2, int32_t d3)
+{
+    smask_tensor *t;
+    size_t count;
+
+    if (c->in_step) {
+        smask__fail(c, SMASK_STATE, "parameter",
+            "parameters are made between steps");
+        return NULL;
+    }
+    t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3);
+    if (t == NULL) return NULL;
+    count = smask_count(t);
+    if (x != NULL) t->x = c->dry ? NULL : (float *)(uintptr_t)x;
+    else t->x = smask__floats(c, count);
+    if (t->x != NULL && x == NULL) memset(t->x, 0, count * sizeof(float));
+#ifndef SPLITMASK_NO_AUTOGRAD
+    if (!c->desc.inference) {
+        t->wants = 1;
+        t->dx = smask__floats(c, count);
+        if (t->dx != NULL) memset(t->dx, 0, count * sizeof(float));
+    }
+#endif
+    return smask__ok(c) ? t : NULL;
+}
+
+SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
+    int32_t d2, int32_t d3)
+{
+    return smask__parameter_on(c, NULL, d0, d1, d2, d3);
+}
+
+/* ---- Recording. Each op: look at the shapes, make a node, call the
+   kernel, note what backward needs. ---- */
+
+SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b)
+{
+    smask_tensor *const source[2] = { a, b };
+    smask_tensor *y;
+
+    if (a == NULL || b == NULL) return NULL;
+    if (!smask__same_shape(a, b)) {
+        smask__fail_shapes(c, "add", "a", a, "b", b);
+        return NULL;
+    }
+    y = smask__made_rows(c, SMASK_OP_ADD, a, smask_columns(a), source, 2);
+    if (y == NULL) return NULL;
+    smask__list_do(c, SMASK__LIST_COPY, y->x, 0, a->x, NULL, smask_count(y));
+    smask__list_do(c, SMASK__LIST_ADD, y->x, 0, b->x, NULL, smask_count(y));
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+
+    if (x == NULL) return NULL;
+    y = smask__made_rows(c, SMASK_OP_SCALE, x, smask_columns(x), source, 1);
+    if (y == NULL) return NULL;
+    y->scalar[0] = s;
+    smask__list_do(c, SMASK__LIST_SCALE, y->x, s, x->x, NULL, smask_count(y));
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
+    smask_tensor *g)
+{
+    smask_tensor *const source[2] = { x, g };
+    smask_tensor *y;
+    size_t i, each;
+
+    if (x == NULL || g == NULL) return NULL;
+    if (!smask__is_vector(g, (size_t)x->shape[0])) {
+        smask__fail_shapes(c, "gain", "x", x, "g", g);
+        return NULL;
+    }
+    y = smask__made_rows(c, SMASK_OP_GAIN, x, smask_columns(x), source, 2);
+    if (y == NULL) return NULL;
+    each = smask_count(x) / smask_count(g);
+    for (i = 0; !c->dry && i < smask_count(g); i++)
+        SMASK__CALL(c->lanes, scale, (y->x + i * each, g->x[i],
+            x->x + i * each, each))
+    return smask__done(c, y);
+}
+
+/* What the kernels of chapter 6 want to know of a LINEAR node. */
+SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
+{
+    const smask_tensor *const *s = (const smask_tensor *const *)y->source;
+    smask__linear l;
+
+    memset(&l, 0, sizeof l);
+    l.rows = smask_row_count(y);
+    l.I = smask_columns(s[0]);
+    l.O = smask_columns(y);
+    l.x = s[0]->x;
+    l.w = s[1]->x;
+    l.b = s[2] != NULL ? s[2]->x : NULL;
+    l.r = s[3] != NULL ? s[3]->x : NULL;
+    l.ln_w = s[4] != NULL ? s[4]->x : NULL;
+    l.ln_b = s[5] != NULL ? s[5]->x : NULL;
+    l.lens = (smask__lens)y->arg[0];
+    l.stat = y->save[0];
+    l.keep = (const float *)y->extra;
+    l.group = l.rows / (size_t)y->shape[0];
+    return l;
+}
+
+SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
+    smask__lens lens, smask_tensor *x, smask_tensor *w, smask_tensor *b,
+    smask_tensor *r, smask_tensor *ln_w, smask_tensor *ln_b,
+    const float *keep)
+{
+    smask_tensor *const source[6] = { x, w, b, r, ln_w, ln_b };
+    smask__linear l;
+    smask_tensor *y;
+    size_t I, O;
+
+    if (x == NULL || w == NULL) return NULL;
+    I = smask_columns(x);
+    O = (size_t)w->shape[0];
+    if (smask_count(w) != I * O) {
+        smask__fail_shapes(c, where, "w", w, "x", x);
+        return NULL;
+    }
+    if (b != NULL && !smask__is_vector(b, O)) {
+        smask__fail_shapes(c, where, "b", b, "w", w);
+        return NULL;
+    }
+    if (lens == SMASK__NORM
+        && (!smask__is_vector(ln_w, I) || !smask__is_vector(ln_b, I))) {
+        smask__fail_shapes(c, where, "ln_w", ln_w, "x", x);
+        return NULL;
+    }
+    if (r != NULL && (smask_columns(r) != O
+        || smask_row_count(r) != smask_row_count(x))) {
+        smask__fail_shapes(c, where, "r", r, "x", x);
+        return NULL;
+    }
+    y = smask__made_rows(c, SMASK_OP_LINEAR, x, O, source, 6);
+    if (y == NULL) return NULL;
+    y->arg[0] = (int32_t)lens;
+    y->extra = keep;
+    if (lens == SMASK__NORM)
+        y->save[0] = smask__floats(c, 2 * smask_row_count(x));
+    l = smask__linear_of(y);
+    smask__linear_fwd(c, &l, y->x);
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_linear(smask_ctx *c, smask_tensor *x,
+    smask_tensor *w, smask_tensor *b)
+{
+    return smask__linear_op(c, "linear", SMASK__PLAIN, x, w, b, NULL, NULL,
+        NULL, NULL);
+}
+
+SMASK__DEF smask_tensor *smask_linear_add(smask_ctx *c, smask_tensor *x,
+    smask_tensor *w, smask_tensor *b, smask_tensor *r, const float *keep)
+{
+    return r == NULL ? NULL : smask__linear_op(c, "linear_add", SMASK__PLAIN,
+        x, w, b, r, NULL, NULL, keep);
+}
+
+SMASK__DEF smask_tensor *smask_norm_linear(smask_ctx *c, smask_tensor *x,
+    smask_tensor *ln_w, smask_tensor *ln_b, smask_tensor *w, smask_tensor *b)
+{
+    return ln_w == NULL || ln_b == NULL ? NULL : smask__linear_op(c,
+        "norm_linear", SMASK__NORM, x, w, b, NULL, ln_w, ln_b, NULL);
+}
+
+SMASK__DEF smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
+    smask_tensor *w, smask_tensor *b, smask_tensor *r, const float *keep)
+{
+    return r == NULL ? NULL : smask__linear_op(c, "gelu_linear_add",
+        SMASK__GELU, x, w, b, r, NULL, NULL, keep);
+}
+
+SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
+    smask_tensor *w, smask_tensor *b)
+{
+    smask_tensor *const source[3] = { x, w, b };
+    smask_tensor *y;
+    size_t D;
+
+    if (x == NULL || w == NULL || b == NULL) return NULL;
+    D = smask_columns(x);
+    if (!smask__is_vector(w, D) || !smask__is_vector(b, D)) {
+        smask__fail_shapes(c, "layernorm", "w", w, "x", x);
+        return NULL;
+    }
+    y = smask__made_rows(c, SMASK_OP_LAYERNORM, x, D, source, 3);
+    if (y == NULL) return NULL;
+    y->save[0] = smask__floats(c, 2 * smask_row_count(x));
+    smask__layernorm_fwd(c, x->x, w->x, b->x, smask_row_count(x), D,
+        y->save[0], y->x);
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+
+    if (x == NULL) return NULL;
+    y = smask__made_rows(c, SMASK_OP_GELU, x, smask_columns(x), source, 1);
+    if (y == NULL) return NULL;
+    smask__list_do(c, SMASK__LIST_GELU, y->x, 0, x->x, NULL, smask_count(y));
+    return smask__done(c, y);
+}
+
+SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
+{
+    smask__attention a;
+
+    memset(&a, 0, sizeof a);
+    a.B = (size_t)y->shape[0];
+    a.N = (size_t)y->shape[1];
+    a.D = (size_t)y->shape[2];
+    a.H = (size_t)y->arg[0];
+    a.K = a.D / a.H;
+    a.qkv = y->source[0]->x;
+    a.y = y->x;
+    a.lse = y->save[0];
+    return a;
+}
+
+/* The bias table as the kernels want it, in scratch. */
+SMASK__FN const float *smask__attention_bias(smask_ctx *c,
+    const smask_tensor *y, const smask__attention *a)
+{
+    float *bias;
+
+    if (y->source[1] == NULL) return NULL;
+    bias = smask__floats(c, a->H * a->N * a->N);
+    if (bias != NULL)
+        smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
+    return bias;
+}
+
+SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
+    int32_t heads, smask_tensor *bias, const int32_t *index)
+{
+    smask_tensor *const source[2] = { qkv, bias };
+    smask__attention a;
+    smask_tensor *y;
+    size_t i, mark;
+
+    if (qkv == NULL) return NULL;
+    if (heads < 1 || qkv->rank != 3 || qkv->shape[2] % (3 * heads) != 0) {
+        smask__fail_shapes(c, "attention",
+            "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
+        return NULL;
+    }
+    if ((bias == NULL) != (index == NULL)) {
+        smask__fail(c, SMASK_ARG, "attention",
+            "bias and index come together");
+        return NULL;
+    }
+    if (bias != NULL && smask_columns(bias) != (size_t)heads) {
+        smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
+        return NULL;
+    }
+    y = smask__made_rows(c, SMASK_OP_ATTENTION, qkv,
+        smask_columns(qkv) / 3, source, 2);
+    if (y == NULL) return NULL;
+    y->arg[0] = heads;
+    y->index = index;
+    if (y->wants)
+        y->save[0] = smask__floats(c, (size_t)heads
+            * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
+    a = smask__attention_of(y);
+    for (i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
+        if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias)) {
+            smask__fail(c, SMASK_RANGE, "attention",
+                "an index is outside the bias table");
+            return NULL;
+        }
+    mark = smask__mark(c);
+    a.bias = smask__attention_bias(c, y, &a);
+    smask__attention_fwd(c, &a);
+    smask__rewind(c, mark);
+    return smask__done(c, y);
+}
+
+SMASK__FN smask__gather smask__gather_of(smask_ctx *c, const smask_tensor *y)
+{
+    smask__gather g;
+
+    memset(&g, 0, sizeof g);
+    g.N = (size_t)y->shape[1];
+    g.D = (size_t)y->shape[2];
+    g.count = (size_t)y->shape[0] * g.N;
+    g.piece = smask__piece_rows(g.count, g.D);
+    g.x = y->source[0]->x;
+    g.fill = y->source[1] != NULL ? y->source[1]->x : NULL;
+    g.position = y->source[2] != NULL ? y->source[2]->x : NULL;
+    g.index = y->index;
+    g.y = y->x;
+    g.lanes = c->lanes;
+    return g;
+}
+
+SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
+    int32_t N, const int32_t *index, smask_tensor *fill,
+    smask_tensor *position)
+{
+    smask_tensor *const source[3] = { x, fill, position };
+    smask__gather g;
+    smask_tensor *y;
+    size_t D, i;
+
+    if (x == NULL) return NULL;
+    D = smask_columns(x);
+    if ((fill != NULL && smask_count(fill) != D)
+        || (position != NULL && smask_count(position) != (size_t)N * D)) {
+        smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
+            : "position", fill != NULL ? fill : position);
+        return NULL;
+    }
+    y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, source, 3);
+    if (y == NULL) return NULL;
+    y->index = index;
+    g = smask__gather_of(c, y);
+    for (i = 0; !c->dry && i < g.count; i++) {
+        const int32_t at = index != NULL ? index[i] : (int32_t)i;
+        if (at < -1 || (at == -1 && fill == NULL)
+            || (at >= 0 && (size_t)at >= smask_row_count(x))) {
+            smask__fail(c, SMASK_RANGE, "rows", at == -1
+                ? "-1 needs a fill" : "an index is outside x");
+            return NULL;
+        }
+    }
+    smask__run(c, smask__over(g.count, g.piece), smask__rows_fwd_piece, &g);
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
+    int32_t skip)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+    size_t b, N, D, left;
+
+    if (x == NULL) return NULL;
+    if (x->rank != 3 || skip < 0 || skip >= x->shape[1]) {
+        smask__fail_shapes(c, "mean_rows", "of (B,N,D), skip < N; got", x,
+            "", NULL);
+        return NULL;
+    }
+    y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0], x->shape[2], 0, 0,
+        source, 1);
+    if (y == NULL) return NULL;
+    y->arg[0] = skip;
+    N = (size_t)x->shape[1];
+    D = (size_t)x->shape[2];
+    left = N - (size_t)skip;
+    for (b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
+        float *row = y->x + b * D;
+        memset(row, 0, D * sizeof *row);
+        SMASK__CALL(c->lanes, sum_rows, (row,
+            x->x + (b * N + (size_t)skip) * D, D, left, D))
+        SMASK__CALL(c->lanes, scale, (row, 1 / (float)left, row, D))
+    }
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+    size_t i, D;
+
+    if (x == NULL) return NULL;
+    D = smask_columns(x);
+    y = smask__made_rows(c, SMASK_OP_UNIT, x, D, source, 1);
+    if (y == NULL) return NULL;
+    y->save[0] = smask__floats(c, smask_row_count(x));
+    for (i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
+        const float *row = x->x + i * D;
+        const float square = smask__dot(c->lanes, row, row, D);
+        const float inverse = square > 0 ? 1 / sqrtf(square) : 0;
+        y->save[0][i] = inverse;
+        SMASK__CALL(c->lanes, scale, (y->x + i * D, inverse, row, D))
+    }
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
+    const float *t)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+
+    if (x == NULL) return NULL;
+    y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, source, 1);
+    if (y == NULL) return NULL;
+    y->save[0] = smask__floats(c, smask_count(x));
+    if (!c->dry && t == NULL)
+        smask__fail(c, SMASK_ARG, "cross_entropy", "the targets are missing");
+    if (!c->dry && smask__ok(c))
+        y->x[0] = (float)smask__cross_entropy_fwd(c->lanes, x->x, t,
+            smask_row_count(x), smask_columns(x), y->save[0]);
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
+    smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
+    int32_t *guess, int32_t *hits)
+{
+    smask_tensor *const source[3] = { x, w, b };
+    smask__head_loss a;
+    smask_tensor *y;
+    int32_t right = 0;
+    double loss;
+    size_t i;
+
+    if (x == NULL || w == NULL) return NULL;
+    memset(&a, 0, sizeof a);
+    a.rows = smask_row_count(x);
+    a.D = smask_columns(x);
+    a.V = (size_t)w->shape[0];
+    if (smask_count(w) != a.V * a.D) {
+        smask__fail_shapes(c, "linear_cross_entropy", "w", w, "x", x);
+        return NULL;
+    }
+    if (b != NULL && !smask__is_vector(b, a.V)) {
+        smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
+        return NULL;
+    }
+    for (i = 0; !c->dry && i < a.rows; i++)
+        if (label == NULL || label[i] < 0 || (size_t)label[i] >= a.V) {
+            smask__fail(c, SMASK_RANGE, "linear_cross_entropy",
+                "a label is outside the vocabulary");
+            return NULL;
+        }
+    y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, source, 3);
+    if (y == NULL) return NULL;
+    a.x = x->x;
+    a.w = w->x;
+    a.b = b != NULL ? b->x : NULL;
+    a.label = label;
+    a.guess = guess;
+    if (y->wants) {
+        a.slopes = 1;
+        a.dx = y->save[0] = smask__floats(c, a.rows * a.D);
+        a.dw = y->save[1] = smask__floats(c, a.V * a.D);
+        a.db = y->save[2] = smask__floats(c, a.V);
+        if (a.db != NULL) memset(a.db, 0, a.V * sizeof *a.db);
+    }
+    loss = smask__head_loss_do(c, &a, &right);
+    if (y->x != NULL && smask__ok(c)) y->x[0] = (float)loss;
+    if (hits != NULL) *hits = right;
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
+    float temperature, int all_negatives, int stop_keys, int32_t *hits)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+    size_t rows, D;
+    int32_t right = 0;
+
+    if (x == NULL) return NULL;
+    rows = smask_row_count(x);
+    D = smask_columns(x);
+    if (rows % 2 != 0) {
+        smask__fail_shapes(c, "contrast", "of an even number of rows; got",
+            x, "", NULL);
+        return NULL;
+    }
+    if (!(temperature > 0)) {
+        smask__fail(c, SMASK_ARG, "contrast",
+            "the temperature is not positive");
+        return NULL;
+    }
+    y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, source, 1);
+    if (y == NULL) return NULL;
+    y->arg[0] = stop_keys != 0;
+    y->save[0] = smask__floats(c, rows * rows);
+    smask_gemm(c, SMASK_NT, rows, rows, D, x->x, D, x->x, D, y->save[0],
+        rows, 0);
+    if (!c->dry && smask__ok(c))
+        y->x[0] = (float)smask__contrast_fwd(c->lanes, y->save[0], rows,
+            temperature, all_negatives, &right);
+    if (hits != NULL) *hits = right;
+    return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
+    smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3)
+{
+    smask_tensor *const source[3] = { a, b, d };
+    smask_tensor *y;
+
+    if (a == NULL) return NULL;
+    if (op == NULL || op->forward == NULL) {
+        smask__fail(c, SMASK_ARG, "user", "the op has no forward");
+        return NULL;
+    }
+    y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, source, 3);
+    if (y == NULL) return NULL;
+    y->extra = op;
+    if (!c->dry) op->forward(y, op->user);
+    return smask__done(c, y);
+}
+
+/* Everything above `mark` and `high` but t's values goes; they move down.
+   The nodes go, too: what comes back is a new one. */
+SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
+    smask_tensor *t, size_t mark, size_t high, smask_tensor *last, int nodes)
+{
+    smask_tensor *y;
+    const float *from;
+    int32_t d[4];
+
+    if (t == NULL) return NULL;
+    memcpy(d, t->shape, sizeof d);
+    from = t->x;
+    c->low = mark;
+    c->high = high;
+    c->last = last;
+    c->nodes = nodes;
+    y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, 0);
+    if (y != NULL && y->x != NULL && y->x != from)
+        memmove(y->x, from, smask_count(y) * sizeof(float));
+    return y;
+}
+
+typedef struct smask__again { smask_fn fn; const void *user; } smask__again;
+
+SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
+    smask_tensor *x, const void *user)
+{
+    const int no_grad = c->no_grad;
+    size_t mark, high;
+    smask_tensor *last, *t, *y;
+    smask__again *again;
+    int nodes;
+
+    if (x == NULL) return NULL;
+    again = (smask__again *)smask__head(c, 1, sizeof *again);
+    if (again == NULL) return NULL;
+    again->fn = fn;
+    again->user = user;
+    mark = smask__mark(c);
+    high = c->high;
+    last = c->last;
+    nodes = c->nodes;
+    c->no_grad = 1;
+    t = fn(c, x, user);
+    c->no_grad = no_grad;
+    y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, mark, high, last, nodes);
+    if (y == NULL) return NULL;
+    y->source[0] = x;
+    y->extra = again;
+#ifndef SPLITMASK_NO_AUTOGRAD
+    y->wants = !no_grad && !c->desc.inference;
+#endif
+    return smask__done(c, y);
+}
+
+/* ---- Backward ---- */
+
+#ifndef SPLITMASK_NO_AUTOGRAD
+
+/* A gradient's memory after use: the next one of no more floats takes it. */
+typedef struct smask__free {
+    struct smask__free *next;
+    float *x;
+    size_t floats;
+} smask__free;
+
+/* owns: 0 no gradient yet, 1 one whose memory is the tape's, 2 one that is
+   not. A dry run has no pointers to tell by. */
+SMASK__FN int smask__has_slope(const smask_tensor *t)
+{
+    return t->op == SMASK_OP_PARAM || t->owns != 0;
+}
+
+SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
+{
+    const size_t floats = smask__up(smask_count(t), 16);
+    smask__free **at = &c->free_list, **best = NULL;
+
+    for (; *at != NULL; at = &(*at)->next)
+        if ((*at)->floats >= floats
+            && (best == NULL || (*at)->floats < (*best)->floats)) best = at;
+    t->owns = 1;
+    if (best != NULL) {
+        t->dx = (*best)->x;
+        t->arg[2] = (int32_t)((*best)->floats / 16);
+        *best = (*best)->next;
+    } else {
+        t->dx = smask__floats(c, floats);
+        t->arg[2] = (int32_t)(floats / 16);
+    }
+}
+
+SMASK__FN void smask__slope_give(smask_ctx *c, smask_tensor *t)
+{
+    smask__free *f;
+
+    if (t->owns == 1) {
+        f = (smask__free *)smask__head(c, 1, sizeof *f);
+        if (f == NULL) return;
+        f->x = t->dx;
+        f->floats = (size_t)t->arg[2] * 16;
+        f->next = c->free_list;
+        c->free_list = f;
+    }
+    t->owns = 0;
+    t->dx = NULL;
+}
+
+/* Where to put a slope by t: *add tells whether there is something to add
+   to or everything must be written. NULL if nobody asks (or when dry). */
+SMASK__FN float *smask__slope(smask_ctx *c, smask_tensor *t, int *add)
+{
+    *add = 0;
+    if (t == NULL || !t->wants) return NULL;
+    *add = smask__has_slope(t);
+    if (!*add) smask__slope_take(c, t);
+    return t->dx;
+}
+
+/* The same for those who can only add. */
+SMASK__FN float *smask__slope_sum(smask_ctx *c, smask_tensor *t)
+{
+    int add;
+    float *dx = smask__slope(c, t, &add);
+
+    if (dx != NULL && !add) memset(dx, 0, smask_count(t) * sizeof *dx);
+    return dx;
+}
+
+/* t's slope gets y's, unchanged: by handing on the memory where y's is not
+   needed any more, as on the residual stream. */
+SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
+    smask_tensor *t)
+{
+    int add;
+    float *dx;
+
+    if (t == NULL || !t->wants) return;
+    if (y->owns == 1 && !smask__has_slope(t)) {
+        t->dx = y->dx;
+        t->arg[2] = y->arg[2];
+        t->owns = 1;
+        y->owns = 0;
+        y->dx = NULL;
+        return;
+    }
+    dx = smask__slope(c, t, &add);
+    smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, dx, 0, y->dx,
+        NULL, smask_count(y));
+}
+
+/* y = r + keep * (f(x) w' + b) */
+SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *const *s = y->source;
+    const smask__linear l = smask__linear_of(y);
+    float *dw = smask__slope_sum(c, s[1]), *db = smask__slope_sum(c, s[2]);
+    float *dln_w = smask__slope_sum(c, s[4]);
+    float *dln_b = smask__slope_sum(c, s[5]), *dx;
+    smask__wanted wanted;
+
+    memset(&wanted, 0, sizeof wanted);
+    dx = smask__slope(c, s[0], &wanted.dx_add);
+    wanted.w = s[1]->wants;
+    wanted.x = s[0]->wants;
+    wanted.norm = s[4] != NULL && s[4]->wants;
+    smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
+    smask__slope_pass(c, y, s[3]);
+}
+
+/* y = g x by rows:   dx += g dy     dg += sum of dy x */
+SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *x = y->source[0], *g = y->source[1];
+    float *dx = smask__slope_sum(c, x), *dg = smask__slope_sum(c, g);
+    const size_t rows = smask_count(g), each = smask_count(x) / rows;
+    size_t i;
+
+    if (c->dry || !smask__ok(c)) return;
+    for (i = 0; i < rows; i++) {
+        const float *dy = y->dx + i * each;
+        if (dx != NULL) smask__axpy(c->lanes, dx + i * each, g->x[i], dy,
+            each);
+        if (dg != NULL) dg[i] += smask__dot(c->lanes, dy, x->x + i * each,
+            each);
+    }
+}
+
+SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
+{
+    smask__attention a = smask__attention_of(y);
+    float *dtable = smask__slope_sum(c, y->source[1]);
+    const size_t pairs = a.H * a.N * a.N;
+    size_t mark;
+
+    a.dqkv = smask__slope(c, y->source[0], &a.add);
+    mark = smask__mark(c);
+    if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
+    a.dy = y->dx;
+    a.bias = smask__attention_bias(c, y, &a);
+    if (y->source[1] != NULL && y->source[1]->wants) {
+        a.dbias = smask__floats(c, pairs);
+        if (a.dbias != NULL) memset(a.dbias, 0, pairs * sizeof(float));
+    }
+    smask__attention_bwd(c, &a);
+    if (dtable != NULL && smask__ok(c))
+        smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
+    smask__rewind(c, mark);
+}
+
+/* y = mean of x over rows skip .. N-1:   dx += dy / (N - skip) */
+SMASK__FN void smask__mean_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *x = y->source[0];
+    float *dx = smask__slope_sum(c, x);
+    const size_t N = (size_t)x->shape[1], D = (size_t)x->shape[2];
+    const size_t skip = (size_t)y->arg[0];
+    size_t b, n;
+
+    if (dx == NULL || !smask__ok(c)) return;
+    for (b = 0; b < (size_t)x->shape[0]; b++)
+        for (n = skip; n < N; n++)
+            smask__axpy(c->lanes, dx + (b * N + n) * D,
+                1 / (float)(N - skip), y->dx + b * D, D);
+}
+
+/* y = x / |x|:   dx += (dy - y (y . dy)) / |x| */
+SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
+{
+    float *dx = smask__slope_sum(c, y->source[0]);
+    const size_t D = smask_columns(y), rows = smask_row_count(y);
+    size_t i;
+
+    if (dx == NULL || !smask__ok(c)) return;
+    for (i = 0; i < rows; i++) {
+        const float *row = y->x + i * D, *dy = y->dx + i * D;
+        const float inverse = y->save[0][i];
+        const float along = smask__dot(c->lanes, row, dy, D);
+        smask__axpy(c->lanes, dx + i * D, inverse, dy, D);
+        smask__axpy(c->lanes, dx + i * D, -inverse * along, row, D);
+    }
+}
+
+/* dt += slope * what forward saved at unit slope. */
+SMASK__FN void smask__saved_back(smask_ctx *c, smask_tensor *t,
+    const float *slope, const float *saved)
+{
+    int add;
+    float *dx = smask__slope(c, t, &add);
+
+    if (dx == NULL || saved == NULL || !smask__ok(c)) return;
+    smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
+        slope[0], saved, NULL, smask_count(t));
+}
+
+/* s = x x' / tau, ds given:   dx += (ds + ds') x, without ds' if stopped */
+SMASK__FN void smask__contrast_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *x = y->source[0];
+    const size_t rows = smask_row_count(x), D = smask_columns(x);
+    int add;
+    float *part, *dx = smask__slope(c, x, &add);
+    const size_t mark = smask__mark(c);
+
+    part = smask__floats(c, rows * D);
+    smask_gemm(c, SMASK_NN, rows, D, rows, y->save[0], rows, x->x, D, part,
+        D, 0);
+    if (!y->arg[0])
+        smask_gemm(c, SMASK_TN, rows, D, rows, y->save[0], rows, x->x, D,
+            part, D, 1);
+    if (!c->dry && smask__ok(c))
+        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
+            y->dx[0], part, NULL, rows * D);
+    smask__rewind(c, mark);
+}
+
+SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
+{
+    const smask_user_op *op = (const smask_user_op *)y->extra;
+    int i;
+
+    if (op->backward == NULL) {
+        smask__fail(c, SMASK_STATE, "backward", op->name != NULL ? op->name
+            : "a user op has no backward");
+        return;
+    }
+    for (i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
+    if (!c->dry && smask__ok(c)) op->backward(y, op->user);
+}
+
+/* From node `from` back to `to`, which is not taken; `one` is the page of
+   rules below. */
+typedef void (*smask__rules)(smask_ctx *c, smask_tensor *y);
+SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
+    const smask_tensor *to, smask__rules one)
+{
+    smask_tensor *t;
+
+    for (t = from; t != to && t != NULL && smask__ok(c); t = t->before) {
+        if (t->op == SMASK_OP_PARAM || t->owns == 0) continue;
+        one(c, t);
+        if (t->op != SMASK_OP_INPUT) smask__slope_give(c, t);
+    }
+}
+
+/* Run fn again, this time with a tape, on a leaf that has x's values, and
+   walk that tape. What it took goes with it, so its gradients must not mix
+   with those of the outer tape: it has a free list of its own. */
+SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
+    smask__rules one)
+{
+    const smask__again *again = (const smask__again *)y->extra;
+    smask_tensor *x = y->source[0], *const last = c->last, *leaf, *t;
+    struct smask__free *const list = c->free_list;
+    const int nodes = c->nodes, no_grad = c->no_grad;
+    int add;
+    float *dx = smask__slope(c, x, &add);
+    const size_t mark = smask__mark(c), high = c->high;
+
+    c->no_grad = 0;
+    c->free_list = NULL;
+    leaf = smask__node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
+        x->shape[2], x->shape[3]);
+    if (leaf == NULL) return;
+    leaf->x = x->x;
+    leaf->wants = x->wants;
+    t = again->fn(c, leaf, again->user);
+    if (t != NULL) {
+        t->dx = y->dx;
+        t->owns = 2;
+        smask__walk(c, t, leaf, one);
+        if (leaf->wants && leaf->owns != 0)
+            smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, dx,
+                0, leaf->dx, NULL, smask_count(x));
+        else if (dx != NULL && !add)
+            memset(dx, 0, smask_count(x) * sizeof *dx);
+    }
+    smask__rewind(c, mark);
+    c->high = high;
+    c->last = last;
+    c->nodes = nodes;
+    c->free_list = list;
+    c->no_grad = no_grad;
+}
+
+/* All derivative rules on one page. */
+SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *const *s = y->source;
+    smask__gather g;
+    float *a, *b, *d;
+    int add;
+
+    switch ((smask_op)y->op) {
+    case SMASK_OP_INPUT:
+    case SMASK_OP_PARAM:                 /* leaves keep what they got      */
+        break;
+    case SMASK_OP_ADD:                   /* y = a + b                      */
+        if (s[1]->wants && s[1] != s[0]) {
+            a = smask__slope(c, s[1], &add);
+            smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, a, 0,
+                y->dx, NULL, smask_count(y));
+        } else if (s[1]->wants) {        /* y = 2 a                        */
+            a = smask__slope_sum(c, s[1]);
+            smask__list_do(c, SMASK__LIST_ADD, a, 0, y->dx, NULL,
+                smask_count(y));
+        }
+        smask__slope_pass(c, y, s[0]);
+        break;
+    case SMASK_OP_SCALE:                 /* y = s x                        */
+        a = smask__slope(c, s[0], &add);
+        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, a,
+            y->scalar[0], y->dx, NULL, smask_count(y));
+        break;
+    case SMASK_OP_GAIN:                  /* y = g x, row by row            */
+        smask__gain_back(c, y);
+        break;
+    case SMASK_OP_LINEAR:                /* y = r + keep (f(x) w' + b)     */
+        smask__linear_back(c, y);
+        break;
+    case SMASK_OP_LAYERNORM:             /* y = z w + b                    */
+        a = smask__slope_sum(c, s[1]);
+        b = smask__slope_sum(c, s[2]);
+        d = smask__slope(c, s[0], &add);
+        smask__layernorm_bwd(c, s[0]->x, s[1]->x, y->dx, smask_row_count(y),
+            smask_columns(y), y->save[0], s[0]->wants, d, add, a, b);
+        break;
+    case SMASK_OP_GELU:                  /* y = x Phi(x)                   */
+        a = smask__slope_sum(c, s[0]);
+        smask__list_do(c, SMASK__LIST_GELU_BWD, a, 0, y->dx, s[0]->x,
+            smask_count(y));
+        break;
+    case SMASK_OP_ATTENTION:             /* y = softmax(q k') v            */
+        smask__attention_back(c, y);
+        break;
+    case SMASK_OP_ROWS:                  /* y = x[index] + position        */
+        a = smask__slope_sum(c, s[0]);
+        b = smask__slope_sum(c, s[1]);
+        d = smask__slope_sum(c, s[2]);
+        g = smask__gather_of(c, y);
+        smask__rows_bwd(c, &g, y->dx, a, b, d);
+        break;
+    case SMASK_OP_MEAN_ROWS:             /* y = mean of rows               */
+        smask__mean_back(c, y);
+        break;
+    case SMASK_OP_UNIT:                  /* y = x / |x|                    */
+        smask__unit_back(c, y);
+        break;
+    case SMASK_OP_CROSS_ENTROPY:         /* saved at unit slope            */
+        smask__saved_back(c, s[0], y->dx, y->save[0]);
+        break;
+    case SMASK_OP_LINEAR_CROSS_ENTROPY:
+        smask__saved_back(c, s[0], y->dx, y->save[0]);
+        smask__saved_back(c, s[1], y->dx, y->save[1]);
+        smask__saved_back(c, s[2], y->dx, y->save[2]);
+        break;
+    case SMASK_OP_CONTRAST:              /* InfoNCE                        */
+        smask__contrast_back(c, y);
+        break;
+    case SMASK_OP_RECOMPUTE:
+        smask__recompute_back(c, y, smask__backward_one);
+        break;
+    case SMASK_OP_USER:
+        smask__user_back(c, y);
+        break;
+    case SMASK_OP_COUNT:
+        break;
+    }
+}
+
+SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
+{
+    if (!smask__ok(c)) return c->error;
+    if (loss == NULL)
+        return smask__fail(c, SMASK_ARG, "backward", "there is no loss");
+    if (smask_count(loss) != 1)
+        return smask__fail_shapes(c, "backward", "of a scalar; got", loss,
+            "", NULL);
+    if (!c->dry && !smask__finite(loss->x[0]))
+        return smask__fail(c, SMASK_NUMERIC, "backward",
+            "the loss is not finite");
+    if (!loss->wants)
+        return smask__fail(c, SMASK_STATE, "backward",
+            "the loss depends on no parameter, or nothing was recorded");
+    if (loss->op == SMASK_OP_PARAM) {
+        if (loss->dx != NULL) loss->dx[0] += 1;
+        return c->error;
+    }
+    smask__slope_take(c, loss);
+    if (loss->dx != NULL && smask__ok(c)) loss->dx[0] = 1;
+    smask__walk(c, loss, NULL, smask__backward_one);
+    return c->error;
+}
+
+/* The loss as a function of t alone, drawn alike each time. */
+SMASK__FN double smask__gradcheck_at(smask_ctx *c,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
+    const smask_random *random, int backward)
+{
+    smask_tensor *loss;
+    double value = 0;
+
+    c->random = *random;
+    smask_begin_step(c);
+    loss = fn(c, user);
+    if (loss != NULL && loss->x != NULL) value = (double)loss->x[0];
+    if (backward) smask_backward(c, loss);
+    else if (loss == NULL && smask__ok(c))
+        smask__fail(c, SMASK_ARG, "gradcheck", "fn gave no loss");
+    smask_end_step(c);
+    return value;
+}
+
+SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
+    smask_tensor *t, int tries, float eps, float *worst)
+{
+    const smask_random random = c->random;
+    smask_random pick;
+    smask_tensor *p;
+    size_t i, count;
+    float top = 0;
+    int k;
+
+    *worst = 0;
+    if (!smask__ok(c)) return c->error;
+    if (t == NULL || t->op != SMASK_OP_PARAM || tries < 1 || !(eps > 0))
+        return smask__fail(c, SMASK_ARG, "gradcheck",
+            "t is a parameter, tries and eps positive");
+    if (c->in_step || t->dx == NULL)
+        return smask__fail(c, SMASK_STATE, "gradcheck",
+            "runs between steps, not in a dry run or for inference");
+    /* The others stand still, so that their gradients stay as they are. */
+    for (p = c->last; p != NULL; p = p->before)
+        if (p->op == SMASK_OP_PARAM && p != t) {
+            p->arg[0] = p->wants;
+            p->wants = 0;
+        }
+    count = smask_count(t);
+    memset(t->dx, 0, count * sizeof *t->dx);
+    smask__gradcheck_at(c, fn, user, &random, 1);
+    for (i = 0; i < count; i++)
+        if (fabsf(t->dx[i]) > top) top = fabsf(t->dx[i]);
+    smask_seed(&pick, 1, 7);
+    for (k = 0; k < tries && smask__ok(c); k++) {
+        const size_t at = smask_below(&pick, (uint32_t)count);
+        const float x = t->x[at], slope = t->dx[at];
+        double above, below, n, apart;
+        t->x[at] = x + eps;
+        above = smask__gradcheck_at(c, fn, user, &random, 0);
+        t->x[at] = x - eps;
+        below = smask__gradcheck_at(c, fn, user, &random, 0);
+        t->x[at] = x;
+        n = (above - below) / ((double)(x + eps) - (double)(x - eps));
+        apart = fabs((double)slope - n) / fmax(fmax(1e-3 * (double)top,
+            1e-30), fabs((double)slope) + fabs(n));
+        if (apart > (double)*worst) *worst = (float)apart;
+    }
+    memset(t->dx, 0, count * sizeof *t->dx);
+    for (p = c->last; p != NULL; p = p->before)
+        if (p->op == SMASK_OP_PARAM && p != t) p->wants = p->arg[0];
+    c->random = random;
+    return c->error;
+}
+
+#else /* SPLITMASK_NO_AUTOGRAD: inference only */
+
+SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
+{
+    (void)loss;
+    return smask__fail(c, SMASK_STATE, "backward",
+        "built with SPLITMASK_NO_AUTOGRAD");
+}
+
+SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
+    smask_tensor *t, int tries, float eps, float *worst)
+{
+    (void)fn; (void)user; (void)t; (void)tries; (void)eps;
+    *worst = 1;
+    return smask__fail(c, SMASK_STATE, "gradcheck",
+        "built with SPLITMASK_NO_AUTOGRAD");
+}
+
+#endif
+
+/* ======================================================================
+   8  THE VISION TRANSFORMER                                       >>vit
+   Question   How does a list of patches become a list of features?
+   Idea       Each patch is a token: a vector of width D, to which a
+              position is added. A block lets every token look at all
+              others (attention), then thinks about each alone (MLP); both
+              only add to the token, on the residual stream. L blocks, and
+              a norm at the end.
+
+              images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
+                -> block 1 .. block L -> norm -> mean over N -> (B,D)
+   May call   1 to 7.            Called by   11, 13.
+   Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
+              positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
+              depth [Hua16].
+   ====================================================================== */
+
+/* ---- Making the weights ---- */
+
+typedef struct smask__maker {
+    smask_ctx *c;
+    smask_vit *v;
+    const float *at;                 /* next of the caller's weights       */
+    const char *prefix;              /* of the block being made            */
+    int32_t number, layer;
+} smask__maker;
+
+/* How a parameter begins. */
+typedef enum smask__first { SMASK__FIRST_0, SMASK__FIRST_1, SMASK__FIRST_N,
+    SMASK__FIRST_S, SMASK__FIRST_G, SMASK__FIRST_TINY } smask__first;
+
+/* "blocks." 3 ".", "norm1.weight" -> blocks.3.norm1.weight */
+SMASK__FN void smask__name(char *to, size_t bytes, const char *prefix,
+    int32_t number, const char *name)
+{
+    char digits[4];
+    const char *part[4];
+    size_t at = 0, i;
+
+    digits[0] = (char)('0' + number / 10 % 10);
+    digits[1] = (char)('0' + number % 10);
+    digits[2] = '.';
+    digits[3] = '\0';
+    part[0] = prefix;
+    part[1] = number >= 100 ? "1" : "";
+    part[2] = number < 0 ? "" : digits + (number < 10);
+    part[3] = name;
+    for (i = 0; i < 4; i++)
+        while (*part[i] != '\0' && at + 1 < bytes) to[at++] = *part[i]++;
+    to[at] = '\0';
+}
+
+/* Normal, drawn again beyond two deviations. */
+SMASK__FN float smask__normal_within(smask_random *r)
+{
+    float x;
+
+    do x = smask_normal(r); while (x > 2 || x < -2);
+    return x;
+}
+
+SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
+    smask__first first)
+{
+    const smask_vit_desc *d = &m->v->desc;
+    const float depth = (float)(m->layer > 0 ? m->layer : 1);
+    float std = d->init_std, constant = 0;
+    size_t i;
+
+    if (first == SMASK__FIRST_S) std /= sqrtf(2 * depth);
+    if (first == SMASK__FIRST_TINY) std *= 0.001f;
+    if (first == SMASK__FIRST_1) constant = 1;
+    if (first == SMASK__FIRST_G) constant = d->layer_scale;
+    for (i = 0; i < smask_count(t); i++)
+        t->x[i] = first == SMASK__FIRST_0 || first == SMASK__FIRST_1
+            || first == SMASK__FIRST_G ? constant
+            : std * smask__normal_within(&m->c->random);
+}
+
+/* One parameter: as a tensor (rows) or (rows, columns), under its name. */
+SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
+    int32_t rows, int32_t columns, smask__first first)
+{
+    smask_params *list = &m->v->params;
+    smask_param *p;
+    smask_tensor *t;
+
+    t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
+    if (t == NULL || list->count == list->capacity) return NULL;
+    if (m->at != NULL) m->at += smask_count(t);
+    else if (t->x != NULL) smask__begin_value(m, t, first);
+    p = &list->item[list->count++];
+    p->t = t;
+    smask__name(p->name, sizeof p->name, m->prefix, m->number, name);
+    p->decay = columns != 0;
+    p->layer = m->layer;
+    p->rank = t->rank;
+    memcpy(p->shape, t->shape, sizeof p->shape);
+    return t;
+}
+
+/* The parameter made last has another shape in files, for timm's sake. */
+SMASK__FN void smask__as(smask__maker *m, int32_t decay, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3)
+{
+    smask_param *p;
+
+    if (!smask__ok(m->c)) return;
+    p = &m->v->params.item[m->v->params.count - 1];
+    p->shape[0] = d0;
+    p->shape[1] = d1;
+    p->shape[2] = d2;
+    p->shape[3] = d3;
+    p->rank = d3 != 0 ? 4 : d2 != 0 ? 3 : 2;
+    p->decay = decay;
+}
+
+SMASK__FN smask_block *smask__make_blocks(smask__maker *m,
+    const char *prefix, int32_t depth, int32_t layer, int encoder)
+{
+    const smask_vit_desc *d = &m->v->desc;
+    const int32_t D = d->dim, F = d->mlp_ratio * D;
+    const int32_t G = 2 * m->v->grid - 1;
+    smask_block *k = (smask_block *)smask__head(m->c,
+        (size_t)(depth > 0 ? depth : 1), sizeof *k);
+    int32_t l;
+
+    if (k == NULL) return NULL;
+    m->prefix = prefix;
+    for (l = 0; l < depth; l++) {
+        m->number = l;
+        m->layer = encoder ? l + 1 : layer;
+#define SMASK__MAKE(field, name, rows, columns, first)                      \
+        if (SMASK__FIRST_##first != SMASK__FIRST_G || d->layer_scale > 0)   \
+            k[l].field = smask__make(m, name, rows, columns,                \
+                SMASK__FIRST_##first);
+        SMASK_BLOCK_WEIGHTS(SMASK__MAKE)
+#undef SMASK__MAKE
+        if (encoder && d->relative_bias == 2)
+            k[l].bias = smask__make(m, "attn.relative_position_bias_table",
+                G * G + 3, d->heads, SMASK__FIRST_0);
+        k[l].heads = d->heads;
+        if (encoder && depth > 1)        /* deeper blocks are skipped more */
+            k[l].drop = d->drop_path * (float)l / (float)(depth - 1);
+    }
+    m->prefix = "";
+    m->number = -1;
+    m->layer = layer;
+    return k;
+}
+
+/* position[n] of patch (row, column): sines and cosines of column, then of
+   row, with wavelengths from 2 pi to 20000 pi patches [He22]. */
+SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
+{
+    const int32_t quarter = D / 4;
+    int32_t n, i;
+
+    for (n = 0; n < grid * grid; n++, x += D)
+        for (i = 0; i < quarter; i++) {
+            const double pace = pow(10000, -(double)i / quarter);
+            const double across = n % grid * pace, down = n / grid * pace;
+            x[i] = (float)sin(across);
+            x[quarter + i] = (float)cos(across);
+            x[2 * quarter + i] = (float)sin(down);
+            x[3 * quarter + i] = (float)cos(down);
+        }
+}
+
+/* Rows of the bias table for each pair of tokens: patches by how far apart
+   they are, the class token by three rows of its own at the end. */
+SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
+{
+    const int32_t N = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
+    int32_t i, j;
+
+    for (i = 0; i < N; i++)
+        for (j = 0; j < N; j++) {
+            const int32_t a = i - skip, b = j - skip;
+            *index++ = a < 0 ? (b < 0 ? last : last - 2)
+                : b < 0 ? last - 1
+                : (a / G - b / G + G - 1) * (2 * G - 1)
+                + a % G - b % G + G - 1;
+        }
+}
+
+SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
+{
+    const char *what = NULL;
+
+    if (d->image < 1 || d->patch < 1 || d->image % d->patch != 0)
+        what = "image is no multiple of patch";
+    else if (d->channels < 1 || d->dim < 1 || d->depth < 1
+        || d->mlp_ratio < 1 || d->depth > 199 || d->decoder_depth > 199)
+        what = "channels, dim, depth and mlp_ratio are 1 or more";
+    else if (d->heads < 1 || d->dim % d->heads != 0)
+        what = "dim is no multiple of heads";
+    else if (d->vocabulary < 0 || d->decoder_depth < 0 || d->classes < 0)
+        what = "a count is negative";
+    else if (d->relative_bias < 0 || d->relative_bias > 2)
+        what = "relative_bias is 0, 1 or 2";
+    else if (d->sincos && (d->dim % 4 != 0 || d->no_position))
+        what = "sincos needs positions and dim a multiple of 4";
+    else if (d->pool_class && !d->class_token)
+        what = "pool_class needs a class token";
+    else if (!(d->drop_path >= 0 && d->drop_path < 1))
+        what = "drop_path is in [0, 1)";
+    else if (d->decoder_shares_position && d->no_position)
+        what = "there are no positions to share";
+    else if (c->in_step)
+        return smask__fail(c, SMASK_STATE, "vit_init",
+            "models are made between steps");
+    else if (d->weights != NULL && !c->desc.inference)
+        return smask__fail(c, SMASK_STATE, "vit_init",
+            "weights of yours are never written; set desc.inference");
+    return what != NULL ? smask__fail(c, SMASK_ARG, "vit_init", what)
+        : c->error;
+}
+
+SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
+{
+    if (d->image == 0) d->image = 32;
+    if (d->patch == 0) d->patch = 4;
+    if (d->channels == 0) d->channels = 3;
+    if (d->dim == 0) d->dim = 128;
+    if (d->depth == 0) d->depth = 6;
+    if (d->heads == 0) d->heads = d->dim >= 64 ? d->dim / 64 : 1;
+    if (d->mlp_ratio == 0) d->mlp_ratio = 4;
+    if (!(d->init_std > 0)) d->init_std = 0.02f;
+}
+
+/* The decoder and what belongs to it, under `decoder.` in files. */
+SMASK__FN void smask__make_decoder(smask__maker *m)
+{
+    smask_vit *v = m->v;
+    const smask_vit_desc *d = &v->desc;
+    const int32_t D = d->dim, N = v->tokens;
+
+    if (d->decoder_depth > 0) {
+        if (!d->no_bridge) {
+            v->bridge_w = smask__make(m, "decoder.bridge.weight", D, D,
+                SMASK__FIRST_N);
+            v->bridge_b = smask__make(m, "decoder.bridge.bias", D, 0,
+                SMASK__FIRST_0);
+        }
+        v->decoder_mask = smask__make(m, "decoder.mask_token", D, 0,
+            SMASK__FIRST_N);
+        smask__as(m, 1, 1, 1, D, 0);
+        if (!d->decoder_shares_position) {
+            v->decoder_position = smask__make(m, "decoder.pos_embed", N, D,
+                SMASK__FIRST_N);
+            smask__as(m, 0, 1, N, D, 0);
+        }
+        v->decoder = smask__make_blocks(m, "decoder.blocks.",
+            d->decoder_depth, d->depth + 1, 0);
+        v->decoder_norm_w = smask__make(m, "decoder.norm.weight", D, 0,
+            SMASK__FIRST_1);
+        v->decoder_norm_b = smask__make(m, "decoder.norm.bias", D, 0,
+            SMASK__FIRST_0);
+    }
+    if (d->vocabulary > 0) {
+        v->head_w = smask__make(m, "decoder.head.weight", d->vocabulary, D,
+            SMASK__FIRST_N);
+        v->head_b = smask__make(m, "decoder.head.bias", d->vocabulary, 0,
+            SMASK__FIRST_0);
+    }
+}
+
+/* In the order of the file. */
+SMASK__FN void smask__make_all(smask__maker *m)
+{
+    smask_vit *v = m->v;
+    const smask_vit_desc *d = &v->desc;
+    const int32_t D = d->dim, P = d->patch, skip = d->class_token != 0;
+    const int32_t G = 2 * v->grid - 1, N = v->tokens + skip;
+
+    if (skip) {
+        v->cls = smask__make(m, "cls_token", D, 0, SMASK__FIRST_N);
+        smask__as(m, 0, 1, 1, D, 0);
+    }
+    if (!d->no_position) {
+        v->position = smask__make(m, "pos_embed", N, D, SMASK__FIRST_N);
+        smask__as(m, 0, 1, N, D, 0);
+    }
+    if (d->sincos && v->position != NULL) {          /* fixed: no slopes   */
+        v->position->wants = 0;
+        if (v->position->x != NULL && m->at == NULL) {
+            memset(v->position->x, 0, smask_count(v->position)
+                * sizeof(float));
+            smask__sincos(v->position->x + skip * D, v->grid, D);
+        }
+    }
+    v->patch_w = smask__make(m, "patch_embed.proj.weight", D,
+        d->channels * P * P, SMASK__FIRST_N);
+    smask__as(m, 1, D, d->channels, P, P);
+    v->patch_b = smask__make(m, "patch_embed.proj.bias", D, 0,
+        SMASK__FIRST_0);
+    if (d->mask_token) {
+        v->mask = smask__make(m, "mask_token", D, 0, SMASK__FIRST_N);
+        smask__as(m, 1, 1, 1, D, 0);
+    }
+    if (d->relative_bias == 1)
+        v->bias = smask__make(m,
+            "rel_pos_bias.relative_position_bias_table", G * G + 3,
+            d->heads, SMASK__FIRST_0);
+    v->blocks = smask__make_blocks(m, "blocks.", d->depth, d->depth + 1, 1);
+    v->norm_w = smask__make(m, "norm.weight", D, 0, SMASK__FIRST_1);
+    v->norm_b = smask__make(m, "norm.bias", D, 0, SMASK__FIRST_0);
+    if (d->classes > 0) {
+        v->classifier_w = smask__make(m, "head.weight", d->classes, D,
+            SMASK__FIRST_TINY);
+        v->classifier_b = smask__make(m, "head.bias", d->classes, 0,
+            SMASK__FIRST_0);
+    }
+    smask__make_decoder(m);
+}
+
+SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
+    const smask_vit_desc *desc)
+{
+    smask__maker m;
+    smask_vit_desc d;
+    int32_t *index;
+    size_t N;
+
+    memset(v, 0, sizeof *v);
+    memset(&d, 0, sizeof d);
+    if (desc != NULL) d = *desc;
+    smask__vit_defaults(&d);
+    if (!smask__ok(c) || smask__vit_check(c, &d) != SMASK_OK)
+        return c->error;
+    v->desc = d;
+    v->grid = d.image / d.patch;
+    v->tokens = v->grid * v->grid;
+    v->params.capacity = 15 * (d.depth + d.decoder_depth) + 24;
+    v->params.item = (smask_param *)smask__head(c,
+        (size_t)v->params.capacity, sizeof(smask_param));
+    memset(&m, 0, sizeof m);
+    m.c = c;
+    m.v = v;
+    m.at = d.weights;
+    m.prefix = "";
+    m.number = -1;
+    smask__make_all(&m);
+    if (d.relative_bias != 0) {
+        N = (size_t)v->tokens + (d.class_token != 0);
+        index = (int32_t *)smask__data(c, N * N, sizeof *index);
+        if (index != NULL) smask__bias_index(index, v->grid,
+            d.class_token != 0);
+        v->bias_index = index;
+    }
+    return c->error;
+}
+
+SMASK__DEF size_t smask_params_count(const smask_params *p)
+{
+    size_t n = 0;
+    int32_t i;
+
+    for (i = 0; i < p->count; i++) n += smask_count(p->item[i].t);
+    return n;
+}
+
+SMASK__DEF smask_param *smask_params_find(const smask_params *p,
+    const char *name)
+{
+    int32_t i;
+
+    for (i = 0; i < p->count; i++)
+        if (strcmp(p->item[i].name, name) == 0) return &p->item[i];
+    return NULL;
+}
+
+SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
+{
+    int32_t i;
+
+    for (i = 0; i < p->count && smask__ok(c); i++)
+        if (p->item[i].t->dx != NULL)
+            memset(p->item[i].t->dx, 0,
+                smask_count(p->item[i].t) * sizeof(float));
+}
+
+/* ---- From pixels to tokens ---- */
+
+SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
+    size_t S, size_t P, float *rows)
+{
+    size_t b, y, x, k, line;
+
+    for (b = 0; b < B; b++, images += C * S * S)
+        for (y = 0; y < S / P; y++)
+            for (x = 0; x < S / P; x++)
+                for (k = 0; k < C; k++)
+                    for (line = 0; line < P; line++, rows += P)
+                        memcpy(rows, images + (k * S + y * P + line) * S
+                            + x * P, P * sizeof *rows);
+}
+
+SMASK__DEF void smask_half(const float *images, size_t B, size_t C, size_t S,
+    float *out)
+{
+    const size_t h = S / 2;
+    size_t i, y, x;
+
+    for (i = 0; i < B * C; i++, images += S * S)
+        for (y = 0; y < h; y++)
+            for (x = 0; x < h; x++) {
+                const float *p = images + 2 * y * S + 2 * x;
+                *out++ = 0.25f * (p[0] + p[1] + p[S] + p[S + 1]);
+            }
+}
+
+typedef struct smask__patch_cut {
+    const float *images;
+    float *rows;
+    size_t C, S, P;
+} smask__patch_cut;
+
+SMASK__FN void smask__patch_piece(void *arg, int piece, int worker)
+{
+    const smask__patch_cut *a = (const smask__patch_cut *)arg;
+    const size_t each = a->C * a->S * a->S;
+
+    (void)worker;
+    smask_patches(a->images + (size_t)piece * each, 1, a->C, a->S, a->P,
+        a->rows + (size_t)piece * each);
+}
+
+SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
+    const float *images, int32_t B)
+{
+    const smask_vit_desc *d = &v->desc;
+    const int32_t wide = d->channels * d->patch * d->patch;
+    smask__patch_cut cut;
+
+    if (v->patch_w == NULL || B < 1 || (images == NULL && !c->dry)) {
+        smask__fail(c, SMASK_ARG, "vit_embed",
+            "no model, or no images");
+        return NULL;
+    }
+    cut.images = images;
+    cut.C = (size_t)d->channels;
+    cut.S = (size_t)d->image;
+    cut.P = (size_t)d->patch;
+    cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
+        * (size_t)wide);
+    if (smask__ok(c)) smask__run(c, (size_t)B, smask__patch_piece, &cut);
+    return smask_linear(c, smask_input(c, cut.rows, B, v->tokens, wide, 0),
+        v->patch_w, v->patch_b);
+}
+
+/* ---- Blocks ---- */
+
+typedef struct smask__block_call {
+    const smask_vit *v;
+    const smask_block *k;
+    smask_tensor *bias;
+    const float *keep[2];            /* of attention, of the MLP           */
+} smask__block_call;
+
+/* With LayerScale the branch's last layer is scaled output by output, which
+   is to say its weights are, row by row. */
+SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
+    const void *user)
+{
+    const smask__block_call *call = (const smask__block_call *)user;
+    const smask_block *k = call->k;
+    smask_tensor *out_w = k->out_w, *out_b = k->out_b;
+    smask_tensor *down_w = k->down_w, *down_b = k->down_b, *h;
+
+    if (k->ls1 != NULL) {
+        out_w = smask_gain(c, k->out_w, k->ls1);
+        out_b = smask_gain(c, k->out_b, k->ls1);
+        down_w = smask_gain(c, k->down_w, k->ls2);
+        down_b = smask_gain(c, k->down_b, k->ls2);
+    }
+    h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
+    h = smask_attention(c, h, k->heads, call->bias,            /* (B,N,3D) */
+        call->bias != NULL ? call->v->bias_index : NULL);
+    x = smask_linear_add(c, h, out_w, out_b, x, call->keep[0]);
+    h = smask_norm_linear(c, x, k->ln2_w, k->ln2_b, k->up_w, k->up_b);
+    return smask_gelu_linear_add(c, h, down_w, down_b, x,      /* (B,N,F)  */
+        call->keep[1]);
+}
+
+/* Stochastic depth: whole branches are left out for some images, and count
+   for more in the others, so that the mean stays. */
+SMASK__FN const float *smask__draw_keep(smask_ctx *c, float drop, int32_t B)
+{
+    float *keep = smask__floats(c, (size_t)B);
+    int32_t b;
+
+    for (b = 0; b < B && keep != NULL; b++)
+        keep[b] = smask_uniform(&c->random) < drop ? 0 : 1 / (1 - drop);
+    return keep;
+}
+
+SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
+    const smask_vit *v, const smask_block *k, const smask_tensor *x,
+    smask_tensor *bias)
+{
+    smask__block_call call;
+
+    memset(&call, 0, sizeof call);
+    call.v = v;
+    call.k = k;
+    call.bias = bias;
+    if (v->training && k->drop > 0 && x != NULL) {
+        call.keep[0] = smask__draw_keep(c, k->drop, x->shape[0]);
+        call.keep[1] = smask__draw_keep(c, k->drop, x->shape[0]);
+    }
+    return call;
+}
+
+SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
+    const smask_block *k, smask_tensor *x, smask_tensor *bias)
+{
+    const smask__block_call call = smask__block_call_of(c, v, k, x, bias);
+
+    return x != NULL ? smask__block_run(c, x, &call) : NULL;
+}
+
+/* Block after block. With recompute only their inputs stay for backward;
+   without a tape not even those: the output moves down to where the input
+   was, so that L blocks need no more memory than one. */
+SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
+    const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
+{
+    const size_t mark = smask__mark(c), high = c->high;
+    smask_tensor *const last = c->last;
+    const int nodes = c->nodes;
+    int32_t l;
+
+    for (l = 0; l < depth && x != NULL; l++) {
+        smask_tensor *const own = k[l].bias != NULL ? k[l].bias : bias;
+        if (c->no_grad) {
+            x = smask_vit_block(c, v, &k[l], x, own);
+            x = smask__keep_only(c, SMASK_OP_INPUT, x, mark, high, last,
+                nodes);
+        } else if (v->desc.recompute) {
+            smask__block_call *call = (smask__block_call *)smask__head(c, 1,
+                sizeof *call);
+            if (call == NULL) return NULL;
+            *call = smask__block_call_of(c, v, &k[l], x, own);
+            x = smask_recompute(c, smask__block_run, x, call);
+        } else {
+            x = smask_vit_block(c, v, &k[l], x, own);
+        }
+    }
+    return x;
+}
+
+SMASK__DEF smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x)
+{
+    return smask__block_list(c, v, v->blocks, v->desc.depth, x, v->bias);
+}
+
+/* Positions added; the class token, if any, put before. */
+SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x, int32_t B)
+{
+    const int32_t N = v->tokens;
+    int32_t *index, b, n;
+
+    if (v->cls == NULL)
+        return v->position != NULL ? smask_rows(c, x, B, N, NULL, NULL,
+            v->position) : x;
+    index = (int32_t *)smask__data(c, (size_t)B * (size_t)(N + 1),
+        sizeof *index);
+    for (b = 0; b < B && index != NULL; b++)
+        for (n = 0; n <= N; n++)
+            index[b * (N + 1) + n] = n == 0 ? -1 : b * N + n - 1;
+    return smask_rows(c, x, B, N + 1, index, v->cls, v->position);
+}
+
+SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
+    const float *images, int32_t B)
+{
+    smask_tensor *x = smask_vit_embed(c, v, images, B);
+
+    x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
+    return smask_layernorm(c, x, v->norm_w, v->norm_b);
+}
+
+/* ---- Decoder ---- */
+
+/* Row i of two lists as one list: (1, a's rows + b's rows, D). */
+SMASK__FN smask_tensor *smask__join(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b)
+{
+    smask_tensor *nothing, *part[2];
+    int32_t *index[2], i, n, k;
+    float *zero;
+    size_t D;
+
+    if (a == NULL || b == NULL) return NULL;
+    D = smask_columns(a);
+    zero = smask__floats(c, D);
+    if (zero != NULL) memset(zero, 0, D * sizeof *zero);
+    nothing = smask_input(c, zero, (int32_t)D, 0, 0, 0);
+    n = (int32_t)(smask_row_count(a) + smask_row_count(b));
+    k = (int32_t)smask_row_count(a);
+    index[0] = (int32_t *)smask__data(c, 2 * (size_t)n, sizeof(int32_t));
+    index[1] = index[0] != NULL ? index[0] + n : NULL;
+    for (i = 0; i < n && index[0] != NULL; i++) {
+        index[0][i] = i < k ? i : -1;
+        index[1][i] = i < k ? -1 : i - k;
+    }
+    part[0] = smask_rows(c, a, 1, n, index[0], nothing, NULL);
+    part[1] = smask_rows(c, b, 1, n, index[1], nothing, NULL);
+    return smask_add(c, part[0], part[1]);
+}
+
+/* Norm and bridge: what the decoder gets of the encoder. */
+SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x)
+{
+    return v->bridge_w != NULL
+        ? smask_norm_linear(c, x, v->norm_w, v->norm_b, v->bridge_w,
+            v->bridge_b)
+        : smask_layernorm(c, x, v->norm_w, v->norm_b);
+}
+
+/* The alternative of few positions: seen tokens as they come, masked ones
+   as mask token + the encoder's position. */
+SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
+    const smask_vit *v, smask_tensor *x, const int32_t *index, int32_t R)
+{
+    const int32_t N = v->tokens, D = v->desc.dim;
+    const int32_t skip = v->desc.class_token != 0;
+    int32_t *place = (int32_t *)smask__data(c, (size_t)(R + 2) * (size_t)N,
+        sizeof *place), i;
+    float *zero = smask__floats(c, (size_t)D);
+    smask_tensor *nothing, *masks, *places, *seen;
+
+    if (zero != NULL) memset(zero, 0, (size_t)D * sizeof *zero);
+    for (i = 0; i < R * N && place != NULL && index != NULL; i++)
+        place[i] = index[i] < 0 ? i % N : -1;
+    for (i = 0; i < N && place != NULL; i++) {
+        place[R * N + i] = -1;           /* the mask token, at each place  */
+        place[(R + 1) * N + i] = i + skip;           /* without the class  */
+    }
+    nothing = smask_input(c, zero, D, 0, 0, 0);
+    places = smask_rows(c, v->position, 1, N, place != NULL
+        ? place + (R + 1) * N : NULL, NULL, NULL);
+    masks = smask_rows(c, v->position, 1, N, place != NULL
+        ? place + R * N : NULL, v->decoder_mask, NULL);
+    masks = smask_add(c, masks, places);             /* (1,N,D)            */
+    masks = smask_rows(c, masks, R, N, place, nothing, NULL);
+    seen = smask_rows(c, x, R, N, index, nothing, NULL);
+    return smask_add(c, seen, masks);
+}
+
+SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
+    smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R)
+{
+    smask_tensor *x;
+
+    if (v->decoder == NULL) {
+        smask__fail(c, SMASK_STATE, "vit_decode", "the model has no decoder");
+        return NULL;
+    }
+    x = smask__bridge(c, v, a);
+    if (b != NULL) x = smask__join(c, x, smask__bridge(c, v, b));
+    if (v->desc.decoder_shares_position)
+        x = smask__decoder_shared(c, v, x, index, R);
+    else
+        x = smask_rows(c, x, R, v->tokens, index, v->decoder_mask,
+            v->decoder_position);
+    x = smask__block_list(c, v, v->decoder, v->desc.decoder_depth, x, NULL);
+    return smask_layernorm(c, x, v->decoder_norm_w, v->decoder_norm_b);
+}
+
+/* ---- Using it ---- */
+
+SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
+    smask_tensor *tokens)
+{
+    const int32_t skip = v->desc.class_token != 0;
+    int32_t *index, b, B, N;
+
+    if (tokens == NULL) return NULL;
+    if (!v->desc.pool_class) return smask_mean_rows(c, tokens, skip);
+    B = tokens->shape[0];
+    N = tokens->shape[1];
+    index = (int32_t *)smask__data(c, (size_t)B, sizeof *index);
+    for (b = 0; b < B && index != NULL; b++) index[b] = b * N;
+    return smask_rows(c, tokens, B, 1, index, NULL, NULL);
+}
+
+SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
+    const float *images, int32_t B, float *out)
+{
+    const int no_grad = c->no_grad;
+    const size_t each = (size_t)B * (size_t)v->desc.dim;
+    smask_tensor *x, *pooled;
+    int32_t l;
+
+    c->no_grad = 1;
+    x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
+    for (l = 0; l <= v->desc.depth && x != NULL; l++) {
+        if (l < v->desc.depth)
+            x = smask__block_list(c, v, v->blocks + l, 1, x, v->bias);
+        else
+            x = smask_layernorm(c, x, v->norm_w, v->norm_b);
+        pooled = smask_vit_pool(c, v, x);
+        if (pooled != NULL && pooled->x != NULL)
+            memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
+    }
+    c->no_grad = no_grad;
+    return c->error;
+}
+
+SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
+    const float *images, int32_t B)
+{
+    smask_tensor *x;
+
+    if (v->classifier_w == NULL) {
+        smask__fail(c, SMASK_STATE, "vit_classify",
+            "the model has no classifier; set desc.classes");
+        return NULL;
+    }
+    x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
+    return smask_linear(c, x, v->classifier_w, v->classifier_b);
+}
+
+/* ======================================================================
+   9  TOKENS                                                    >>tokens
+   Question   What is a hidden patch to be predicted as, when there is no
+              trained tokenizer to ask?
+   Idea       The nearest word of a codebook. The words e_i are unit
+              vectors in the space of patches x, and the token is the one
+              that points most nearly where the patch points:
+
+                token(x) = argmax_i  x . e_i
+
+              Stretching x moves no token, so x needs no norm. Where the
+              words come from matters little, the paper finds: random
+              directions, random patches of the data, or the centres of
+              its clusters. A codebook is then one matrix, and to tokenize
+              is one matrix product, of which only the best column of each
+              row is kept.
+
+              image  ->  rows of patches  ->  scores     ->  ids
+              (C,S,S)    (N, d)               (N, V)         (N)
+
+              The scores never exist whole: as soon as a worker has some
+              rows of them in its cache, it reads off the winners.
+   May call   1 to 5, 8.         Called by   11, 13.
+   Source     El-Nouby et al. 2021, sec. 3.2, eq. 1; Lloyd 1982
+              [ElN21] [Llo82].
+   ====================================================================== */
+
+/* -- The codebook at work ------------------------------------------------ */
+
+#define SMASK__SCORES ((size_t)1 << 17)  /* floats of scores per worker    */
+
+typedef struct smask__book {
+    smask__product p;                /* its B: the words, packed once      */
+    int32_t *id;                     /* of the rows in hand                */
+} smask__book;
+
+/* The winners of the rows that a worker has just scored. */
+SMASK__FN void smask__book_pick(void *arg, size_t row, size_t rows,
+    float *scores, int piece)
+{
+    const smask__book *k = (const smask__book *)arg;
+    float most;
+    size_t i;
+
+    (void)piece;
+    for (i = 0; i < rows; i++, scores += k->p.n)
+        k->id[row + i] = (int32_t)smask__argmax(k->p.lanes, scores, k->p.n,
+            &most);
+}
+
+/* Pack V words of d floats, for products of up to `rows` rows. With an
+   offset (V) the score is x . e_i + offset_i. Scratch: the caller rewinds. */
+SMASK__FN void smask__book_open(smask_ctx *c, smask__book *k, size_t rows,
+    const float *words, const float *offset, size_t V, size_t d)
+{
+    smask__product *p = &k->p;
+
+    memset(k, 0, sizeof *k);
+    p->m = rows;
+    p->n = V;
+    p->k = d;
+    p->b = smask__view_of(words, d);
+    p->turned = 1;
+    p->bias = offset;
+    p->own = 1;
+    p->after = smask__book_pick;
+    p->arg = k;
+    p->mc = smask__least(smask__least(smask__over(rows, 16), SMASK__MC),
+        smask__most(SMASK__SCORES / V, 1));
+    smask__product_plan(c, p);
+    smask__pack(c, p);
+}
+
+/* x (rows, d) -> id (rows). */
+SMASK__FN void smask__book_read(smask_ctx *c, smask__book *k, const float *x,
+    size_t rows, int32_t *id)
+{
+    k->p.m = rows;
+    k->p.a = smask__view_of(x, k->p.k);
+    k->id = id;
+    smask__product_rows(c, &k->p);
+}
+
+/* -- Making one ----------------------------------------------------------- */
+
+/* Defaults, and whether the sizes make sense. NULL: they do. */
+SMASK__FN const char *smask__token_sizes(smask_tokenizer *t)
+{
+    smask_tokenizer_desc *s = &t->desc;
+    size_t d, N, G, all;
+
+    if (s->image == 0) s->image = 32;
+    if (s->patch == 0) s->patch = 4;
+    if (s->channels == 0) s->channels = 3;
+    if (s->vocabulary == 0) s->vocabulary = 1024;
+    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
+        return "there is no such kind of tokenizer";
+    if (s->image < 0 || s->patch < 0 || s->channels < 0 || s->vocabulary < 0)
+        return "a size is negative";
+    if (s->image % s->patch != 0) return "image is no multiple of patch";
+    if (s->half && s->patch % 2 != 0) return "half needs an even patch";
+    G = (size_t)(s->image / s->patch);
+    d = (size_t)(s->half ? s->patch / 2 : s->patch);
+    if (!smask__mul(d, d, &d) || !smask__mul(d, (size_t)s->channels, &d)
+        || !smask__mul(G, G, &N) || d > INT32_MAX || N > INT32_MAX
+        || !smask__mul(N, d, &all) || all > (size_t)-1 / 16)
+        return "patches beyond all memory";
+    t->width = (int32_t)d;
+    return NULL;
+}
+
+/* |x|^2, in double: the same on every machine. */
+SMASK__FN double smask__square(const float *x, size_t d)
+{
+    double sum = 0;
+    size_t k;
+
+    for (k = 0; k < d; k++) sum += (double)x[k] * (double)x[k];
+    return sum;
+}
+
+/* e = x / |x|. Zero has no direction and stays: then x . e = 0 wins nothing
+   that another word wants. */
+SMASK__FN void smask__unit_row(float *x, size_t d)
+{
+    const double square = smask__square(x, d);
+    size_t k;
+
+    for (k = 0; square > 0 && k < d; k++)
+        x[k] = (float)((double)x[k] / sqrt(square));
+}
+
+/* Nearest by L2: since |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), the
+   nearest c has the largest x . c + offset with offset = -|c|^2 / 2. */
+SMASK__FN void smask__token_offsets(float *offset, const float *words,
+    size_t V, size_t d)
+{
+    size_t i;
+
+    for (i = 0; i < V; i++)
+        offset[i] = (float)(-0.5 * smask__square(words + i * d, d));
+}
+
+/* Directions: a point of the cube [-1, 1]^d, or of [0, 1]^d, as a unit
+   vector. They have no length to compare, so that with `euclidean` all
+   offsets are -1/2 and change no token. */
+SMASK__FN void smask__token_project(smask_ctx *c, smask_tokenizer *t)
+{
+    const size_t d = (size_t)t->width, V = (size_t)t->desc.vocabulary;
+    size_t i, k;
+
+    for (i = 0; i < V; i++) {
+        float *word = t->codebook + i * d;
+        do for (k = 0; k < d; k++) {
+            const float u = smask_uniform(&c->random);
+            word[k] = t->desc.uniform01 ? u : 2 * u - 1;
+        } while (!(smask__square(word, d) > 0));
+        smask__unit_row(word, d);
+    }
+    if (t->offset != NULL)
+        smask__token_offsets(t->offset, t->codebook, V, d);
+}
+
+/* A codebook of zeros is one that has still to be learnt. */
+SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
+    smask_tokenizer *t, const smask_tokenizer_desc *desc)
+{
+    const char *wrong;
+    smask_tokenizer made;
+    size_t V;
+
+    memset(&made, 0, sizeof made);
+    if (desc != NULL) made.desc = *desc;
+    wrong = smask__token_sizes(&made);
+    *t = made;
+    if (wrong != NULL) return smask__fail(c, SMASK_ARG, "tokenizer", wrong);
+    if (c->in_step)
+        return smask__fail(c, SMASK_STATE, "tokenizer",
+            "a codebook made in a step would die with it");
+    if (t->desc.kind == SMASK_TOKENS_GIVEN) return c->error;
+    V = (size_t)t->desc.vocabulary;
+    t->codebook = (float *)smask__data(c, V,
+        (size_t)t->width * sizeof(float));
+    if (t->desc.euclidean) t->offset = smask__floats(c, V);
+    if (c->dry || !smask__ok(c)) return c->error;
+    memset(t->codebook, 0, V * (size_t)t->width * sizeof(float));
+    if (t->offset != NULL) memset(t->offset, 0, V * sizeof(float));
+    if (t->desc.kind == SMASK_TOKENS_PROJECTION) smask__token_project(c, t);
+    return c->error;
+}
+
+/* -- What it looks at ------------------------------------------------------ */
+
+SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
+{
+    const size_t G = (size_t)(t->desc.image / t->desc.patch);
+
+    return G * G;
+}
+
+/* The patches (C,p,p) of a copy of half the side, without the copy: no
+   2 x 2 square lies across the border of a patch. */
+SMASK__FN void smask__half_patches(const float *image, size_t C, size_t S,
+    size_t p, float *row)
+{
+    const size_t G = S / (2 * p);
+    size_t i, ch, y, x;
+
+    for (i = 0; i < G * G; i++)
+        for (ch = 0; ch < C; ch++)
+            for (y = 0; y < p; y++) {
+                const float *a = image + 2 * (i % G) * p
+                    + (ch * S + 2 * (i / G * p + y)) * S;
+                for (x = 0; x < p; x++, a += 2)
+                    *row++ = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
+            }
+}
+
+/* x -= mean(x). The sum of d equal floats is exact in double, so that a
+   patch of one value becomes exactly 0, not a direction of noise. */
+SMASK__FN void smask__centre_row(float *x, size_t d)
+{
+    double sum = 0;
+    float mean;
+    size_t k;
+
+    for (k = 0; k < d; k++) sum += (double)x[k];
+    mean = (float)(sum / (double)d);
+    for (k = 0; k < d; k++) x[k] -= mean;
+}
+
+SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
+    const float *images, size_t B, float *rows)
+{
+    const size_t C = (size_t)t->desc.channels, S = (size_t)t->desc.image;
+    const size_t P = (size_t)t->desc.patch, N = smask_tokenizer_rows(t);
+    const size_t d = (size_t)t->width;
+    size_t i;
+
+    if (t->desc.half)
+        for (i = 0; i < B; i++)
+            smask__half_patches(images + i * C * S * S, C, S, P / 2,
+                rows + i * N * d);
+    else
+        smask_patches(images, B, C, S, P, rows);
+    for (i = 0; t->desc.centre && i < B * N; i++)
+        smask__centre_row(rows + i * d, d);
+}
+
+/* -- Tokenizing ------------------------------------------------------------ */
+
+#define SMASK__CUT ((size_t)1 << 18)     /* floats of patches at a time    */
+
+typedef struct smask__cut {
+    const smask_tokenizer *t;
+    const float *images;
+    float *rows;
+} smask__cut;
+
+SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
+{
+    const smask__cut *k = (const smask__cut *)arg;
+    const smask_tokenizer_desc *s = &k->t->desc;
+    const size_t i = (size_t)piece;
+
+    (void)worker;
+    smask_tokenizer_patches(k->t, k->images + i * (size_t)s->channels
+        * (size_t)s->image * (size_t)s->image, 1,
+        k->rows + i * smask_tokenizer_rows(k->t) * (size_t)k->t->width);
+}
+
+/* Kind GIVEN: ids that someone else has made, checked. */
+SMASK__FN smask_result smask__tokens_given(smask_ctx *c,
+    const smask_tokenizer *t, size_t count, int32_t *ids)
+{
+    size_t i;
+
+    if (c->dry) return c->error;
+    if (t->given == NULL)
+        return smask__fail(c, SMASK_STATE, "tokenize",
+            "kind GIVEN, and no ids in t->given");
+    for (i = 0; i < count; i++) {
+        if (t->given[i] < 0 || t->given[i] >= t->desc.vocabulary)
+            return smask__fail(c, SMASK_RANGE, "tokenize",
+                "an id in t->given is outside the vocabulary");
+        ids[i] = t->given[i];
+    }
+    return c->error;
+}
+
+/* A word is never all zeros but for a cluster of blank patches, so the
+   search ends at the first float or the book is empty. */
+SMASK__FN int smask__token_ready(const smask_tokenizer *t)
+{
+    const size_t count = (size_t)t->desc.vocabulary * (size_t)t->width;
+    size_t i = 0;
+
+    while (i < count && !(t->codebook[i] < 0 || t->codebook[i] > 0)) i++;
+    return i < count;
+}
+
+/* Some images at a time: cut them up, then score their rows. */
+SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
+    const float *images, size_t B, int32_t *ids)
+{
+    const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
+    const size_t pixels = (size_t)t->desc.channels * (size_t)t->desc.image
+        * (size_t)t->desc.image;
+    const size_t group = smask__least(B, smask__over(SMASK__CUT, N * d));
+    const size_t mark = smask__mark(c);
+    smask__book book;
+    smask__cut cut;
+    size_t b;
+
+    cut.t = t;
+    cut.rows = (float *)smask__data(c, group, N * d * sizeof(float));
+    smask__book_open(c, &book, group * N, t->codebook, t->offset,
+        (size_t)t->desc.vocabulary, d);
+    for (b = 0; b < B && smask__ok(c); b += group) {
+        const size_t count = smask__least(B - b, group);
+        cut.images = c->dry ? NULL : images + b * pixels;
+        smask__run(c, count, smask__cut_piece, &cut);
+        smask__book_read(c, &book, cut.rows, count * N,
+            c->dry ? NULL : ids + b * N);
+    }
+    smask__rewind(c, mark);
+}
+
+SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
+    const float *images, int32_t B, int32_t *ids)
+{
+    if (!smask__ok(c)) return c->error;
+    if (B < 1 || (!c->dry && ids == NULL))
+        return smask__fail(c, SMASK_ARG, "tokenize",
+            "no images, or no room for their ids");
+    if (t->desc.kind == SMASK_TOKENS_GIVEN)
+        return smask__tokens_given(c, t, (size_t)B * smask_tokenizer_rows(t),
+            ids);
+    if (!c->dry && images == NULL)
+        return smask__fail(c, SMASK_ARG, "tokenize", "images is NULL");
+    if (!c->dry && (t->codebook == NULL || !smask__token_ready(t)))
+        return smask__fail(c, SMASK_STATE, "tokenize",
+            "the codebook is empty: call smask_tokenizer_fit first");
+    smask__tokens_of(c, t, images, (size_t)B, ids);
+    return c->error;
+}
+
+/* -- Words from patches ---------------------------------------------------- */
+
+typedef struct smask__lloyd {
+    const float *x;                  /* (count, d) the points              */
+    size_t count, V, d;
+    float *centre, *offset;          /* (V, d)  (V) -|c|^2 / 2             */
+    int32_t *id;                     /* (count) the centre of each point   */
+    float *gap;                      /* (count) |x - c|^2                  */
+    int32_t *order;                  /* (count) points, by their centre    */
+    int32_t *end;                    /* (V) where, in it, a centre's end   */
+    double *sum;                     /* (workers, d)                       */
+} smask__lloyd;
+
+/* Is row `at` of x unlike all rows in the table? Then it enters it. The
+   table has a power of 2 of slots, at least twice as many as rows. Floats
+   with few digits differ in high bits only: hence the fold, which brings
+   those down to where they choose the slot. */
+SMASK__FN int smask__row_enters(int32_t *table, size_t slots, const float *x,
+    size_t d, int32_t at)
+{
+    const float *row = x + (size_t)at * d;
+    uint32_t hash = 0, bits;
+    size_t i;
+
+    for (i = 0; i < d; i++) {
+        memcpy(&bits, row + i, sizeof bits);
+        hash = (hash ^ bits) * 0x9e3779b1u;
+        hash ^= hash >> 15;
+    }
+    for (i = hash & (slots - 1); table[i] >= 0; i = (i + 1) & (slots - 1))
+        if (memcmp(x + (size_t)table[i] * d, row, d * sizeof *x) == 0)
+            return 0;
+    table[i] = at;
+    return 1;
+}
+
+/* V different patches at random: walk a random order of all, dealt as far
+   as it is needed (Fisher-Yates from the front), and leave out what has
+   been taken already and, unless `zero`, patches without direction. Flat
+   ground makes many patches alike, and a word that is there twice is a
+   word lost. Returns the number found. */
+SMASK__FN size_t smask__token_sample(smask_random *r, const smask__lloyd *l,
+    int32_t *table, size_t slots, int zero)
+{
+    size_t found = 0, i;
+
+    for (i = 0; i < slots; i++) table[i] = -1;
+    for (i = 0; i < l->count; i++) l->order[i] = (int32_t)i;
+    for (i = 0; i < l->count && found < l->V; i++) {
+        const size_t j = i + smask_below(r, (uint32_t)(l->count - i));
+        const int32_t row = l->order[j];
+        const float *x = l->x + (size_t)row * l->d;
+        l->order[j] = l->order[i];
+        if ((zero || smask__square(x, l->d) > 0)
+            && smask__row_enters(table, slots, l->x, l->d, row))
+            memcpy(l->centre + found++ * l->d, x, l->d * sizeof *x);
+    }
+    return found;
+}
+
+SMASK__FN void smask__token_begin(smask_ctx *c, const smask__lloyd *l,
+    int zero)
+{
+    const size_t mark = smask__mark(c);
+    size_t slots = 2;
+    int32_t *table;
+
+    while (slots < 2 * l->V) slots *= 2;
+    table = (int32_t *)smask__data(c, slots, sizeof(int32_t));
+    if (!c->dry && smask__ok(c)
+        && smask__token_sample(&c->random, l, table, slots, zero) < l->V)
+        smask__fail(c, SMASK_ARG, "tokenizer_fit",
+            "fewer different patches than words in the vocabulary");
+    smask__rewind(c, mark);
+}
+
+/* -- K-means --------------------------------------------------------------- */
+
+/* Lloyd's iterations. Two steps in turn, neither of which can make the mean
+   squared distance between the points and their centres larger:
+     assign   each point to its nearest centre
+     update   each centre to the mean of its points                        */
+#define SMASK__POINTS ((size_t)1024)     /* of a piece                     */
+#define SMASK__CENTRES ((size_t)8)
+
+/* |x - c|^2 by subtraction: |x|^2 - 2 x . c + |c|^2 would lose the digits
+   of a small distance between long vectors. */
+SMASK__FN void smask__lloyd_gaps(void *arg, int piece, int worker)
+{
+    const smask__lloyd *l = (const smask__lloyd *)arg;
+    size_t i = (size_t)piece * SMASK__POINTS, k;
+    const size_t end = smask__least(i + SMASK__POINTS, l->count);
+
+    (void)worker;
+    for (; i < end; i++) {
+        const float *x = l->x + i * l->d;
+        const float *y = l->centre + (size_t)l->id[i] * l->d;
+        float sum = 0;
+        for (k = 0; k < l->d; k++) sum += (x[k] - y[k]) * (x[k] - y[k]);
+        l->gap[i] = sum;
+    }
+}
+
+/* Returns the mean squared distance, summed in the order of the points. */
+SMASK__FN double smask__lloyd_assign(smask_ctx *c, smask__lloyd *l)
+{
+    const size_t mark = smask__mark(c);
+    smask__book book;
+    double sum = 0;
+    size_t i;
+
+    if (!c->dry && smask__ok(c))
+        smask__token_offsets(l->offset, l->centre, l->V, l->d);
+    smask__book_open(c, &book, l->count, l->centre, l->offset, l->V, l->d);
+    if (smask__ok(c)) smask__book_read(c, &book, l->x, l->count, l->id);
+    smask__rewind(c, mark);
+    if (c->dry || !smask__ok(c)) return 0;
+    smask__run(c, smask__over(l->count, SMASK__POINTS), smask__lloyd_gaps, l);
+    for (i = 0; i < l->count; i++) sum += (double)l->gap[i];
+    return sum / (double)l->count;
+}
+
+/* Where the points of centre v begin in `order`. */
+SMASK__INLINE int32_t smask__lloyd_first(const smask__lloyd *l, size_t v)
+{
+    return v > 0 ? l->end[v - 1] : 0;
+}
+
+/* Counting sort: after it, the points of centre v are order[end[v - 1]] to
+   order[end[v] - 1], rising. So an update reads each point once, and adds
+   the points of a centre in the same order whoever does it. */
+SMASK__FN void smask__lloyd_sort(smask__lloyd *l)
+{
+    int32_t before = 0;
+    size_t i, v;
+
+    memset(l->end, 0, l->V * sizeof *l->end);
+    for (i = 0; i < l->count; i++) l->end[l->id[i]]++;
+    for (v = 0; v < l->V; v++) {         /* counts become beginnings ...   */
+        const int32_t count = l->end[v];
+        l->end[v] = before;
+        before += count;
+    }
+    for (i = 0; i < l->count; i++)       /* ... and these move to the ends */
+        l->order[l->end[l->id[i]]++] = (int32_t)i;
+}
+
+/* The mean of some points; none leave the centre where it is. */
+SMASK__FN void smask__lloyd_mean(const smask__lloyd *l, size_t v, double *sum)
+{
+    const int32_t begin = smask__lloyd_first(l, v), end = l->end[v];
+    int32_t i;
+    size_t k;
+
+    if (begin == end) return;
+    memset(sum, 0, l->d * sizeof *sum);
+    for (i = begin; i < end; i++) {
+        const float *x = l->x + (size_t)l->order[i] * l->d;
+        for (k = 0; k < l->d; k++) sum[k] += (double)x[k];
+    }
+    for (k = 0; k < l->d; k++)
+        l->centre[v * l->d + k] = (float)(sum[k] / (double)(end - begin));
+}
+
+SMASK__FN void smask__lloyd_means(void *arg, int piece, int worker)
+{
+    const smask__lloyd *l = (const smask__lloyd *)arg;
+    size_t v = (size_t)piece * SMASK__CENTRES;
+    const size_t end = smask__least(v + SMASK__CENTRES, l->V);
+
+    for (; v < end; v++)
+        smask__lloyd_mean(l, v, l->sum + (size_t)worker * l->d);
+}
+
+/* Each centre without points starts again at the worst-served point, and
+   serves it and all points like it from then on. The first centres are
+   different patches, so that few ever lose all their points. */
+SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
+{
+    size_t v, i, worst;
+    float gap;
+
+    for (v = 0; v < l->V; v++) {
+        const float *x;
+        if (smask__lloyd_first(l, v) < l->end[v]) continue;
+        worst = smask__argmax(lanes, l->gap, l->count, &gap);
+        if (!(gap > 0)) return;
+        x = l->x + worst * l->d;
+        memcpy(l->centre + v * l->d, x, l->d * sizeof *x);
+        for (i = worst; i < l->count; i++)
+            if (l->gap[i] >= gap
+                && memcmp(l->x + i * l->d, x, l->d * sizeof *x) == 0)
+                l->gap[i] = 0;
+    }
+}
+
+/* Until the distance stops falling: then no point has moved, and none will.
+   Returns the last distance. */
+SMASK__FN double smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
+    int (*progress)(void *user, int done, int total, double distance),
+    void *user)
+{
+    double distance = 0, before = 0;
+    int i;
+
+    l->offset = smask__floats(c, l->V);
+    l->id = (int32_t *)smask__data(c, l->count, sizeof(int32_t));
+    l->gap = smask__floats(c, l->count);
+    l->end = (int32_t *)smask__data(c, l->V, sizeof(int32_t));
+    l->sum = (double *)smask__data(c, smask__workers(c),
+        l->d * sizeof(double));
+    for (i = 0; i < total; i++) {
+        distance = smask__lloyd_assign(c, l);
+        if (c->dry || !smask__ok(c)) break;
+        smask__lloyd_sort(l);
+        smask__run(c, smask__over(l->V, SMASK__CENTRES), smask__lloyd_means,
+            l);
+        smask__lloyd_reseed(l, c->lanes);
+        if (progress != NULL && !progress(user, i + 1, total, distance))
+            break;
+        if (i > 0 && !(distance < before)) break;
+        before = distance;
+    }
+    return distance;
+}
+
+/* -- Learning a codebook --------------------------------------------------- */
+
+/* By cosine the words become unit vectors; by L2 they stay as long as they
+   are, and get their offsets. */
+SMASK__FN void smask__token_finish(smask_ctx *c, smask_tokenizer *t,
+    double distance)
+{
+    const size_t V = (size_t)t->desc.vocabulary, d = (size_t)t->width;
+    int finite = smask__finite((float)distance);
+    size_t i;
+
+    for (i = 0; i < V && finite; i++) {
+        float *word = t->codebook + i * d;
+        finite = smask__finite((float)smask__square(word, d));
+        if (t->offset == NULL) smask__unit_row(word, d);
+    }
+    if (t->offset != NULL)
+        smask__token_offsets(t->offset, t->codebook, V, d);
+    if (!finite)
+        smask__fail(c, SMASK_NUMERIC, "tokenizer_fit",
+            "patches hold values that are not finite, or too large");
+}
+
+/* PROJECTION and GIVEN have nothing to learn, and that is no error. */
+SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
+    const float *patches, size_t count, int iterations,
+    int (*progress)(void *user, int done, int total, double distance),
+    void *user)
+{
+    const int kmeans = t->desc.kind == SMASK_TOKENS_KMEANS;
+    const size_t mark = smask__mark(c);
+    double distance = 0;
+    smask__lloyd l;
+
+    if (!smask__ok(c)
+        || (!kmeans && t->desc.kind != SMASK_TOKENS_PATCHES)) return c->error;
+    if (count < (size_t)t->desc.vocabulary || count > INT32_MAX)
+        return smask__fail(c, SMASK_ARG, "tokenizer_fit",
+            "fewer patches than words in the vocabulary, or above 2^31");
+    if (iterations < 0 || (!c->dry && (!patches || !t->codebook)))
+        return smask__fail(c, SMASK_ARG, "tokenizer_fit",
+            "no patches, no codebook, or iterations is negative");
+    memset(&l, 0, sizeof l);
+    l.x = patches;
+    l.count = count;
+    l.V = (size_t)t->desc.vocabulary;
+    l.d = (size_t)t->width;
+    l.centre = t->codebook;
+    l.order = (int32_t *)smask__data(c, count, sizeof(int32_t));
+    smask__token_begin(c, &l, kmeans || t->desc.euclidean);
+    if (kmeans && smask__ok(c))
+        distance = smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20,
+            progress, user);
+    if (!c->dry && smask__ok(c)) smask__token_finish(c, t, distance);
+    smask__rewind(c, mark);
+    return c->error;
+}
+
+/* -- How a codebook is used ------------------------------------------------ */
+
+/* H = -sum_v p_v ln p_v with p_v = n_v / n, so n H = n ln n - sum n_v ln n_v.
+   A model that ignores the picture can reach H and no less, so H is what a
+   loss is to be compared with, not ln V. */
+SMASK__FN void smask__token_entropy(const int32_t *counts, size_t V,
+    smask_token_stats_t *s)
+{
+    double n = 0, sum = 0;
+    size_t v;
+
+    s->used = 0;
+    for (v = 0; v < V; v++) {
+        if (counts[v] == 0) continue;
+        s->used++;
+        n += counts[v];
+        sum += counts[v] * log((double)counts[v]);
+    }
+    s->entropy = s->used > 1 ? log(n) - sum / n : 0;
+    s->perplexity = exp(s->entropy);
+}
+
+SMASK__FN void smask__token_count(smask_ctx *c, const int32_t *ids,
+    size_t count, size_t V, int32_t *counts)
+{
+    size_t i;
+
+    memset(counts, 0, V * sizeof *counts);
+    for (i = 0; i < count; i++) {
+        if (ids[i] < 0 || (size_t)ids[i] >= V) {
+            smask__fail(c, SMASK_RANGE, "token_stats",
+                "an id is outside the vocabulary");
+            return;
+        }
+        counts[ids[i]]++;
+    }
+}
+
+SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
+    size_t count, int32_t V, int32_t *counts, smask_token_stats_t *stats)
+{
+    const size_t mark = smask__mark(c);
+
+    memset(stats, 0, sizeof *stats);
+    if (V < 1 || count < 1 || count > INT32_MAX)
+        return smask__fail(c, SMASK_ARG, "token_stats",
+            "no vocabulary, or no tokens to count");
+    if (counts == NULL)
+        counts = (int32_t *)smask__data(c, (size_t)V, sizeof(int32_t));
+    if (!c->dry && smask__ok(c)) {
+        smask__token_count(c, ids, count, (size_t)V, counts);
+        if (smask__ok(c)) smask__token_entropy(counts, (size_t)V, stats);
+    }
+    smask__rewind(c, mark);
+    return c->error;
+}
+
+/* ======================================================================
+   10  MASKS                                                     >>masks
+   Question   Which patches are hidden, and from whom?
+   Idea       A mark for each patch tells which of two views sees it.
+              BEiT's rectangles hide whole things rather than single
+              patches, whose neighbours would tell them; what they leave
+              short of the wanted number is filled up at random, so that
+              all images have sequences of one length. The lists of
+              indices, all that the model ever looks at, are read off the
+              marks in reading order.
+
+                marks     A B B .      A sees     0 4 5
+                          A A B .      B sees     1 2 6
+                                       A predicts what A does not see
+
+   May call   1 to 3.            Called by   11.
+   Source     Bao et al. 2022, algorithm 1, and their code [Bao21];
+              El-Nouby et al. 2021, sec. 3.3 [ElN21]; Knuth, vol. 2,
+              algorithm 3.4.2 S [Knu97].
+   ====================================================================== */
+
+/* One rectangle: its area is uniform between least and cap, in either
+   order, its aspect log-uniform between 0.3 and 1 / 0.3. It must be
+   smaller than the grid both ways and hide something new, but no more
+   than cap. Ten tries; returns the number of patches that it hides. */
+SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
+    int32_t columns, int32_t least, int32_t cap, uint8_t *mask)
+{
+    int32_t tries, y, x, fresh;
+
+    for (tries = 0; tries < 10; tries++) {
+        const float area = (float)least
+            + (float)(cap - least) * smask_uniform(r);
+        const float aspect = expf(1.2039728f * (2 * smask_uniform(r) - 1));
+        const int32_t h = (int32_t)(sqrtf(area * aspect) + 0.5f);
+        const int32_t w = (int32_t)(sqrtf(area / aspect) + 0.5f);
+        uint8_t *at = mask;
+
+        if (h >= rows || w >= columns) continue;
+        at += (int32_t)smask_below(r, (uint32_t)(rows - h + 1)) * columns;
+        at += smask_below(r, (uint32_t)(columns - w + 1));
+        for (fresh = 0, y = 0; y < h; y++)
+            for (x = 0; x < w; x++) fresh += !at[y * columns + x];
+        if (fresh == 0 || fresh > cap) continue;
+        for (y = 0; y < h; y++) memset(at + y * columns, 1, (size_t)w);
+        return fresh;
+    }
+    return 0;
+}
+
+SMASK__DEF int32_t smask_mask_blocks(smask_random *r, int32_t rows,
+    int32_t columns, int32_t target, int32_t least, int32_t most,
+    uint8_t *mask)
+{
+    int32_t hidden = 0, fresh;
+
+    memset(mask, 0, (size_t)rows * (size_t)columns);
+    if (least < 1) least = 1;
+    while (hidden < target) {
+        const int32_t left = target - hidden;
+        fresh = smask__mask_block(r, rows, columns, least,
+            most < left ? most : left, mask);
+        if (fresh == 0) break;
+        hidden += fresh;
+    }
+    return hidden;
+}
+
+/* Mark `count` of the patches that bear no mark of `taken`, all choices
+   alike: of the patches still to come, each is chosen with probability
+   wanted / left (Knuth's algorithm S). No list, no shuffle. */
+SMASK__FN void smask__mark_any(smask_random *r, uint8_t *cell, size_t N,
+    uint8_t taken, uint8_t mark, int32_t count)
+{
+    uint32_t left = 0;
+    size_t i;
+
+    for (i = 0; i < N; i++) left += (cell[i] & taken) == 0;
+    for (i = 0; i < N && count > 0; i++) {
+        if (cell[i] & taken) continue;
+        if (smask_below(r, left--) >= (uint32_t)count) continue;
+        cell[i] = (uint8_t)(cell[i] | mark);
+        count--;
+    }
+}
+
+/* A part of N, rounded: BEiT's bounds are 16 and 75 of 196 patches, which
+   on 8 x 8 are 5 and 24, on 16 x 16 21 and 98. */
+SMASK__FN int32_t smask__of_196(int32_t N, int32_t part)
+{
+    return (int32_t)(((int64_t)N * part + 98) / 196);
+}
+
+SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
+    int32_t columns, int32_t target, int32_t least, int32_t most,
+    uint8_t *mask)
+{
+    const int32_t N = rows * columns;
+    int32_t hidden;
+
+    if (least <= 0) least = smask__of_196(N, 16);
+    if (most <= 0) most = smask__of_196(N, 75);
+    hidden = smask_mask_blocks(r, rows, columns, target, least,
+        most > 0 ? most : 1, mask);
+    smask__mark_any(r, mask, (size_t)N, 1, 1, target - hidden);
+}
+
+/* -- From marks to lists --------------------------------------------------- */
+
+#define SMASK__SEEN_A 1
+#define SMASK__SEEN_B 2
+
+/* The indices of the cells whose `bit` is set, or of all others. */
+SMASK__FN void smask__mask_list(const uint8_t *cell, int32_t N, int bit,
+    int set, int32_t *at)
+{
+    int32_t i;
+
+    for (i = 0; i < N; i++)
+        if (((cell[i] & bit) != 0) == set) *at++ = i;
+}
+
+/* Image b's lists, as its marks have it. */
+SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
+    smask_mask *m)
+{
+    int k;
+
+    for (k = 0; k < m->branches; k++) {
+        const int bit = k == 0 ? SMASK__SEEN_A : SMASK__SEEN_B;
+        smask__mask_list(cell, m->N, bit, 1,
+            m->seen_at[k] + (size_t)b * (size_t)m->seen[k]);
+        smask__mask_list(cell, m->N, bit, 0,
+            m->masked_at[k] + (size_t)b * (size_t)m->masked[k]);
+    }
+}
+
+/* Fill in the counts and claim the lists: view k sees seen[k] of N. */
+SMASK__FN void smask__mask_room(smask_ctx *c, smask_mask *m, int32_t B,
+    int32_t N, int32_t a, int32_t b)
+{
+    int k;
+
+    m->B = B;
+    m->N = N;
+    m->branches = b > 0 ? 2 : 1;
+    m->seen[0] = a;
+    m->seen[1] = b;
+    for (k = 0; k < m->branches; k++) {
+        m->masked[k] = N - m->seen[k];
+        m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->seen[k] * sizeof(int32_t));
+        m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->masked[k] * sizeof(int32_t));
+    }
+}
+
+/* Mark the patches of one image. What B does not see in a split in two, and
+   what BEiT does not hide, A sees. */
+SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
+    int32_t grid, smask_mask_kind kind, uint8_t *cell)
+{
+    const size_t N = (size_t)m->N;
+    const int quarters = kind == SMASK_MASK_QUARTERS;
+    size_t i;
+
+    memset(cell, 0, N);
+    switch (kind) {
+    case SMASK_MASK_BLOCKS:
+    case SMASK_MASK_UNIFORM:
+        if (kind == SMASK_MASK_BLOCKS)
+            smask_mask_exact(r, grid, grid, m->masked[0], 0, 0, cell);
+        else
+            smask__mark_any(r, cell, N, 1, 1, m->masked[0]);
+        for (i = 0; i < N; i++)
+            cell[i] = cell[i] ? SMASK__SEEN_B : SMASK__SEEN_A;
+        break;
+    case SMASK_MASK_QUARTERS:
+    case SMASK_MASK_INDEPENDENT:
+        smask__mark_any(r, cell, N, 0, SMASK__SEEN_A, m->seen[0]);
+        smask__mark_any(r, cell, N, quarters ? SMASK__SEEN_A : 0,
+            SMASK__SEEN_B, m->seen[1]);
+        break;
+    }
+}
+
+/* The lists first, for they stay; then a grid of marks, which does not. */
+SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
+    int32_t grid, smask_mask_kind kind)
+{
+    const size_t mark = smask__mark(c);
+    uint8_t *cell = (uint8_t *)smask__data(c, (size_t)m->N, 1);
+    int32_t b;
+
+    for (b = 0; b < m->B && !c->dry && smask__ok(c); b++) {
+        smask__mask_draw(&c->random, m, grid, kind, cell);
+        smask__mask_lists(cell, b, m);
+    }
+    smask__rewind(c, mark);
+    return c->error;
+}
+
+/* round(ratio N), or of_196 / 196 of N when 0; but each view must see
+   something and have something to predict. 0: the arguments are wrong. */
+SMASK__FN int32_t smask__mask_share(smask_ctx *c, int32_t B, int32_t grid,
+    float ratio, int32_t of_196)
+{
+    const int32_t N = grid > 0 && grid <= 46340 ? grid * grid : 0;
+    const int32_t m = ratio > 0 && ratio < 1
+        ? (int32_t)(ratio * (float)N + 0.5f) : smask__of_196(N, of_196);
+
+    if (B < 1 || N < 2)
+        smask__fail(c, SMASK_ARG, "mask",
+            "needs an image, and a grid of 2 x 2 patches or more");
+    else if (!(ratio >= 0 && ratio < 1))
+        smask__fail(c, SMASK_ARG, "mask",
+            "ratio is the masked share: between 0 and 1");
+    if (!smask__ok(c)) return 0;
+    return m < 1 ? 1 : m > N - 1 ? N - 1 : m;
+}
+
+SMASK__DEF smask_result smask_mask_split(smask_ctx *c, int32_t B,
+    int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out)
+{
+    const int32_t m = smask__mask_share(c, B, grid, ratio, 98);
+    const int32_t N = m > 0 ? grid * grid : 0, quarter = N / 4;
+
+    memset(out, 0, sizeof *out);
+    if (m == 0) return c->error;
+    switch (kind) {
+    case SMASK_MASK_BLOCKS:
+    case SMASK_MASK_UNIFORM:
+        smask__mask_room(c, out, B, N, N - m, m);
+        return smask__mask_make(c, out, grid, kind);
+    case SMASK_MASK_QUARTERS:
+    case SMASK_MASK_INDEPENDENT:
+        smask__mask_room(c, out, B, N, quarter, quarter);
+        return smask__mask_make(c, out, grid, kind);
+    }
+    return smask__fail(c, SMASK_ARG, "mask_split", "no such kind of mask");
+}
+
+SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
+    smask_mask_kind kind, float ratio, smask_mask *out)
+{
+    const int32_t m = smask__mask_share(c, B, grid, ratio, 75);
+
+    memset(out, 0, sizeof *out);
+    if (m == 0) return c->error;
+    if (kind != SMASK_MASK_BLOCKS && kind != SMASK_MASK_UNIFORM)
+        return smask__fail(c, SMASK_ARG, "mask_beit",
+            "one view: choose BLOCKS or UNIFORM");
+    smask__mask_room(c, out, B, grid * grid, grid * grid - m, 0);
+    return smask__mask_make(c, out, grid, kind);
+}
+
+/* ======================================================================
+   11  OBJECTIVES                                           >>objectives
+   Question   What can a model learn from images without any label?
+   Idea       Hide a part and ask for it. BEiT hides patches inside the
+              encoder and asks for their words. SplitMask cuts each image
+              into two halves A and B, and
+                splits     each half goes through the encoder alone;
+                inpaints   the decoder, given half A and mask tokens at the
+                           places of B, predicts the words of B; and
+                           likewise A from B: each patch is predicted once;
+                matches    the mean of the decoder's outputs of A must be
+                           nearer to that of B than to other images' B.
+   May call   1 to 10.           Called by   the user.
+   Source     El-Nouby et al. 2021, section 4 [ElN21]; BEiT [Bao21];
+              InfoNCE [Oord18]. What the papers leave open is settled in
+              >>choices.
+   ====================================================================== */
+
+SMASK__FN smask_objective smask__objective(const smask_objective *o)
+{
+    smask_objective d;
+
+    memset(&d, 0, sizeof d);
+    if (o != NULL) d = *o;
+    if (d.inpaint_weight == 0) d.inpaint_weight = 1;
+    if (d.match_weight == 0) d.match_weight = 1;
+    if (d.temperature == 0) d.temperature = 0.2f;
+    return d;
+}
+
+/* Do model and tokenizer speak of the same patches and words? */
+SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
+    const smask_vit *v, const smask_tokenizer *t)
+{
+    const char *what = NULL;
+
+    if (!smask__ok(c)) return 0;
+    if (v->head_w == NULL) {
+        smask__fail(c, SMASK_STATE, where,
+            "the model has no head; set desc.vocabulary");
+        return 0;
+    }
+    if (t->desc.vocabulary != v->desc.vocabulary)
+        what = "the tokenizer has another vocabulary than the model";
+    else if (smask_tokenizer_rows(t) != (size_t)v->tokens)
+        what = "the tokenizer makes another number of tokens per image";
+    else if (t->desc.kind != SMASK_TOKENS_GIVEN
+        && (t->desc.image != v->desc.image
+        || t->desc.channels != v->desc.channels))
+        what = "the tokenizer looks at images of another size";
+    if (what != NULL) smask__fail(c, SMASK_ARG, where, what);
+    return what == NULL;
+}
+
+/* Indices of rows, with room for `count`; NULL in a dry run. */
+SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
+{
+    return (int32_t *)smask__data(c, count, sizeof(int32_t));
+}
+
+/* Cross-entropy at the masked patches of x (views, N', D), whose rows of
+   patches begin at `skip`; `norm` is applied to those rows alone. */
+SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x, int32_t skip, int norm, const int32_t *tokens,
+    const smask_mask *m, smask_losses *out)
+{
+    const size_t N = (size_t)m->N;
+    int32_t *at, *label, *guess, hits = 0;
+    size_t count = 0, i = 0, k;
+    int32_t r, b;
+
+    if (x == NULL) return NULL;
+    for (r = 0; r < m->branches; r++)
+        count += (size_t)m->B * (size_t)m->masked[r];
+    at = smask__indices(c, count);
+    label = smask__indices(c, count);
+    guess = smask__indices(c, count);
+    for (r = 0; r < m->branches && guess != NULL; r++)
+        for (b = 0; b < m->B; b++)
+            for (k = 0; k < (size_t)m->masked[r]; k++, i++) {
+                const int32_t n = m->masked_at[r][(size_t)b
+                    * (size_t)m->masked[r] + k];
+                at[i] = (r * m->B + b) * x->shape[1] + skip + n;
+                label[i] = tokens[(size_t)b * N + (size_t)n];
+            }
+    x = smask_rows(c, x, 1, (int32_t)count, at, NULL, NULL);
+    if (norm) x = smask_layernorm(c, x, v->norm_w, v->norm_b);
+    x = smask_linear_cross_entropy(c, x, v->head_w, v->head_b, label, guess,
+        &hits);
+    out->predictions = (int32_t)count;
+    out->guess = guess;
+    out->accuracy = (float)hits / (float)count;
+    if (x != NULL && x->x != NULL) out->inpaint = x->x[0];
+    return x;
+}
+
+/* Where the rows of the encoder's output go in the decoder: (2B,N). */
+SMASK__FN int32_t *smask__slots(smask_ctx *c, const smask_mask *m)
+{
+    const int32_t N = m->N;
+    int32_t *slot = smask__indices(c, (size_t)(2 * m->B) * (size_t)N);
+    int32_t r, b, k, row = 0;
+
+    for (k = 0; k < 2 * m->B * N && slot != NULL; k++) slot[k] = -1;
+    for (r = 0; r < 2 && slot != NULL; r++)
+        for (b = 0; b < m->B; b++)
+            for (k = 0; k < m->seen[r]; k++)
+                slot[(r * m->B + b) * N
+                    + m->seen_at[r][b * m->seen[r] + k]] = row++;
+    return slot;
+}
+
+/* The seen tokens of branch r (or, if the halves are alike, of both in one
+   batch of 2B) through the encoder. */
+SMASK__FN smask_tensor *smask__seen(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x, const smask_mask *m, int32_t r, int32_t branches)
+{
+    const int32_t S = m->seen[r];
+    int32_t *index = smask__indices(c, (size_t)(branches * m->B)
+        * (size_t)S), b, k, i = 0, to;
+
+    for (to = r + branches; r < to && index != NULL; r++)
+        for (b = 0; b < m->B; b++)
+            for (k = 0; k < S; k++)
+                index[i++] = b * m->N + m->seen_at[r][b * S + k];
+    x = smask_rows(c, x, branches * m->B, S, index, NULL, NULL);
+    return smask_vit_blocks(c, v, x);
+}
+
+SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
+    const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
+    const float *images, int32_t B, smask_losses *out)
+{
+    const smask_objective how = smask__objective(o);
+    smask_losses none, *l = out != NULL ? out : &none;
+    smask_tensor *x, *z, *inpaint = NULL, *match = NULL, *loss;
+    int32_t *tokens, *slots, hits = 0;
+    const smask_mask *m = &l->mask;
+
+    memset(l, 0, sizeof *l);
+    if (!smask__objective_fits(c, "splitmask_loss", v, t)) return NULL;
+    if (v->decoder == NULL) {
+        smask__fail(c, SMASK_STATE, "splitmask_loss",
+            "the model has no decoder; set desc.decoder_depth");
+        return NULL;
+    }
+    if (v->cls != NULL || v->desc.relative_bias != 0
+        || (how.no_inpaint && how.no_match)) {
+        smask__fail(c, SMASK_ARG, "splitmask_loss", v->cls != NULL
+            ? "no class token: features are means over patches"
+            : v->desc.relative_bias ? "no relative positions: halves differ"
+            : "no_inpaint and no_match leave nothing");
+        return NULL;
+    }
+    tokens = smask__indices(c, (size_t)B * (size_t)v->tokens);
+    smask_tokenize(c, t, images, B, tokens);
+    smask_mask_split(c, B, v->grid, how.mask, how.ratio, &l->mask);
+    if (!smask__ok(c)) return NULL;
+    l->tokens = tokens;
+    slots = smask__slots(c, m);
+
+    x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
+    if (m->seen[0] == m->seen[1])                    /* split              */
+        z = smask_vit_decode(c, v, smask__seen(c, v, x, m, 0, 2), NULL,
+            slots, 2 * B);
+    else {
+        z = smask__seen(c, v, x, m, 0, 1);
+        z = smask_vit_decode(c, v, z, smask__seen(c, v, x, m, 1, 1), slots,
+            2 * B);
+    }
+    if (!how.no_inpaint)
+        inpaint = smask__inpaint(c, v, z, 0, 0, tokens, m, l);
+    if (!how.no_match) {
+        match = smask_mean_rows(c, z, 0);                      /* (2B,D)   */
+        if (!how.raw_features) match = smask_unit(c, match);
+        match = smask_contrast(c, match, how.temperature, how.all_negatives,
+            how.stop_keys, &hits);
+        l->match_accuracy = (float)hits / (float)(2 * B);
+        if (match != NULL && match->x != NULL) l->match = match->x[0];
+    }
+    if (inpaint != NULL && how.inpaint_weight != 1)
+        inpaint = smask_scale(c, inpaint, how.inpaint_weight);
+    if (match != NULL && how.match_weight != 1)
+        match = smask_scale(c, match, how.match_weight);
+    loss = how.no_inpaint ? match : how.no_match ? inpaint
+        : smask_add(c, inpaint, match);
+    if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
+    return loss;
+}
+
+SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
+    const smask_tokenizer *t, const smask_objective *o, const float *images,
+    int32_t B, smask_losses *out)
+{
+    const smask_objective how = smask__objective(o);
+    smask_losses none, *l = out != NULL ? out : &none;
+    const smask_mask *m = &l->mask;
+    smask_tensor *x, *loss;
+    int32_t *tokens, *index, i, k;
+
+    memset(l, 0, sizeof *l);
+    if (!smask__objective_fits(c, "beit_loss", v, t)) return NULL;
+    if (v->mask == NULL) {
+        smask__fail(c, SMASK_STATE, "beit_loss",
+            "the model has no mask token; set desc.mask_token");
+        return NULL;
+    }
+    tokens = smask__indices(c, (size_t)B * (size_t)v->tokens);
+    smask_tokenize(c, t, images, B, tokens);
+    smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask);
+    index = smask__indices(c, (size_t)B * (size_t)v->tokens);
+    if (!smask__ok(c)) return NULL;
+    l->tokens = tokens;
+    for (i = 0; i < B * m->N && index != NULL; i++) index[i] = i;
+    for (i = 0; i < B && index != NULL; i++)
+        for (k = 0; k < m->masked[0]; k++)
+            index[i * m->N + m->masked_at[0][i * m->masked[0] + k]] = -1;
+
+    x = smask_vit_embed(c, v, images, B);
+    x = smask_rows(c, x, B, m->N, index, v->mask, NULL);
+    x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
+    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, tokens, m, l);
+    if (loss != NULL && how.inpaint_weight != 1)
+        loss = smask_scale(c, loss, how.inpaint_weight);
+    if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
+    return loss;
+}
+
+/* ======================================================================
+   12  THE OPTIMISER                                              >>adam
+   Question   Given all slopes, how far does each weight go?
+   Idea       m and v are running means of the slope and of its square; the
+              step is m / sqrt(v), so each weight moves at a pace of its
+              own. Weight decay pulls at the weights themselves, not at the
+              slopes (decoupled). Before that, slopes whose overall length
+              is beyond `clip` are shortened; the rate rises linearly, then
+              falls along half a cosine.
+   May call   1 to 8.            Called by   13 and the user.
+   Source     Loshchilov & Hutter 2019, algorithm 2 [LH19].
+   ====================================================================== */
+
+#define SMASK__ADAM_PIECE ((size_t)16384)
+
+SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
+{
+    if (d->lr == 0) d->lr = 1.5e-3f;
+    if (d->beta1 == 0) d->beta1 = 0.9f;
+    if (d->beta2 == 0) d->beta2 = 0.98f;
+    if (d->eps == 0) d->eps = 1e-8f;
+    if (d->weight_decay == 0) d->weight_decay = 0.05f;
+    if (d->clip == 0) d->clip = 3;
+    if (d->layer_decay == 0) d->layer_decay = 1;
+    if (d->final_lr == 0) d->final_lr = 1e-5f;
+    if (d->final_lr > d->lr) d->final_lr = d->lr;
+    if (d->weight_decay < 0) d->weight_decay = 0;
+}
+
+/* One array per parameter, zero; NULL in the list where none is learnt. */
+SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
+{
+    float **list = (float **)smask__head(c, (size_t)p->count, sizeof *list);
+    int32_t i;
+
+    for (i = 0; i < p->count && list != NULL; i++) {
+        const size_t count = smask_count(p->item[i].t);
+        list[i] = smask__floats(c, count);
+        if (list[i] != NULL) memset(list[i], 0, count * sizeof(float));
+    }
+    return list;
+}
+
+SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
+    const smask_adam_desc *desc, const smask_params *p)
+{
+    memset(a, 0, sizeof *a);
+    if (desc != NULL) a->desc = *desc;
+    smask__adam_defaults(&a->desc);
+    if (!smask__ok(c)) return c->error;
+    if (c->desc.inference || c->in_step)
+        return smask__fail(c, SMASK_STATE, "adam_init", c->in_step
+            ? "call it between steps" : "the context is for inference");
+    if (!(a->desc.lr > 0) || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
+        || !(a->desc.beta2 > 0 && a->desc.beta2 < 1) || !(a->desc.eps > 0)
+        || !(a->desc.layer_decay > 0) || a->desc.warmup < 0
+        || a->desc.steps < 0)
+        return smask__fail(c, SMASK_ARG, "adam_init",
+            "a setting is out of range");
+    a->m = smask__like_params(c, p);
+    a->v = smask__like_params(c, p);
+    return c->error;
+}
+
+SMASK__DEF float smask_adam_rate(const smask_adam *a, int64_t step)
+{
+    const smask_adam_desc *d = &a->desc;
+    double t;
+
+    if (step < d->warmup)
+        return (float)((double)d->lr * (double)(step + 1)
+            / (double)d->warmup);
+    if (d->steps <= d->warmup) return d->lr;
+    t = (double)(step - d->warmup) / (double)(d->steps - d->warmup);
+    if (t > 1) t = 1;
+    return (float)((double)d->final_lr + 0.5 * (1 + cos(3.14159265358979 * t))
+        * ((double)d->lr - (double)d->final_lr));
+}
+
+typedef struct smask__adam_work {
+    smask_adam *a;
+    const smask_params *p;
+    double *sum;                     /* of squared slopes, by piece        */
+    float clip;
+    int lanes, largest;              /* L + 1                              */
+} smask__adam_work;
+
+/* Pieces run through all parameters in turn, each cut on its own. Returns
+   the parameter of a piece, or the number of pieces for piece -1. */
+SMASK__FN int32_t smask__adam_find(const smask_params *p, int64_t piece,
+    size_t *at, size_t *count)
+{
+    int64_t before = 0;
+    int32_t i;
+
+    for (i = 0; i < p->count; i++) {
+        const size_t n = smask_count(p->item[i].t);
+        const int64_t pieces = (int64_t)smask__over(n, SMASK__ADAM_PIECE);
+        if (piece >= 0 && piece < before + pieces) {
+            *at = (size_t)(piece - before) * SMASK__ADAM_PIECE;
+            *count = smask__least(n - *at, SMASK__ADAM_PIECE);
+            return i;
+        }
+        before += pieces;
+    }
+    return (int32_t)before;
+}
+
+SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
+{
+    const smask__adam_work *w = (const smask__adam_work *)arg;
+    size_t at = 0, n = 0;
+    const int32_t i = smask__adam_find(w->p, piece, &at, &n);
+    const smask_tensor *t = w->p->item[i].t;
+
+    (void)worker;
+    w->sum[piece] = t->wants ? (double)smask__dot(w->lanes, t->dx + at,
+        t->dx + at, n) : 0;
+}
+
+SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
+{
+    const smask__adam_work *w = (const smask__adam_work *)arg;
+    const smask_adam_desc *d = &w->a->desc;
+    size_t at = 0, n = 0;
+    const int32_t i = smask__adam_find(w->p, piece, &at, &n);
+    const smask_param *p = &w->p->item[i];
+    const double t = (double)w->a->step + 1;
+    smask__adam_step s;
+
+    (void)worker;
+    if (!p->t->wants) return;
+    s.rate = w->a->rate * (float)pow((double)d->layer_decay,
+        (double)(w->largest - p->layer));
+    s.beta1 = d->beta1;
+    s.beta2 = d->beta2;
+    s.eps = d->eps;
+    s.decay = p->decay ? s.rate * d->weight_decay : 0;
+    s.clip = w->clip;
+    s.correct1 = (float)(1 / (1 - pow((double)d->beta1, t)));
+    s.correct2 = (float)(1 / (1 - pow((double)d->beta2, t)));
+    SMASK__CALL(w->lanes, adam, (p->t->x + at, p->t->dx + at,
+        w->a->m[i] + at, w->a->v[i] + at, n, &s))
+}
+
+SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
+    const smask_params *p)
+{
+    const size_t mark = smask__mark(c);
+    smask__adam_work w;
+    size_t none, pieces, i;
+    double sum = 0;
+    int32_t k;
+
+    if (!smask__ok(c)) return c->error;
+    if (a->m == NULL || a->v == NULL)
+        return smask__fail(c, SMASK_STATE, "adam_update",
+            "smask_adam_init comes first");
+    pieces = (size_t)smask__adam_find(p, -1, &none, &none);
+    memset(&w, 0, sizeof w);
+    w.a = a;
+    w.p = p;
+    w.lanes = c->lanes;
+    for (k = 0; k < p->count; k++)
+        if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
+    w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
+    if (c->dry || !smask__ok(c)) {
+        smask__rewind(c, mark);
+        return c->error;
+    }
+    smask__run(c, pieces, smask__adam_norm_piece, &w);
+    for (i = 0; i < pieces; i++) sum += w.sum[i];
+    smask__rewind(c, mark);
+    a->norm = (float)sqrt(sum);
+    if (!smask__finite(a->norm)) {
+        smask_params_zero(c, p);
+        return smask__fail(c, SMASK_NUMERIC, "adam_update",
+            "the gradient is not finite");
+    }
+    w.clip = a->desc.clip > 0 && a->norm > a->desc.clip
+        ? a->desc.clip / a->norm : 1;
+    a->rate = smask_adam_rate(a, a->step);
+    smask__run(c, pieces, smask__adam_piece, &w);
+    a->step++;
+    return c->error;
+}
+
+SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
+    float decay, const smask_params *p)
+{
+    int32_t i;
+
+    memset(e, 0, sizeof *e);
+    if (!(decay >= 0 && decay < 1))
+        return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
+    e->decay = decay;
+    e->mean = smask__like_params(c, p);
+    for (i = 0; i < p->count && smask__ok(c) && !c->dry; i++)
+        memcpy(e->mean[i], p->item[i].t->x,
+            smask_count(p->item[i].t) * sizeof(float));
+    return c->error;
+}
+
+/* mean = decay mean + (1 - decay) w */
+SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
+    const smask_params *p)
+{
+    int32_t i;
+
+    for (i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
+        const size_t n = smask_count(p->item[i].t);
+        smask__list_do(c, SMASK__LIST_SCALE, e->mean[i], e->decay,
+            e->mean[i], NULL, n);
+        smask__list_do(c, SMASK__LIST_AXPY, e->mean[i], 1 - e->decay,
+            p->item[i].t->x, NULL, n);
+    }
+}
+
+SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
+    const smask_params *p)
+{
+    int32_t i;
+    size_t k;
+
+    for (i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
+        for (k = 0; k < smask_count(p->item[i].t); k++) {
+            const float w = p->item[i].t->x[k];
+            p->item[i].t->x[k] = e->mean[i][k];
+            e->mean[i][k] = w;
+        }
+}
+/* ======================================================================
+   13  FILES                                                     >>files
+   Question   How do weights get to other tools and back, and how is a
+              file read that may hold anything?
+   Idea       safetensors: eight bytes that tell the length of a JSON
+              header, the header, the floats. The header gives each tensor
+              a name, a type, a shape and a place. A writer goes through
+              its tensors three times: to measure the header, to write it,
+              to write the floats. A reader believes nothing before the
+              whole header has been checked: then it takes the floats in one
+              pass, in the order they lie in.
+   May call   1 to 12.           Called by   nobody.
+   Source     The format's own description [HF22]; JSON [RFC8259].
+   ====================================================================== */
+
+#define SMASK__FILE_VERSION 1            /* of the metadata below          */
+#define SMASK__HEADER_MOST 100000000u    /* bytes, as the format has it    */
+
+/* What describes a model in a file: field, key (timm's word where timm has
+   one), largest value that makes sense. Drawing, recomputing and memory are
+   the run's affair and stay out. */
+#define SMASK__VIT_KEYS(X)                                                  \
+    X(image,                   "img_size",                16384)            \
+    X(patch,                   "patch_size",              1024)             \
+    X(channels,                "in_chans",                1024)             \
+    X(dim,                     "embed_dim",               65536)            \
+    X(depth,                   "depth",                   1024)             \
+    X(heads,                   "num_heads",               65536)            \
+    X(mlp_ratio,               "mlp_ratio",               64)               \
+    X(classes,                 "num_classes",             16777216)         \
+    X(class_token,             "class_token",             1)                \
+    X(pool_class,              "pool_class",              1)                \
+    X(vocabulary,              "vocab_size",              16777216)         \
+    X(decoder_depth,           "decoder_depth",           1024)             \
+    X(sincos,                  "sincos",                  1)                \
+    X(relative_bias,           "relative_bias",           2)                \
+    X(no_position,             "no_position",             1)                \
+    X(no_bridge,               "no_bridge",               1)                \
+    X(decoder_shares_position, "decoder_shares_position", 1)                \
+    X(mask_token,              "mask_token",              1)
+#define SMASK__VIT_REALS(X)                                                 \
+    X(layer_scale, "init_values")                                           \
+    X(drop_path,   "drop_path_rate")
+#define SMASK__TOKENIZER_KEYS(X)                                            \
+    X(image,      "tokenizer.img_size",   16384)                            \
+    X(patch,      "tokenizer.patch_size", 1024)                             \
+    X(channels,   "tokenizer.in_chans",   1024)                             \
+    X(vocabulary, "tokenizer.vocab_size", 16777216)                         \
+    X(half,       "tokenizer.half",       1)                                \
+    X(centre,     "tokenizer.centre",     1)                                \
+    X(uniform01,  "tokenizer.uniform01",  1)                                \
+    X(euclidean,  "tokenizer.euclidean",  1)
+/* For the reader's information: a run that goes on brings its own. */
+#define SMASK__ADAM_REALS(X)                                                \
+    X(lr,           "adam.lr")           X(beta1,       "adam.beta1")       \
+    X(beta2,        "adam.beta2")        X(eps,         "adam.eps")         \
+    X(weight_decay, "adam.weight_decay") X(clip,        "adam.clip")        \
+    X(layer_decay,  "adam.layer_decay")  X(final_lr,    "adam.final_lr")
+
+static const char smask__token_kinds[][12] = {
+    "projection", "patches", "kmeans", "given"           /* smask_token_kind */
+};
+
+/* ---- Numbers as text ---- */
+
+/* n in decimal, NUL-terminated, into 24 bytes. Returns the length. */
+SMASK__FN size_t smask__digits(uint64_t n, char *out)
+{
+    char back[24];
+    size_t count = 0, i;
+
+    do back[count++] = (char)('0' + n % 10); while ((n /= 10) != 0);
+    for (i = 0; i < count; i++) out[i] = back[count - 1 - i];
+    out[count] = '\0';
+    return count;
+}
+
+SMASK__INLINE int smask__is_digit(char s) { return s >= '0' && s <= '9'; }
+
+/* The n characters of s as a whole number. 0 if they are none. */
+SMASK__FN int smask__whole(const char *s, size_t n, uint64_t *out)
+{
+    size_t i;
+
+    *out = 0;
+    for (i = 0; i < n && smask__is_digit(s[i]); i++) {
+        const uint64_t digit = (uint64_t)(s[i] - '0');
+        if (*out > ((uint64_t)-1 - digit) / 10) return 0;
+        *out = 10 * *out + digit;
+    }
+    return n > 0 && i == n;
+}
+
+/* x 10^k, to 14 digits. */
+SMASK__FN double smask__tens(double x, int k)
+{
+    double power = 1;
+    int i;
+
+    for (i = 0; i < k || i < -k; i++) power *= 10;
+    return k < 0 ? x / power : x * power;
+}
+
+/* A decimal number, with point and exponent or without. 0 if s is none. */
+SMASK__FN int smask__real(const char *s, float *out)
+{
+    const int minus = *s == '-';
+    int digits = 0, places = 0, point = 0, k = 0;
+    double x = 0;
+
+    for (s += minus; smask__is_digit(*s) || (*s == '.' && !point); s++) {
+        if (*s == '.') {
+            point = 1;
+            continue;
+        }
+        x = 10 * x + (*s - '0');
+        digits++;
+        places += point;
+    }
+    if (digits > 0 && (*s == 'e' || *s == 'E')) {
+        const int down = s[1] == '-';
+        s += s[1] == '-' || s[1] == '+' ? 2 : 1;
+        for (digits = 0; smask__is_digit(*s) && k < 100; s++, digits++)
+            k = 10 * k + (*s - '0');
+        if (down) k = -k;
+    }
+    if (digits == 0 || *s != '\0') return 0;
+    x = smask__tens(x, k - places);
+    if (x > 3.4028235e38) return 0;
+    *out = (float)(minus ? -x : x);
+    return 1;
+}
+
+/* +-m 10^k as d.ddde-dd. */
+SMASK__FN void smask__scientific(int minus, uint64_t m, int k, char *out)
+{
+    char digits[24];
+    const size_t n = smask__digits(m, digits);
+
+    k += (int)n - 1;
+    if (minus) *out++ = '-';
+    *out++ = digits[0];
+    if (n > 1) *out++ = '.';
+    memcpy(out, digits + 1, n - 1);
+    out += n - 1;
+    if (k != 0) *out++ = 'e';
+    if (k < 0) *out++ = '-';
+    if (k != 0) smask__digits((uint64_t)(k < 0 ? -k : k), out);
+    else *out = '\0';
+}
+
+/* The shortest decimal that reads back as the same float, into 24 bytes.
+   Nine digits tell any two floats apart, fewer mostly do: 0.0015f is
+   1.5e-3. */
+SMASK__FN void smask__real_text(float x, char *out)
+{
+    const double size = x < 0 ? -(double)x : (double)x;
+    int k = 0, places;
+    float back;
+
+    while (size > 0 && smask__tens(size, -k) >= 10) k++;
+    while (size > 0 && smask__tens(size, -k) < 1) k--;
+    for (places = 0; places < 9; places++) {
+        const double m = smask__tens(size, places - k) + 0.5;
+        smask__scientific(x < 0, (uint64_t)m, k - places, out);
+        if (smask__real(out, &back) && back == x) return;
+    }
+}
+
+/* ---- UTF-8 ---- */
+
+/* Bytes of the character at `text`: 1 to 4, or 0 if it is none. */
+SMASK__FN size_t smask__utf8(const char *text, const char *end)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    const size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2
+        : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    size_t i;
+
+    if (n > (size_t)(end - text)) return 0;
+    for (i = 1; i < n; i++) if ((s[i] & 0xc0) != 0x80) return 0;
+    /* Longer than need be; half of a UTF-16 pair; beyond U+10FFFF. */
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)
+        || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+SMASK__FN size_t smask__utf8_put(uint32_t u, char *out)
+{
+    const size_t n = u < 0x80 ? 1 : u < 0x800 ? 2 : u < 0x10000 ? 3 : 4;
+    static const unsigned char first[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    size_t i;
+
+    for (i = n - 1; i > 0; i--, u >>= 6)
+        out[i] = (char)(unsigned char)(0x80 | (u & 0x3f));
+    out[0] = (char)(unsigned char)(first[n] | u);
+    return n;
+}
+
+/* ---- Errors that name a tensor ---- */
+
+typedef struct smask__label { char text[96]; size_t bytes; } smask__label;
+
+/* Append, cut where it is full. A file is no reason to send control codes
+   to a terminal. */
+SMASK__FN void smask__label_add(smask__label *l, const char *s, size_t n)
+{
+    for (; n > 0 && l->bytes + 1 < sizeof l->text; n--, s++)
+        l->text[l->bytes++] = (unsigned char)*s < 0x20 || *s == 0x7f
+            ? '?' : *s;
+    l->text[l->bytes] = '\0';
+}
+
+SMASK__FN void smask__label_shape(smask__label *l, const int32_t *shape,
+    int32_t rank)
+{
+    char digits[24];
+    int32_t i;
+
+    smask__label_add(l, "(", 1);
+    for (i = 0; i < rank; i++) {
+        if (i > 0) smask__label_add(l, ",", 1);
+        smask__label_add(l, digits,
+            smask__digits((uint64_t)shape[i], digits));
+    }
+    smask__label_add(l, ")", 1);
+}
+
+SMASK__FN smask_result smask__fail_name(smask_ctx *c, smask_result code,
+    const char *where, const char *name, size_t name_bytes, const char *what)
+{
+    smask__label l;
+
+    l.bytes = 0;
+    smask__label_add(&l, name, name_bytes);
+    smask__label_add(&l, " ", 1);
+    smask__label_add(&l, what, strlen(what));
+    return smask__fail(c, code, where, l.text);
+}
+
+/* ---- Writing ----
+   One pen, three passes. What is listed, and in what order, stands in one
+   function; the pass decides what becomes of it. */
+
+typedef struct smask__pen {
+    smask_ctx *c;
+    const smask_io *io;
+    int pass;                        /* 0 measure, 1 header, 2 floats      */
+    int comma;                       /* 1: the next item needs one before  */
+    size_t header;                   /* bytes of header text, from pass 0  */
+    uint64_t offset;                 /* where the next tensor begins       */
+    /* What smask_write lists. */
+    const smask_vit *v;
+    const smask_tokenizer *t;
+    const smask_adam *a;
+    const smask_ema *e;
+    const smask_note *notes;
+    int32_t note_count;
+    /* What smask_write_tensors lists. */
+    const char *const *names;
+    smask_tensor *const *tensors;
+    int32_t tensor_count;
+    size_t held;                     /* bytes of the buffer in use         */
+    unsigned char buffer[1024];
+} smask__pen;
+
+SMASK__FN void smask__pen_flush(smask__pen *p)
+{
+    if (p->held > 0 && smask__ok(p->c)
+        && p->io->write(p->io->user, p->buffer, p->held) != p->held)
+        smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
+    p->held = 0;
+}
+
+SMASK__FN void smask__ink(smask__pen *p, const char *text, size_t bytes)
+{
+    size_t n;
+
+    if (p->pass == 0) p->header += bytes;
+    else for (; bytes > 0; text += n, bytes -= n) {
+        if (p->held == sizeof p->buffer) smask__pen_flush(p);
+        n = smask__least(bytes, sizeof p->buffer - p->held);
+        memcpy(p->buffer + p->held, text, n);
+        p->held += n;
+    }
+}
+
+SMASK__FN void smask__ink_text(smask__pen *p, const char *text)
+{
+    smask__ink(p, text, strlen(text));
+}
+
+SMASK__FN void smask__ink_whole(smask__pen *p, uint64_t n)
+{
+    char digits[24];
+
+    smask__ink(p, digits, smask__digits(n, digits));
+}
+
+/* The inside of a JSON string. */
+SMASK__FN void smask__ink_escaped(smask__pen *p, const char *s)
+{
+    static const char hex[] = "0123456789abcdef";
+    const char *end = s + strlen(s);
+    size_t n;
+
+    for (; s < end; s += n) {
+        n = smask__utf8(s, end);
+        if (n == 0) {
+            smask__fail(p->c, SMASK_ARG, "write", "a text is not UTF-8");
+            return;
+        }
+        if (*s == '"' || *s == '\\') smask__ink(p, "\\", 1);
+        if ((unsigned char)*s >= 0x20) smask__ink(p, s, n);
+        else {
+            smask__ink_text(p, "\\u00");
+            smask__ink(p, hex + (*s >> 4), 1);
+            smask__ink(p, hex + (*s & 15), 1);
+        }
+    }
+}
+
+/* "prefixname": with a comma before it where one is due. */
+SMASK__FN void smask__ink_key(smask__pen *p, const char *prefix,
+    const char *name)
+{
+    if (p->comma) smask__ink(p, ",", 1);
+    p->comma = 1;
+    smask__ink(p, "\"", 1);
+    smask__ink_escaped(p, prefix);
+    smask__ink_escaped(p, name);
+    smask__ink_text(p, "\":");
+}
+
+/* The bytes are made by shifts: the same file on any machine. */
+SMASK__FN void smask__ink_floats(smask__pen *p, const float *x, size_t count)
+{
+    size_t i;
+
+    for (i = 0; i < count && smask__ok(p->c); i++) {
+        unsigned char *b;
+        uint32_t bits;
+        if (p->held + 4 > sizeof p->buffer) smask__pen_flush(p);
+        b = p->buffer + p->held;
+        memcpy(&bits, x + i, 4);
+        b[0] = (unsigned char)(bits & 0xff);
+        b[1] = (unsigned char)(bits >> 8 & 0xff);
+        b[2] = (unsigned char)(bits >> 16 & 0xff);
+        b[3] = (unsigned char)(bits >> 24);
+        p->held += 4;
+    }
+}
+
+/* A line of metadata; a note of the caller cannot have the same key. */
+SMASK__FN void smask__put(smask__pen *p, const char *key, const char *value)
+{
+    int32_t i;
+
+    for (i = 0; i < p->note_count; i++)
+        if (strcmp(p->notes[i].key, key) == 0)
+            smask__fail_name(p->c, SMASK_ARG, "write", key, strlen(key),
+                "is taken: give the note another key");
+    smask__ink_key(p, "", key);
+    smask__ink(p, "\"", 1);
+    smask__ink_escaped(p, value);
+    smask__ink(p, "\"", 1);
+}
+
+SMASK__FN void smask__put_whole(smask__pen *p, const char *key, uint64_t n)
+{
+    char digits[24];
+
+    smask__digits(n, digits);
+    smask__put(p, key, digits);
+}
+
+SMASK__FN void smask__put_real(smask__pen *p, const char *key, float x)
+{
+    char text[24];
+
+    if (!smask__finite(x)) {
+        smask__fail_name(p->c, SMASK_NUMERIC, "write", key, strlen(key),
+            "is not finite");
+        return;
+    }
+    smask__real_text(x, text);
+    smask__put(p, key, text);
+}
+
+SMASK__FN void smask__put_tensor(smask__pen *p, const char *prefix,
+    const char *name, const int32_t *shape, int32_t rank, const float *x)
+{
+    size_t count = 1;
+    int32_t i;
+
+    for (i = 0; i < rank; i++) count *= (size_t)shape[i];
+    if (p->pass == 2) {
+        smask__ink_floats(p, x, count);
+        return;
+    }
+    smask__ink_key(p, prefix, name);
+    smask__ink_text(p, "{\"dtype\":\"F32\",\"shape\":[");
+    for (i = 0; i < rank; i++) {
+        if (i > 0) smask__ink(p, ",", 1);
+        smask__ink_whole(p, (uint64_t)shape[i]);
+    }
+    smask__ink_text(p, "],\"data_offsets\":[");
+    smask__ink_whole(p, p->offset);
+    p->offset += 4 * (uint64_t)count;
+    smask__ink(p, ",", 1);
+    smask__ink_whole(p, p->offset);
+    smask__ink_text(p, "]}");
+}
+
+#define SMASK__PUT_WHOLE(field, key, most)                                  \
+    smask__put_whole(p, key, (uint64_t)d->field);
+#define SMASK__PUT_REAL(field, key) smask__put_real(p, key, d->field);
+
+SMASK__FN void smask__put_vit(smask__pen *p)
+{
+    const smask_vit_desc *d = &p->v->desc;
+
+    SMASK__VIT_KEYS(SMASK__PUT_WHOLE)
+    SMASK__VIT_REALS(SMASK__PUT_REAL)
+}
+
+SMASK__FN void smask__put_tokenizer(smask__pen *p)
+{
+    const smask_tokenizer_desc *d = &p->t->desc;
+
+    smask__put(p, "tokenizer.kind", smask__token_kinds[d->kind]);
+    SMASK__TOKENIZER_KEYS(SMASK__PUT_WHOLE)
+}
+
+SMASK__FN void smask__put_training(smask__pen *p)
+{
+    const smask_adam_desc *d = &p->a->desc;
+
+    smask__put_whole(p, "adam.step", (uint64_t)p->a->step);
+    smask__put_whole(p, "random.state", p->c->random.state);
+    smask__put_whole(p, "random.stream", p->c->random.stream);
+    SMASK__ADAM_REALS(SMASK__PUT_REAL)
+    smask__put_whole(p, "adam.warmup", (uint64_t)d->warmup);
+    smask__put_whole(p, "adam.steps", (uint64_t)d->steps);
+}
+
+#undef SMASK__PUT_WHOLE
+#undef SMASK__PUT_REAL
+
+/* Notes come last; each is checked against those after it. */
+SMASK__FN void smask__put_notes(smask__pen *p)
+{
+    while (p->note_count > 0) {
+        const smask_note *note = p->notes++;
+        p->note_count--;
+        smask__put(p, note->key, note->value);
+    }
+}
+
+/* "format" is what loaders of PyTorch models ask for. */
+SMASK__FN void smask__put_metadata(smask__pen *p)
+{
+    const smask_note *notes = p->notes;
+    const int32_t note_count = p->note_count;
+
+    smask__ink_text(p, "{\"__metadata__\":{");
+    smask__put(p, "format", "pt");
+    if (p->v != NULL) {
+        smask__put_whole(p, "splitmask", SMASK__FILE_VERSION);
+        smask__put_vit(p);
+    }
+    if (p->t != NULL) smask__put_tokenizer(p);
+    if (p->a != NULL) smask__put_training(p);
+    if (p->e != NULL) smask__put_real(p, "ema.decay", p->e->decay);
+    smask__put_notes(p);
+    smask__ink(p, "}", 1);
+    p->notes = notes;
+    p->note_count = note_count;
+}
+
+/* A list of floats for each parameter: moments, running means. */
+SMASK__FN void smask__put_like_params(smask__pen *p, const char *prefix,
+    float *const *list)
+{
+    const smask_params *params = &p->v->params;
+    int32_t i;
+
+    for (i = 0; i < params->count; i++) {
+        const smask_param *k = &params->item[i];
+        smask__put_tensor(p, prefix, k->name, k->shape, k->rank,
+            list != NULL ? list[i] : k->t->x);
+    }
+}
+
+SMASK__FN void smask__list_model(smask__pen *p)
+{
+    smask__put_like_params(p, "", NULL);
+    if (p->t != NULL && p->t->codebook != NULL) {
+        int32_t shape[2];
+        shape[0] = p->t->desc.vocabulary;
+        shape[1] = p->t->width;
+        smask__put_tensor(p, "tokenizer.", "codebook", shape, 2,
+            p->t->codebook);
+        if (p->t->offset != NULL)
+            smask__put_tensor(p, "tokenizer.", "offset", shape, 1,
+                p->t->offset);
+    }
+    if (p->a != NULL) {
+        smask__put_like_params(p, "adam.m.", p->a->m);
+        smask__put_like_params(p, "adam.v.", p->a->v);
+    }
+    if (p->e != NULL) smask__put_like_params(p, "ema.", p->e->mean);
+}
+
+SMASK__FN void smask__list_tensors(smask__pen *p)
+{
+    int32_t i;
+
+    for (i = 0; i < p->tensor_count; i++)
+        smask__put_tensor(p, "", p->names[i], p->tensors[i]->shape,
+            p->tensors[i]->rank, p->tensors[i]->x);
+}
+
+/* Eight bytes of length; spaces fill the header up to a multiple of eight,
+   so that the floats of a mapped file are aligned. */
+SMASK__FN void smask__put_length(smask__pen *p)
+{
+    const uint64_t length = smask__up(p->header, 8);
+    char bytes[8];
+    int i;
+
+    for (i = 0; i < 8; i++)
+        bytes[i] = (char)(unsigned char)(length >> (8 * i) & 0xff);
+    smask__ink(p, bytes, 8);
+}
+
+SMASK__FN smask_result smask__write_all(smask__pen *p,
+    void (*list)(smask__pen *p))
+{
+    for (p->pass = 0; p->pass < 3 && smask__ok(p->c); p->pass++) {
+        p->comma = 0;
+        p->offset = 0;
+        if (p->pass == 1) smask__put_length(p);
+        if (p->pass < 2) smask__put_metadata(p);
+        list(p);
+        if (p->pass < 2) smask__ink(p, "}", 1);
+        if (p->pass == 1)
+            smask__ink(p, "       ", smask__up(p->header, 8) - p->header);
+        if (p->pass > 0) smask__pen_flush(p);
+    }
+    return p->c->error;
+}
+
+SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
+    const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
+    const smask_ema *e, const smask_note *notes, int32_t note_count)
+{
+    smask__pen p;
+
+    if (!smask__ok(c) || c->dry) return c->error;
+    if (io == NULL || io->write == NULL || v == NULL)
+        return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
+    memset(&p, 0, sizeof p);
+    p.c = c;
+    p.io = io;
+    p.v = v;
+    p.t = t;
+    p.a = a;
+    p.e = e;
+    p.notes = notes;
+    p.note_count = notes != NULL ? note_count : 0;
+    return smask__write_all(&p, smask__list_model);
+}
+
+SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
+    const char *const *names, smask_tensor *const *tensors, int32_t count)
+{
+    smask__pen p;
+    int32_t i, k;
+
+    if (!smask__ok(c) || c->dry) return c->error;
+    if (io == NULL || io->write == NULL)
+        return smask__fail(c, SMASK_ARG, "write", "no callback");
+    for (i = 0; i < count; i++) {
+        int twice = strcmp(names[i], "__metadata__") == 0;
+        if (tensors[i] == NULL)
+            return smask__fail_name(c, SMASK_ARG, "write", names[i],
+                strlen(names[i]), "is NULL");
+        for (k = 0; k < i; k++) twice |= strcmp(names[i], names[k]) == 0;
+        if (twice)
+            return smask__fail_name(c, SMASK_ARG, "write", names[i],
+                strlen(names[i]), "is taken: give it another name");
+    }
+    memset(&p, 0, sizeof p);
+    p.c = c;
+    p.io = io;
+    p.names = names;
+    p.tensors = tensors;
+    p.tensor_count = count;
+    return smask__write_all(&p, smask__list_tensors);
+}
+
+/* ---- JSON ----
+   As much of it as a header may hold: no value stands deeper than it has a
+   place in the format, so nothing recurses. Every function takes what it is
+   named after and returns 1, or returns 0 and `at` is where it went wrong. */
+
+typedef struct smask__json {
+    const char *at, *end;
+    const char *what;                /* a fault in words, where known      */
+} smask__json;
+
+SMASK__FN void smask__json_blank(smask__json *j)
+{
+    while (j->at < j->end && (*j->at == ' ' || *j->at == '\n'
+            || *j->at == '\r' || *j->at == '\t')) j->at++;
+}
+
+SMASK__FN int smask__json_sign(smask__json *j, char sign)
+{
+    smask__json_blank(j);
+    if (j->at == j->end || *j->at != sign) return 0;
+    j->at++;
+    return 1;
+}
+
+SMASK__FN int smask__json_size(smask__json *j, size_t *out)
+{
+    const char *first;
+    uint64_t n;
+    size_t count;
+
+    smask__json_blank(j);
+    first = j->at;
+    while (j->at < j->end && smask__is_digit(*j->at)) j->at++;
+    count = (size_t)(j->at - first);
+    if (!smask__whole(first, count, &n) || (*first == '0' && count > 1))
+        return 0;
+    *out = (size_t)n;
+    return (uint64_t)*out == n;
+}
+
+/* uXXXX */
+SMASK__FN int smask__json_hex(smask__json *j, uint32_t *u)
+{
+    int i;
+
+    if (j->end - j->at < 5 || *j->at != 'u') return 0;
+    for (*u = 0, i = 1; i < 5; i++) {
+        const char s = j->at[i], low = (char)(s | 0x20);
+        const int digit = smask__is_digit(s) ? s - '0'
+            : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+        if (digit < 0) return 0;
+        *u = *u << 4 | (uint32_t)digit;
+    }
+    j->at += 5;
+    return 1;
+}
+
+/* What follows a backslash. A character beyond U+FFFF comes as two halves;
+   NUL is refused, since texts end with it here. */
+SMASK__FN size_t smask__json_escape(smask__json *j, char *out)
+{
+    static const char signs[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
+    uint32_t u, half = 0;
+    size_t i;
+
+    for (i = 0; i < 8 && j->at < j->end; i++)
+        if (*j->at == signs[i]) {
+            j->at++;
+            *out = means[i];
+            return 1;
+        }
+    if (!smask__json_hex(j, &u)) return 0;
+    if (u >= 0xd800 && u < 0xdc00) {
+        if (j->at == j->end || *j->at++ != '\\' || !smask__json_hex(j, &half)
+            || half < 0xdc00 || half > 0xdfff) return 0;
+        u = 0x10000 + ((u - 0xd800) << 10) + (half - 0xdc00);
+    } else if (u == 0 || (u >= 0xdc00 && u < 0xe000)) return 0;
+    return smask__utf8_put(u, out);
+}
+
+/* The next character of a string, as UTF-8 into 4 bytes. Returns how many;
+   0 where it ends or breaks off, and `at` stays. */
+SMASK__FN size_t smask__json_letter(smask__json *j, char *out)
+{
+    const char *first = j->at;
+    size_t n;
+
+    if (j->at == j->end || *j->at == '"' || (unsigned char)*j->at < 0x20)
+        return 0;
+    if (*j->at != '\\') {
+        n = smask__utf8(j->at, j->end);
+        memcpy(out, j->at, n);
+        j->at += n;
+        return n;
+    }
+    j->at++;
+    n = smask__json_escape(j, out);
+    if (n == 0) j->at = first;
+    return n;
+}
+
+/* A string: where its inside lies, escapes and all. */
+SMASK__FN int smask__json_string(smask__json *j, const char **s, size_t *n)
+{
+    char letter[4];
+
+    if (!smask__json_sign(j, '"')) return 0;
+    *s = j->at;
+    while (smask__json_letter(j, letter) > 0) ;
+    *n = (size_t)(j->at - *s);
+    if (j->at == j->end || *j->at != '"') return 0;
+    j->at++;
+    return 1;
+}
+
+/* The inside of a string, decoded; as much as fits, NUL-terminated. Returns
+   its whole length. */
+SMASK__FN size_t smask__json_decode(const char *s, size_t n, char *out,
+    size_t bytes)
+{
+    smask__json j;
+    char letter[4];
+    size_t length = 0, used = 0, k;
+
+    j.at = s;
+    j.end = s + n;
+    while ((k = smask__json_letter(&j, letter)) > 0) {
+        if (used == length && length + k < bytes) {
+            memcpy(out + used, letter, k);
+            used += k;
+        }
+        length += k;
+    }
+    if (bytes > 0) out[used] = '\0';
+    return length;
+}
+
+/* Is the inside of a string, decoded, this text? */
+SMASK__FN int smask__json_is(const char *s, size_t n, const char *text)
+{
+    smask__json j;
+    char letter[4];
+    size_t k;
+
+    j.at = s;
+    j.end = s + n;
+    while ((k = smask__json_letter(&j, letter)) > 0) {
+        if (strncmp(text, letter, k) != 0) return 0;
+        text += k;
+    }
+    return *text == '\0';
+}
+
+/* ---- The header ---- */
+
+/* The types of the format and their bytes. The number in the list is what
+   smask_file_entry.type holds; one past it stands for types unknown here.
+   Only the first three can be read. */
+static const struct { char name[8]; size_t bytes; } smask__types[] = {
+    { "F32", 4 }, { "F16", 2 }, { "BF16", 2 }, { "F64", 8 }, { "I64", 8 },
+    { "U64", 8 }, { "I32", 4 }, { "U32", 4 }, { "I16", 2 }, { "U16", 2 },
+    { "I8", 1 }, { "U8", 1 }, { "BOOL", 1 }, { "F8_E4M3", 1 },
+    { "F8_E5M2", 1 }, { "C64", 8 }
+};
+#define SMASK__TYPES                                                        \
+    ((int32_t)(sizeof smask__types / sizeof smask__types[0]))
+#define SMASK__READABLE 3
+
+SMASK__FN int smask__json_type(smask__json *j, int32_t *type)
+{
+    const char *s;
+    size_t n;
+
+    if (!smask__json_string(j, &s, &n)) return 0;
+    for (*type = 0; *type < SMASK__TYPES; ++*type)
+        if (smask__json_is(s, n, smask__types[*type].name)) break;
+    return 1;
+}
+
+/* A shape and its number of elements. One of more than four dimensions, or
+   of a dimension beyond int32_t, has rank -1: no tensor of ours. */
+SMASK__FN int smask__json_shape(smask__json *j, smask_file_entry *e,
+    size_t *count)
+{
+    size_t side;
+    int odd = 0;
+
+    *count = 1;
+    e->rank = 0;
+    if (!smask__json_sign(j, '[')) return 0;
+    if (smask__json_sign(j, ']')) return 1;
+    do {
+        if (!smask__json_size(j, &side)
+            || !smask__mul(*count, side, count)) return 0;
+        odd |= e->rank == 4 || side > 0x7fffffff;
+        if (!odd) e->shape[e->rank++] = (int32_t)side;
+    } while (smask__json_sign(j, ','));
+    if (odd) e->rank = -1;
+    return smask__json_sign(j, ']');
+}
+
+SMASK__FN int smask__json_place(smask__json *j, smask_file_entry *e)
+{
+    return smask__json_sign(j, '[') && smask__json_size(j, &e->begin)
+        && smask__json_sign(j, ',') && smask__json_size(j, &e->end)
+        && smask__json_sign(j, ']');
+}
+
+/* Do shape, type and place agree? */
+SMASK__FN int smask__json_agree(smask__json *j, smask_file_entry *e,
+    size_t count)
+{
+    const size_t width = e->type < SMASK__TYPES
+        ? smask__types[e->type].bytes : 0;
+    size_t bytes;
+
+    if (!smask__mul(count, width, &bytes) || e->end < e->begin
+        || (width > 0 && bytes != e->end - e->begin)) {
+        j->what = "has a shape and data_offsets that disagree";
+        return 0;
+    }
+    if (e->rank < 0) {
+        e->rank = 0;
+        e->type = SMASK__TYPES;
+    }
+    return 1;
+}
+
+/* {"dtype":...,"shape":[...],"data_offsets":[...]} in any order. */
+SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
+{
+    const char *key;
+    size_t n, count = 0;
+    int seen = 0, part, good;
+
+    if (!smask__json_sign(j, '{')) return 0;
+    do {
+        if (!smask__json_string(j, &key, &n) || !smask__json_sign(j, ':'))
+            return 0;
+        part = smask__json_is(key, n, "dtype") ? 1
+            : smask__json_is(key, n, "shape") ? 2
+            : smask__json_is(key, n, "data_offsets") ? 4 : 0;
+        if (part == 0 || (seen & part) != 0) {
+            j->what = "has a field that is unknown or there twice";
+            return 0;
+        }
+        seen |= part;
+        good = part == 1 ? smask__json_type(j, &e->type)
+            : part == 2 ? smask__json_shape(j, e, &count)
+            : smask__json_place(j, e);
+        if (!good) return 0;
+    } while (smask__json_sign(j, ','));
+    if (!smask__json_sign(j, '}')) return 0;
+    if (seen != 7) j->what = "lacks dtype, shape or data_offsets";
+    return seen == 7 && smask__json_agree(j, e, count);
+}
+
+/* {"key":"value",...} */
+SMASK__FN int smask__json_pairs(smask__json *j)
+{
+    const char *s;
+    size_t n;
+
+    if (!smask__json_sign(j, '{')) return 0;
+    if (smask__json_sign(j, '}')) return 1;
+    do {
+        if (!smask__json_string(j, &s, &n) || !smask__json_sign(j, ':')
+            || !smask__json_string(j, &s, &n)) return 0;
+    } while (smask__json_sign(j, ','));
+    return smask__json_sign(j, '}');
+}
+
+/* The whole header: its entries into `list` (NULL: only count them), and
+   where the metadata lies (NULL if there is none). `last` is the entry that
+   was read last, so that a fault has a name. */
+SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
+    int32_t *count, smask__json *notes, smask_file_entry *last)
+{
+    *count = 0;
+    notes->at = notes->end = NULL;
+    if (!smask__json_sign(j, '{')) return 0;
+    if (!smask__json_sign(j, '}')) {
+        do {
+            memset(last, 0, sizeof *last);
+            if (!smask__json_string(j, &last->name, &last->name_bytes)
+                || !smask__json_sign(j, ':')) return 0;
+            if (smask__json_is(last->name, last->name_bytes,
+                    "__metadata__")) {
+                if (notes->at != NULL) j->what = "is there twice";
+                if (notes->at != NULL) return 0;
+                notes->at = j->at;
+                if (!smask__json_pairs(j)) return 0;
+                notes->end = j->at;
+                continue;
+            }
+            if (!smask__json_entry(j, last)) return 0;
+            if (list != NULL) list[*count] = *last;
+            ++*count;
+        } while (smask__json_sign(j, ','));
+        if (!smask__json_sign(j, '}')) return 0;
+    }
+    smask__json_blank(j);
+    return j->at == j->end;
+}
+
+SMASK__FN smask_result smask__header_fault(smask_ctx *c, const char *header,
+    const smask__json *j, const smask_file_entry *last)
+{
+    char digits[24];
+
+    if (j->what != NULL)
+        return smask__fail_name(c, SMASK_FORMAT, "open", last->name,
+            last->name_bytes, j->what);
+    smask__digits((uint64_t)(j->at - header), digits);
+    return smask__fail_name(c, SMASK_FORMAT, "open",
+        "the header makes no sense at byte", 33, digits);
+}
+
+/* Heapsort: no recursion, and no order of the input is a bad one. */
+typedef int (*smask__entry_order)(const smask_file_entry *a,
+    const smask_file_entry *b);
+
+SMASK__FN int smask__by_place(const smask_file_entry *a,
+    const smask_file_entry *b)
+{
+    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
+}
+
+SMASK__FN int smask__by_name(const smask_file_entry *a,
+    const smask_file_entry *b)
+{
+    const int d = memcmp(a->name, b->name,
+        smask__least(a->name_bytes, b->name_bytes));
+
+    return d != 0 ? d < 0 : a->name_bytes < b->name_bytes;
+}
+
+SMASK__FN void smask__entry_swap(smask_file_entry *a, smask_file_entry *b)
+{
+    const smask_file_entry keep = *a;
+
+    *a = *b;
+    *b = keep;
+}
+
+SMASK__FN void smask__entry_sift(smask_file_entry *e, size_t at,
+    size_t count, smask__entry_order before)
+{
+    size_t child;
+
+    for (; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && before(&e[child], &e[child + 1])) child++;
+        if (!before(&e[at], &e[child])) return;
+        smask__entry_swap(&e[at], &e[child]);
+    }
+}
+
+SMASK__FN void smask__entry_sort(smask_file_entry *e, size_t count,
+    smask__entry_order before)
+{
+    size_t i;
+
+    for (i = count / 2; i > 0; i--)
+        smask__entry_sift(e, i - 1, count, before);
+    for (i = count; i > 1; i--) {
+        smask__entry_swap(&e[0], &e[i - 1]);
+        smask__entry_sift(e, 0, i - 1, before);
+    }
+}
+
+/* A name with escapes in it is decoded into memory of its own. */
+SMASK__FN void smask__entry_names(smask_ctx *c, smask_file *f)
+{
+    int32_t i;
+
+    for (i = 0; i < f->count; i++) {
+        smask_file_entry *e = &f->entry[i];
+        char *name;
+        if (memchr(e->name, '\\', e->name_bytes) == NULL) continue;
+        name = (char *)smask__data(c, e->name_bytes + 1, 1);
+        if (name == NULL) return;
+        e->name_bytes = smask__json_decode(e->name, e->name_bytes, name,
+            e->name_bytes + 1);
+        e->name = name;
+    }
+}
+
+/* No name twice, and tensors that lie end to end from the first byte on. */
+SMASK__FN smask_result smask__entries_check(smask_ctx *c, smask_file *f)
+{
+    smask_file_entry *e = f->entry;
+    size_t end = 0;
+    int32_t i;
+
+    smask__entry_sort(e, (size_t)f->count, smask__by_name);
+    for (i = 1; i < f->count; i++)
+        if (!smask__by_name(&e[i - 1], &e[i]))
+            return smask__fail_name(c, SMASK_FORMAT, "open", e[i].name,
+                e[i].name_bytes, "is there twice");
+    smask__entry_sort(e, (size_t)f->count, smask__by_place);
+    for (i = 0; i < f->count; end = e[i++].end)
+        if (e[i].begin != end)
+            return smask__fail_name(c, SMASK_FORMAT, "open", e[i].name,
+                e[i].name_bytes, e[i].begin < end
+                    ? "overlaps with another tensor"
+                    : "has a gap before it");
+    return SMASK_OK;
+}
+
+/* The text of the header into the arena. */
+SMASK__FN smask_result smask__header_read(smask_ctx *c, smask_file *f)
+{
+    unsigned char length[8];
+    uint64_t bytes = 0;
+    char *text;
+    int i;
+
+    if (f->io.read(f->io.user, length, 8) != 8)
+        return smask__fail(c, SMASK_IO, "open", "the file ends in its "
+            "first 8 bytes");
+    for (i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
+    if (bytes < 2 || bytes > SMASK__HEADER_MOST)
+        return smask__fail(c, SMASK_FORMAT, "open", "no safetensors file: "
+            "impossible length of its header");
+    text = (char *)smask__data(c, (size_t)bytes, 1);
+    if (text == NULL) return c->error;
+    if (f->io.read(f->io.user, text, (size_t)bytes) != (size_t)bytes)
+        return smask__fail(c, SMASK_IO, "open", "the file ends in its "
+            "header");
+    f->header = text;
+    f->header_bytes = (size_t)bytes;
+    return SMASK_OK;
+}
+
+SMASK__FN smask_result smask__header_parse(smask_ctx *c, smask_file *f)
+{
+    smask_file_entry last;
+    smask__json j, notes;
+    int32_t count;
+
+    j.at = f->header;
+    j.end = f->header + f->header_bytes;
+    j.what = NULL;
+    if (!smask__json_header(&j, NULL, &count, &notes, &last))
+        return smask__header_fault(c, f->header, &j, &last);
+    f->entry = (smask_file_entry *)smask__data(c, (size_t)count,
+        sizeof *f->entry);
+    if (f->entry == NULL) return c->error;
+    j.at = f->header;
+    smask__json_header(&j, f->entry, &f->count, &notes, &last);
+    smask__entry_names(c, f);
+    return smask__ok(c) ? smask__entries_check(c, f) : c->error;
+}
+
+SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
+    const smask_io *io)
+{
+    const size_t mark = smask__mark(c);
+
+    memset(f, 0, sizeof *f);
+    if (!smask__ok(c)) return c->error;
+    if (c->dry)
+        return smask__fail(c, SMASK_STATE, "open", "a dry run reads no "
+            "file: open it before, and plan for its header");
+    if (io == NULL || io->read == NULL)
+        return smask__fail(c, SMASK_ARG, "open", "no callback");
+    f->io = *io;
+    if (smask__header_read(c, f) == SMASK_OK
+        && smask__header_parse(c, f) == SMASK_OK) return SMASK_OK;
+    smask__rewind(c, mark);
+    memset(f, 0, sizeof *f);
+    return c->error;
+}
+
+/* ---- What the header tells ---- */
+
+/* If a key is there more than once, the first counts. */
+SMASK__DEF int smask_file_note(const smask_file *f, const char *key,
+    char *out, size_t bytes)
+{
+    smask_file_entry last;
+    smask__json j, notes;
+    const char *k, *value;
+    size_t key_bytes, value_bytes;
+    int32_t count;
+
+    if (bytes > 0) out[0] = '\0';
+    if (f->header == NULL) return -1;
+    j.at = f->header;
+    j.end = f->header + f->header_bytes;
+    j.what = NULL;
+    smask__json_header(&j, NULL, &count, &notes, &last);
+    if (notes.at == NULL || !smask__json_sign(&notes, '{')) return -1;
+    while (smask__json_string(&notes, &k, &key_bytes)
+           && smask__json_sign(&notes, ':')
+           && smask__json_string(&notes, &value, &value_bytes)) {
+        if (smask__json_is(k, key_bytes, key))
+            return (int)smask__json_decode(value, value_bytes, out, bytes);
+        if (!smask__json_sign(&notes, ',')) break;
+    }
+    return -1;
+}
+
+/* A number of the metadata, 0 .. most. 0 if the key is not there. */
+SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
+    const char *key, uint64_t most, uint64_t *out)
+{
+    char text[32];
+    const int n = smask_file_note(f, key, text, sizeof text);
+
+    *out = 0;
+    if (n < 0) return 0;
+    if (n < (int)sizeof text && smask__whole(text, (size_t)n, out)
+        && *out <= most) return 1;
+    *out = 0;
+    smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),
+        "is no number that makes sense");
+    return 0;
+}
+
+SMASK__FN int32_t smask__note_int(smask_ctx *c, const smask_file *f,
+    const char *key, uint64_t most)
+{
+    uint64_t n;
+
+    smask__note_whole(c, f, key, most, &n);
+    return (int32_t)n;
+}
+
+SMASK__FN float smask__note_real(smask_ctx *c, const smask_file *f,
+    const char *key)
+{
+    char text[32];
+    const int n = smask_file_note(f, key, text, sizeof text);
+    float x = 0;
+
+    if (n < 0) return 0;
+    if (n < (int)sizeof text && smask__real(text, &x)) return x;
+    smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),
+        "is no number that makes sense");
+    return 0;
+}
+
+SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
+    const char *name)
+{
+    const size_t n = strlen(name);
+    int32_t i;
+
+    for (i = 0; i < f->count; i++)
+        if (f->entry[i].name_bytes == n
+            && memcmp(f->entry[i].name, name, n) == 0) return &f->entry[i];
+    return NULL;
+}
+
+/* One more than the largest I of the names blocks.I.* */
+SMASK__FN uint64_t smask__file_blocks(const smask_file *f)
+{
+    uint64_t depth = 0, at;
+    int32_t i;
+    size_t n;
+
+    for (i = 0; i < f->count; i++) {
+        const smask_file_entry *e = &f->entry[i];
+        if (e->name_bytes < 8 || memcmp(e->name, "blocks.", 7) != 0)
+            continue;
+        for (n = 7; n < e->name_bytes && e->name[n] != '.'; n++) ;
+        if (smask__whole(e->name + 7, n - 7, &at) && at < 0x7fffffff
+            && at >= depth) depth = at + 1;
+    }
+    return depth;
+}
+
+/* Tensors that timm's models have when they compute something else than
+   the encoder of chapter 8 does. To skip them would give wrong features
+   without a word. */
+SMASK__FN smask_result smask__file_foreign(smask_ctx *c, const smask_file *f)
+{
+    static const char names[][28] = {
+        "dist_token", "reg_token", "norm_pre.weight", "fc_norm.weight",
+        "blocks.0.attn.q_norm.weight", "blocks.0.attn.q_bias",
+        "blocks.0.mlp.norm.weight", "blocks.0.mlp.fc1_g.weight"
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (smask__file_find(f, names[i]) != NULL)
+            return smask__fail_name(c, SMASK_FORMAT, "file", names[i],
+                strlen(names[i]), "means an architecture unknown here");
+    return SMASK_OK;
+}
+
+SMASK__FN int32_t smask__square_root(int32_t n)
+{
+    int32_t r = 0;
+
+    while (r < 32768 && r * r < n) r++;
+    return r * r == n ? r : 0;
+}
+
+/* A timm ViT or DeiT, from the shapes of its tensors. A class token is also
+   what timm pools. What shapes do not tell is num_heads: from the metadata,
+   else heads are 64 wide. */
+SMASK__FN smask_result smask__file_shapes(smask_ctx *c, const smask_file *f,
+    smask_vit_desc *d)
+{
+    const smask_file_entry *patch = smask__file_find(f,
+        "patch_embed.proj.weight");
+    const smask_file_entry *position = smask__file_find(f, "pos_embed");
+    const smask_file_entry *up = smask__file_find(f,
+        "blocks.0.mlp.fc1.weight");
+    const smask_file_entry *head = smask__file_find(f, "head.weight");
+    int32_t grid;
+
+    if (smask__file_foreign(c, f) != SMASK_OK) return c->error;
+    if (patch == NULL || patch->rank != 4 || position == NULL
+        || position->rank != 3 || up == NULL || up->rank != 2)
+        return smask__fail(c, SMASK_FORMAT, "file", "no vision transformer: "
+            "patch_embed, pos_embed or blocks are not there");
+    d->dim = patch->shape[0];
+    d->channels = patch->shape[1];
+    d->patch = patch->shape[2];
+    d->depth = (int32_t)smask__file_blocks(f);
+    d->class_token = smask__file_find(f, "cls_token") != NULL;
+    d->pool_class = d->class_token;
+    if (smask__file_find(f, "blocks.0.ls1.gamma") != NULL)
+        d->layer_scale = 1e-5f;          /* timm's; the file has the values */
+    if (head != NULL && head->rank == 2 && head->shape[1] == d->dim)
+        d->classes = head->shape[0];
+    grid = smask__square_root(position->shape[1] - d->class_token);
+    if (d->dim < 1 || d->patch < 1 || d->patch != patch->shape[3]
+        || position->shape[2] != d->dim || up->shape[1] != d->dim
+        || up->shape[0] % d->dim != 0 || grid < 1 || grid > 16384 / d->patch)
+        return smask__fail(c, SMASK_FORMAT, "file", "patches or grid are "
+            "not square, or widths do not fit together");
+    d->image = grid * d->patch;
+    d->mlp_ratio = up->shape[0] / d->dim;
+    d->heads = smask__note_int(c, f, "num_heads", 65536);
+    return c->error;
+}
+
+/* Numbers from a file must not take chapter 8 out of its range. */
+SMASK__FN smask_result smask__vit_limits(smask_ctx *c,
+    const smask_vit_desc *d)
+{
+#define SMASK__LIMIT(field, key, most)                                      \
+    if (d->field < 0 || d->field > most)                                    \
+        smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),         \
+            "is too large");
+    SMASK__VIT_KEYS(SMASK__LIMIT)
+#undef SMASK__LIMIT
+    return c->error;
+}
+
+#define SMASK__GET_INT(field, key, most)                                    \
+    d->field = smask__note_int(c, f, key, most);
+#define SMASK__GET_REAL(field, key) d->field = smask__note_real(c, f, key);
+
+SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
+    smask_vit_desc *desc)
+{
+    smask_vit_desc *d = desc;
+    uint64_t version;
+
+    memset(d, 0, sizeof *d);
+    if (!smask__ok(c)) return c->error;
+    if (!smask__note_whole(c, f, "splitmask", (uint64_t)-1, &version)) {
+        if (smask__ok(c)) smask__file_shapes(c, f, d);
+        return smask__vit_limits(c, d);
+    }
+    if (version > SMASK__FILE_VERSION)
+        return smask__fail(c, SMASK_FORMAT, "file",
+            "written by a later version of splitmask.h: use that one");
+    SMASK__VIT_KEYS(SMASK__GET_INT)
+    SMASK__VIT_REALS(SMASK__GET_REAL)
+    return c->error;
+}
+
+SMASK__DEF smask_result smask_file_tokenizer(smask_ctx *c,
+    const smask_file *f, smask_tokenizer_desc *desc)
+{
+    smask_tokenizer_desc *d = desc;
+    char kind[16];
+    int i;
+
+    memset(d, 0, sizeof *d);
+    if (!smask__ok(c)) return c->error;
+    if (smask_file_note(f, "tokenizer.kind", kind, sizeof kind) < 0)
+        return smask__fail(c, SMASK_FORMAT, "file", "has no tokenizer");
+    for (i = 0; i < 4; i++)
+        if (strcmp(kind, smask__token_kinds[i]) == 0) break;
+    if (i == 4)
+        return smask__fail(c, SMASK_FORMAT, "file",
+            "tokenizer.kind is unknown here");
+    d->kind = (smask_token_kind)i;
+    SMASK__TOKENIZER_KEYS(SMASK__GET_INT)
+    return c->error;
+}
+
+#undef SMASK__GET_INT
+#undef SMASK__GET_REAL
+
+/* ---- Reading the floats ---- */
+
+/* Half precision to float, in bits. Below 2^-14 the exponent is stuck and
+   the fraction counts in steps of 2^-24. */
+SMASK__FN uint32_t smask__half_bits(uint32_t h)
+{
+    const uint32_t sign = (h & 0x8000) << 16;
+    const uint32_t exponent = h >> 10 & 31, fraction = h & 0x3ff;
+    float small;
+    uint32_t bits;
+
+    if (exponent == 31) return sign | 0x7f800000 | fraction << 13;
+    if (exponent > 0) return sign | (exponent + 112) << 23 | fraction << 13;
+    small = (float)fraction * (1.0f / 16777216);
+    memcpy(&bits, &small, 4);
+    return sign | bits;
+}
+
+/* The floats of one entry. They are read into the far end of `out` and
+   widened from its front: float i is written where nothing unread is. */
+SMASK__FN smask_result smask__entry_take(smask_ctx *c, smask_file *f,
+    const smask_file_entry *e, float *out)
+{
+    const size_t width = smask__types[e->type].bytes;
+    const size_t bytes = e->end - e->begin, count = bytes / width;
+    unsigned char *raw = (unsigned char *)out + (4 - width) * count;
+    size_t i;
+
+    f->at = e->end;
+    if (bytes > 0 && f->io.read(f->io.user, raw, bytes) != bytes)
+        return smask__fail_name(c, SMASK_IO, "read", e->name, e->name_bytes,
+            "is cut short: the file ends in it");
+    for (i = 0; i < count; i++) {
+        const unsigned char *b = raw + i * width;
+        uint32_t bits = (uint32_t)b[0] | (uint32_t)b[1] << 8;
+        if (e->type == 0)
+            bits |= (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+        else bits = e->type == 1 ? smask__half_bits(bits) : bits << 16;
+        memcpy(out + i, &bits, 4);
+    }
+    return SMASK_OK;
+}
+
+/* Read and forget, up to byte `end` of the data. */
+SMASK__FN smask_result smask__file_skip(smask_ctx *c, smask_file *f,
+    size_t end)
+{
+    unsigned char waste[512];
+
+    while (f->at < end) {
+        const size_t n = smask__least(sizeof waste, end - f->at);
+        if (f->io.read(f->io.user, waste, n) != n)
+            return smask__fail(c, SMASK_IO, "read",
+                "the file ends before its data does");
+        f->at += n;
+    }
+    return SMASK_OK;
+}
+
+/* What smask_read fills, and how many parameters it has found: their
+   weights, both moments, running means. */
+typedef struct smask__reader {
+    smask_ctx *c;
+    smask_vit *v;
+    smask_tokenizer *t;
+    smask_adam *a;
+    smask_ema *e;
+    int32_t found[4];
+    int32_t codebook;                /* tables of the tokenizer found      */
+} smask__reader;
+
+static const char smask__prefixes[4][8] = { "", "adam.m.", "adam.v.",
+    "ema." };
+
+/* The floats of kind k, as above, of parameter i; NULL: not asked for. */
+SMASK__FN float *smask__reader_floats(const smask__reader *r, int k,
+    int32_t i)
+{
+    if (k == 0) return r->v->params.item[i].t->x;
+    if (k == 1) return r->a != NULL ? r->a->m[i] : NULL;
+    if (k == 2) return r->a != NULL ? r->a->v[i] : NULL;
+    return r->e != NULL ? r->e->mean[i] : NULL;
+}
+
+SMASK__FN int32_t smask__params_at(const smask_params *p, const char *name,
+    size_t n)
+{
+    int32_t i;
+
+    for (i = 0; i < p->count; i++)
+        if (strlen(p->item[i].name) == n
+            && memcmp(p->item[i].name, name, n) == 0) return i;
+    return -1;
+}
+
+/* Can the entry be read, and does it have this shape? */
+SMASK__FN int smask__entry_fits(smask_ctx *c, const smask_file_entry *e,
+    const int32_t *shape, int32_t rank)
+{
+    smask__label l;
+
+    if (e->type >= SMASK__READABLE) {
+        smask__fail_name(c, SMASK_FORMAT, "read", e->name, e->name_bytes,
+            "is not F32, F16 or BF16");
+        return 0;
+    }
+    if (e->rank == rank
+        && memcmp(e->shape, shape, (size_t)rank * sizeof *shape) == 0)
+        return 1;
+    l.bytes = 0;
+    smask__label_add(&l, e->name, e->name_bytes);
+    smask__label_add(&l, " is ", 4);
+    smask__label_shape(&l, e->shape, e->rank);
+    smask__label_add(&l, ", wanted ", 9);
+    smask__label_shape(&l, shape, rank);
+    smask__fail(c, SMASK_FORMAT, "read", l.text);
+    return 0;
+}
+
+/* A classifier for another number of classes is no fault but another task:
+   ours then counts as missing. */
+SMASK__FN int smask__other_task(const smask_param *k,
+    const smask_file_entry *e)
+{
+    return (strcmp(k->name, "head.weight") == 0
+            || strcmp(k->name, "head.bias") == 0)
+        && e->rank == k->rank && e->shape[0] != k->shape[0];
+}
+
+SMASK__FN float *smask__reader_table(smask__reader *r,
+    const smask_file_entry *e, float *table, int32_t rank)
+{
+    int32_t shape[2];
+
+    shape[0] = r->t->desc.vocabulary;
+    shape[1] = r->t->width;
+    if (table == NULL || !smask__entry_fits(r->c, e, shape, rank))
+        return NULL;
+    r->codebook++;
+    return table;
+}
+
+/* Where an entry belongs; NULL: nowhere. */
+SMASK__FN float *smask__reader_home(smask__reader *r,
+    const smask_file_entry *e)
+{
+    const smask_params *p = &r->v->params;
+    int k;
+
+    for (k = 0; k < 4; k++) {
+        const size_t n = strlen(smask__prefixes[k]);
+        float *home;
+        int32_t i;
+        if (e->name_bytes < n || memcmp(e->name, smask__prefixes[k], n) != 0)
+            continue;
+        i = smask__params_at(p, e->name + n, e->name_bytes - n);
+        home = i >= 0 ? smask__reader_floats(r, k, i) : NULL;
+        if (home == NULL || (k == 0 && smask__other_task(&p->item[i], e)))
+            continue;
+        if (!smask__entry_fits(r->c, e, p->item[i].shape, p->item[i].rank))
+            return NULL;
+        r->found[k]++;
+        return home;
+    }
+    if (r->t == NULL) return NULL;
+    if (smask__json_is(e->name, e->name_bytes, "tokenizer.codebook"))
+        return smask__reader_table(r, e, r->t->codebook, 2);
+    if (smask__json_is(e->name, e->name_bytes, "tokenizer.offset"))
+        return smask__reader_table(r, e, r->t->offset, 1);
+    return NULL;
+}
+
+/* All that can be told before the first float is taken. */
+SMASK__FN smask_result smask__reader_check(smask__reader *r,
+    const smask_file *f)
+{
+    const int32_t count = r->v->params.count;
+    int32_t i, tables = 0;
+
+    for (i = 0; i < f->count && smask__ok(r->c); i++)
+        smask__reader_home(r, &f->entry[i]);
+    if (!smask__ok(r->c)) return r->c->error;
+    if (r->a != NULL && (r->found[1] != count || r->found[2] != count))
+        return smask__fail(r->c, SMASK_STATE, "read",
+            "the file has no training state for this model");
+    if (r->e != NULL && r->found[3] != count)
+        return smask__fail(r->c, SMASK_STATE, "read",
+            "the file has no running means for this model");
+    if (r->t != NULL)
+        tables = (r->t->codebook != NULL) + (r->t->offset != NULL);
+    if (r->codebook != tables)
+        return smask__fail(r->c, SMASK_FORMAT, "read",
+            "the file has no codebook");
+    return SMASK_OK;
+}
+
+/* The state of a run besides its moments, into *step and *random. */
+SMASK__FN smask_result smask__note_training(smask_ctx *c,
+    const smask_file *f, int64_t *step, smask_random *random)
+{
+    const uint64_t most = (uint64_t)-1;
+    uint64_t n;
+    const int good = smask__note_whole(c, f, "adam.step", most >> 1, &n)
+        && smask__note_whole(c, f, "random.state", most, &random->state)
+        && smask__note_whole(c, f, "random.stream", most, &random->stream);
+
+    *step = (int64_t)n;
+    return good ? SMASK_OK : smask__fail(c, SMASK_STATE, "read",
+        "the file has no training state");
+}
+
+SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
+    smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
+{
+    smask__reader r;
+    smask_random random;
+    int64_t step = 0;
+    int32_t i;
+
+    if (missing != NULL) *missing = 0;
+    if (!smask__ok(c) || c->dry) return c->error;
+    if (v->desc.weights != NULL)
+        return smask__fail(c, SMASK_ARG, "read",
+            "the weights of this model are constant memory");
+    if (f->header == NULL || f->at != 0)
+        return smask__fail(c, SMASK_STATE, "read",
+            "the file is not open, or has been read already");
+    memset(&r, 0, sizeof r);
+    r.c = c;
+    r.v = v;
+    r.t = t;
+    r.a = a;
+    r.e = e;
+    random = c->random;
+    if (a != NULL) smask__note_training(c, f, &step, &random);
+    if (!smask__ok(c) || smask__reader_check(&r, f) != SMASK_OK)
+        return c->error;
+    if (missing != NULL) *missing = v->params.count - r.found[0];
+    for (i = 0; i < f->count && smask__ok(c); i++) {
+        float *home = smask__reader_home(&r, &f->entry[i]);
+        if (home != NULL) smask__entry_take(c, f, &f->entry[i], home);
+        else smask__file_skip(c, f, f->entry[i].end);
+    }
+    if (!smask__ok(c)) return c->error;
+    c->random = random;
+    if (a != NULL) a->step = step;
+    return SMASK_OK;
+}
+
+SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
+    const char *name, float *out, size_t count)
+{
+    const smask_file_entry *e = smask__file_find(f, name);
+    const char *what = NULL;
+
+    if (!smask__ok(c) || c->dry) return c->error;
+    if (e == NULL) what = "is not in the file";
+    else if (e->type >= SMASK__READABLE) what = "is not F32, F16 or BF16";
+    else if ((e->end - e->begin) / smask__types[e->type].bytes != count)
+        what = "has another number of elements";
+    if (what != NULL)
+        return smask__fail_name(c, SMASK_FORMAT, "read", name, strlen(name),
+            what);
+    if (f->at > e->begin)
+        return smask__fail_name(c, SMASK_STATE, "read", name, strlen(name),
+            "lies before what has been read");
+    if (smask__file_skip(c, f, e->begin) != SMASK_OK) return c->error;
+    return smask__entry_take(c, f, e, out);
+}
+
+#undef SMASK__FILE_VERSION
+#undef SMASK__HEADER_MOST
+#undef SMASK__VIT_KEYS
+#undef SMASK__VIT_REALS
+#undef SMASK__TOKENIZER_KEYS
+#undef SMASK__ADAM_REALS
+#undef SMASK__TYPES
+#undef SMASK__READABLE
+/* ======================================================================
+   14  THE CREW                                                   >>crew
+   Question   How do several cores share a job of microseconds?
+   Idea       One 64-bit word says it all: the number of the job, and how
+              many of its pieces are still to be taken. A piece is taken by
+              counting the word down, which fails if anything in it has
+              changed, so a thread that comes late can never touch the next
+              job. The caller takes pieces like everyone else and waits for
+              those that others have begun, not for threads asleep.
+              Who has nothing to do looks at the word for some microseconds
+              before going to sleep: the next job is mostly that close.
+   May call   1, 2.              Called by   nobody but the hook.
+   Source     Dekker's handshake: say what you do, then look at what the
+              other does [Dij65].
+   ====================================================================== */
+#ifdef SPLITMASK_THREADS
+
+#ifndef __GNUC__
+#error "SPLITMASK_THREADS needs the __atomic functions of gcc and clang"
+#endif
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#define SMASK__CREW_MOST 1024            /* threads: a limit, not a goal   */
+#define SMASK__CREW_LOOKS 2000           /* at the word: 1 or 2 us         */
+#define SMASK__CREW_YIELDS 200           /* then, giving way: 100 us or so */
+
+/* Where threads sleep until a condition holds. */
+typedef struct smask__bell {
+    pthread_cond_t rings;
+    int sleepers;
+} smask__bell;
+
+struct smask__crew;
+
+typedef struct smask__hand {
+    struct smask__crew *crew;
+    pthread_t thread;
+    int worker;                          /* 1 .. workers - 1               */
+} smask__hand;
+
+typedef struct smask__crew {
+    uint64_t word;                       /* job number << 32 | pieces left */
+    void (*fn)(void *arg, int piece, int worker);
+    void *arg;
+    int count;                           /* pieces of the job              */
+    int done;                            /* of these: finished             */
+    int taken;                           /* 1: a job is on                 */
+    int stop;                            /* 1: go home                     */
+    int hands;                           /* threads besides the caller's   */
+    pthread_mutex_t lock;                /* for going to sleep only        */
+    smask__bell work, home;              /* hands wait; the caller waits   */
+    smask__hand *hand;
+} smask__crew;
+
+/* Is there something to do for a hand? */
+SMASK__FN int smask__crew_called(smask__crew *s)
+{
+    return (uint32_t)__atomic_load_n(&s->word, __ATOMIC_SEQ_CST) != 0
+        || __atomic_load_n(&s->stop, __ATOMIC_SEQ_CST) != 0;
+}
+
+/* Are all pieces of the job finished? */
+SMASK__FN int smask__crew_finished(smask__crew *s)
+{
+    return __atomic_load_n(&s->done, __ATOMIC_SEQ_CST) == s->count;
+}
+
+/* Wait until `ready`: look, give way, sleep. The order inside the lock,
+   first the count of sleepers, then the look, meets the order in _ring,
+   first the change, then the count: one of the two sees the other. */
+SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
+    int (*ready)(smask__crew *s))
+{
+    int i;
+
+    for (i = 0; i < SMASK__CREW_LOOKS + SMASK__CREW_YIELDS; i++) {
+        if (ready(s)) return;
+        if (i >= SMASK__CREW_LOOKS) sched_yield();
+    }
+    pthread_mutex_lock(&s->lock);
+    __atomic_add_fetch(&bell->sleepers, 1, __ATOMIC_SEQ_CST);
+    while (!ready(s)) pthread_cond_wait(&bell->rings, &s->lock);
+    __atomic_sub_fetch(&bell->sleepers, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Wake up to `most` sleepers. With nobody asleep, this is one load. */
+SMASK__FN void smask__crew_ring(smask__crew *s, smask__bell *bell, int most)
+{
+    int i;
+
+    if (__atomic_load_n(&bell->sleepers, __ATOMIC_SEQ_CST) == 0) return;
+    pthread_mutex_lock(&s->lock);
+    if (most > bell->sleepers) most = bell->sleepers;
+    for (i = 0; i < most; i++) pthread_cond_signal(&bell->rings);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Take pieces until none is left. The job is read before its piece is
+   taken; if it changes in between, so has the word, and the taking fails.
+   A job cannot end while a taken piece is unfinished, hence one addition to
+   `done` at the end is enough. */
+SMASK__FN void smask__crew_help(smask__crew *s, int worker)
+{
+    uint64_t word = __atomic_load_n(&s->word, __ATOMIC_ACQUIRE);
+    int finished = 0;
+
+    while ((uint32_t)word != 0) {
+        void (*fn)(void *, int, int) =
+            __atomic_load_n(&s->fn, __ATOMIC_RELAXED);
+        void *arg = __atomic_load_n(&s->arg, __ATOMIC_RELAXED);
+        const int count = __atomic_load_n(&s->count, __ATOMIC_RELAXED);
+        const int left = (int)(uint32_t)word;
+        if (!__atomic_compare_exchange_n(&s->word, &word, word - 1, 0,
+                __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) continue;
+        fn(arg, count - left, worker);
+        finished++;
+        word = __atomic_load_n(&s->word, __ATOMIC_ACQUIRE);
+    }
+    if (finished == 0) return;
+    __atomic_add_fetch(&s->done, finished, __ATOMIC_SEQ_CST);
+    if (worker != 0) smask__crew_ring(s, &s->home, 1);
+}
+
+SMASK__FN void *smask__crew_hand(void *arg)
+{
+    smask__hand *hand = (smask__hand *)arg;
+    smask__crew *s = hand->crew;
+
+    for (;;) {
+        smask__crew_wait(s, &s->work, smask__crew_called);
+        if (__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) return NULL;
+        smask__crew_help(s, hand->worker);
+    }
+}
+
+/* The number of the calling thread in this crew. */
+SMASK__FN int smask__crew_self(const smask__crew *s)
+{
+    const pthread_t self = pthread_self();
+    int i;
+
+    for (i = 0; s != NULL && i < s->hands; i++)
+        if (pthread_equal(self, s->hand[i].thread)) return i + 1;
+    return 0;
+}
+
+/* The hook. A job inside a job finds the crew taken and is done by the
+   thread that brought it: nobody has to wait for a crew that waits. */
+SMASK__FN void smask__crew_run(void *user, int count,
+    void (*fn)(void *arg, int piece, int worker), void *arg)
+{
+    smask__crew *s = (smask__crew *)user;
+    uint64_t job;
+    int i;
+
+    if (s == NULL || count < 2
+        || __atomic_exchange_n(&s->taken, 1, __ATOMIC_ACQUIRE) != 0) {
+        const int self = smask__crew_self(s);
+        for (i = 0; i < count; i++) fn(arg, i, self);
+        return;
+    }
+    __atomic_store_n(&s->fn, fn, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->arg, arg, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->count, count, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->done, 0, __ATOMIC_RELAXED);
+    job = (__atomic_load_n(&s->word, __ATOMIC_RELAXED) >> 32) + 1;
+    __atomic_store_n(&s->word, job << 32 | (uint64_t)count,
+        __ATOMIC_SEQ_CST);
+    smask__crew_ring(s, &s->work, count - 1);
+    smask__crew_help(s, 0);
+    smask__crew_wait(s, &s->home, smask__crew_finished);
+    __atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
+}
+
+SMASK__DEF smask_parallel smask_crew_hook(smask_crew *crew)
+{
+    smask_parallel hook;
+
+    hook.run = smask__crew_run;
+    hook.user = crew->state;
+    hook.workers = crew->workers;
+    return hook;
+}
+
+SMASK__DEF void smask_crew_stop(smask_crew *crew)
+{
+    smask__crew *s = (smask__crew *)crew->state;
+    int i;
+
+    crew->state = NULL;
+    crew->workers = 1;
+    if (s == NULL) return;
+    __atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
+    smask__crew_ring(s, &s->work, s->hands);
+    for (i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
+    pthread_cond_destroy(&s->work.rings);
+    pthread_cond_destroy(&s->home.rings);
+    pthread_mutex_destroy(&s->lock);
+    smask__default_release(s);
+}
+
+SMASK__FN int smask__crew_size(int workers)
+{
+    const long processors = workers > 0 ? workers
+        : sysconf(_SC_NPROCESSORS_ONLN);
+
+    return processors < 1 ? 1 : processors > SMASK__CREW_MOST
+        ? SMASK__CREW_MOST : (int)processors;
+}
+
+/* A crew of one has no state and takes no memory. */
+SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
+{
+    const int hands = smask__crew_size(workers) - 1;
+    smask__crew *s;
+
+    crew->state = NULL;
+    crew->workers = hands + 1;
+    if (hands == 0) return SMASK_OK;
+    s = (smask__crew *)smask__default_alloc(sizeof *s
+        + (size_t)hands * sizeof *s->hand);
+    if (s == NULL) return SMASK_MEMORY;
+    memset(s, 0, sizeof *s);
+    s->hand = (smask__hand *)(void *)(s + 1);
+    crew->state = s;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->work.rings, NULL);
+    pthread_cond_init(&s->home.rings, NULL);
+    for (; s->hands < hands; s->hands++) {
+        smask__hand *hand = &s->hand[s->hands];
+        hand->crew = s;
+        hand->worker = s->hands + 1;
+        if (pthread_create(&hand->thread, NULL, smask__crew_hand, hand)) {
+            smask_crew_stop(crew);
+            return SMASK_MEMORY;
+        }
+    }
+    return SMASK_OK;
+}
+
+#undef SMASK__CREW_MOST
+#undef SMASK__CREW_LOOKS
+#undef SMASK__CREW_YIELDS
+#endif /* SPLITMASK_THREADS */
+
+#undef SMASK__BUILD
+#endif /* SMASK__BUILD and no pass */
