@@ -502,7 +502,7 @@ static int load(const char *path, int32_t channels, int32_t side,
     if (data == NULL) return 0;
     memset(&r, 0, sizeof r);
     if (bytes < 8)
-        trouble = "the file is cut short";
+        trouble = "too short to be an image";
     else if (data[0] == 'P' && (data[1] == '2' || data[1] == '3'
         || data[1] == '5' || data[1] == '6'))
         trouble = decode_pnm(data, bytes, &r);
