@@ -64,7 +64,7 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
         .depth = 3, .heads = 3, .vocabulary = 256, .decoder_depth = 1 };
     const smask_tokenizer_desc words = { .image = SIDE, .channels = 1,
         .vocabulary = 256 };
-    smask_desc desc = { .seed = 11 };
+    smask_desc desc = { .seed = 11, .memory_size = 128 << 20 };
     smask_result result;
     smask_ctx c;
     smask_vit vit;
