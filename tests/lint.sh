@@ -345,7 +345,7 @@ arm='v[a-z0-9]+q_[a-z0-9_]+|float32x[0-9]_t|wasm_[a-z0-9_]+|vector_size'
 told='__(AVX|SSE|FMA|ARM|aarch64|x86)[A-Za-z0-9_]*'
 banned "instruction sets are chapter 4's" "$x86|$arm|$told" "4"
 banned "names that other headers define as macros" \
-    'min|max|near|far|I|small|interface' ""
+    'min|max|near|far|I' ""
 
 # Includes: <header> and the chapters that may.
 awk -F '\t' -v h="$H" '
