@@ -1,0 +1,1424 @@
+/* test_files.c: safetensors out and in.
+
+   Three promises: what was written comes back to the last bit, so that a
+   run goes on as if it had never stopped; files of others are understood;
+   and no file, however broken or malicious, does more than fail. The last
+   is worth most under -fsanitize=address,undefined. */
+#define SPLITMASK_IMPLEMENTATION
+#include "splitmask.h"
+#include "test.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* --------------------------------------------------- a file in memory */
+
+typedef struct memory {
+    unsigned char *data;
+    size_t size, at, room;
+    size_t limit;                    /* bytes a writer takes; 0: all       */
+} memory;
+
+static size_t memory_write(void *user, const void *data, size_t bytes)
+{
+    memory *m = (memory *)user;
+
+    if (m->limit > 0 && m->size + bytes > m->limit)
+        bytes = m->limit > m->size ? m->limit - m->size : 0;
+    if (m->size + bytes > m->room) {
+        m->room = 2 * (m->size + bytes) + 1024;
+        m->data = (unsigned char *)realloc(m->data, m->room);
+        if (m->data == NULL) abort();
+    }
+    if (bytes > 0) memcpy(m->data + m->size, data, bytes);
+    m->size += bytes;
+    return bytes;
+}
+
+static size_t memory_read(void *user, void *data, size_t bytes)
+{
+    memory *m = (memory *)user;
+    const size_t left = m->size - m->at;
+
+    if (bytes > left) bytes = left;
+    if (bytes > 0) memcpy(data, m->data + m->at, bytes);
+    m->at += bytes;
+    return bytes;
+}
+
+static smask_io io_of(memory *m)
+{
+    smask_io io;
+
+    io.read = memory_read;
+    io.write = memory_write;
+    io.user = m;
+    return io;
+}
+
+/* A file from a header in words and a number of data bytes, all 0. */
+static memory file_of(const char *header, size_t data_bytes)
+{
+    memory m;
+    const size_t n = strlen(header);
+    unsigned char length[8];
+    int i;
+
+    memset(&m, 0, sizeof m);
+    for (i = 0; i < 8; i++)
+        length[i] = (unsigned char)((uint64_t)n >> (8 * i) & 0xff);
+    memory_write(&m, length, 8);
+    memory_write(&m, header, n);
+    for (; data_bytes > 0; data_bytes--) memory_write(&m, "", 1);
+    return m;
+}
+
+/* ------------------------------------------------------------- a model */
+
+#define SIDE 8
+#define BATCH 4
+
+typedef struct model {
+    smask_ctx c;
+    smask_vit v;
+    smask_tokenizer t;
+    smask_adam a;
+    smask_ema e;
+} model;
+
+static smask_vit_desc small_desc(void)
+{
+    smask_vit_desc d;
+
+    memset(&d, 0, sizeof d);
+    d.image = SIDE;
+    d.channels = 1;
+    d.dim = 16;
+    d.depth = 2;
+    d.heads = 2;
+    d.mlp_ratio = 2;
+    d.vocabulary = 12;
+    d.decoder_depth = 1;
+    d.drop_path = 0.1f;
+    return d;
+}
+
+static void make(model *m, const smask_vit_desc *d, uint64_t seed,
+    int euclidean)
+{
+    smask_tokenizer_desc words;
+    smask_adam_desc adam;
+    smask_desc desc;
+
+    memset(&desc, 0, sizeof desc);
+    desc.seed = seed;
+    desc.memory_size = (size_t)4 << 20;
+    desc.inference = d->weights != NULL;
+    memset(&words, 0, sizeof words);
+    words.image = SIDE;
+    words.channels = d->channels > 0 ? d->channels : 3;
+    words.vocabulary = 12;
+    words.euclidean = euclidean;
+    memset(&adam, 0, sizeof adam);
+    adam.lr = 3e-3f;
+    adam.steps = 8;
+    SAME(smask_setup(&m->c, &desc), SMASK_OK);
+    SAME(smask_vit_init(&m->c, &m->v, d), SMASK_OK);
+    SAME(smask_tokenizer_init(&m->c, &m->t, &words), SMASK_OK);
+    if (d->weights != NULL) return;
+    SAME(smask_adam_init(&m->c, &m->a, &adam, &m->v.params), SMASK_OK);
+    SAME(smask_ema_init(&m->c, &m->e, 0.9f, &m->v.params), SMASK_OK);
+}
+
+static void train(model *m, int steps, int first)
+{
+    static float images[BATCH * SIDE * SIDE];
+    smask_random r;
+    int step, i;
+
+    for (step = first; step < first + steps; step++) {
+        smask_tensor *loss;
+        smask_seed(&r, 99, (uint64_t)step);
+        for (i = 0; i < BATCH * SIDE * SIDE; i++)
+            images[i] = smask_normal(&r);
+        smask_begin_step(&m->c);
+        loss = (m->v.mask != NULL ? smask_beit_loss : smask_splitmask_loss)(
+            &m->c, &m->v, &m->t, NULL, images, BATCH, NULL);
+        if (smask_backward(&m->c, loss) == SMASK_OK)
+            smask_adam_update(&m->c, &m->a, &m->v.params);
+        smask_ema_update(&m->c, &m->e, &m->v.params);
+        smask_end_step(&m->c);
+    }
+    CHECK_TEXT(smask_detail(&m->c), "");
+}
+
+static int same_floats(const float *a, const float *b, size_t count)
+{
+    return memcmp(a, b, count * sizeof *a) == 0;
+}
+
+/* The same weights, moments and means, to the bit? */
+static int same_model(const model *a, const model *b, int training)
+{
+    int32_t i;
+    int same = a->v.params.count == b->v.params.count;
+
+    for (i = 0; same && i < a->v.params.count; i++) {
+        const size_t n = smask_count(a->v.params.item[i].t);
+        same = same_floats(a->v.params.item[i].t->x,
+            b->v.params.item[i].t->x, n);
+        if (training)
+            same = same && same_floats(a->a.m[i], b->a.m[i], n)
+                && same_floats(a->a.v[i], b->a.v[i], n)
+                && same_floats(a->e.mean[i], b->e.mean[i], n);
+    }
+    return same && (!training || (a->a.step == b->a.step
+        && a->c.random.state == b->c.random.state
+        && a->c.random.stream == b->c.random.stream));
+}
+
+static memory write_model(model *m, int all, const smask_note *notes,
+    int32_t count)
+{
+    memory file;
+    smask_io io;
+
+    memset(&file, 0, sizeof file);
+    io = io_of(&file);
+    SAME(smask_write(&m->c, &io, &m->v, all ? &m->t : NULL,
+        all ? &m->a : NULL, all ? &m->e : NULL, notes, count), SMASK_OK);
+    return file;
+}
+
+/* Open and read all of it, from the beginning. */
+static smask_result read_model(model *m, memory *file, int all,
+    int32_t *missing)
+{
+    smask_file f;
+    smask_io io = io_of(file);
+    smask_result result;
+
+    file->at = 0;
+    smask_begin_step(&m->c);
+    result = smask_open(&m->c, &f, &io);
+    if (result == SMASK_OK)
+        result = smask_read(&m->c, &f, &m->v, all ? &m->t : NULL,
+            all ? &m->a : NULL, all ? &m->e : NULL, missing);
+    smask_end_step(&m->c);
+    return result;
+}
+
+/* Open in a context of its own, and complain with what is expected. */
+static int opens(memory *file, smask_result expected, const char *detail)
+{
+    static unsigned char arena[1 << 16];
+    smask_desc desc;
+    smask_ctx c;
+    smask_file f;
+    smask_io io = io_of(file);
+    smask_result result;
+    int good;
+
+    memset(&desc, 0, sizeof desc);
+    desc.memory = arena;
+    desc.memory_size = sizeof arena;
+    file->at = 0;
+    SAME(smask_setup(&c, &desc), SMASK_OK);
+    result = smask_open(&c, &f, &io);
+    good = SAME(result, expected);
+    if (good && detail != NULL
+        && !CHECK(strstr(smask_detail(&c), detail) != NULL)) {
+        printf("    said: %s\n", smask_detail(&c));
+        good = 0;
+    }
+    smask_shutdown(&c);
+    return good;
+}
+
+/* --------------------------------------------------------- round trips */
+
+#define VIT_FIELDS(X) X(image) X(patch) X(channels) X(dim) X(depth)         \
+    X(heads) X(mlp_ratio) X(vocabulary) X(decoder_depth) X(class_token)     \
+    X(pool_class) X(sincos) X(relative_bias) X(no_position) X(no_bridge)    \
+    X(decoder_shares_position) X(mask_token) X(classes) X(layer_scale)      \
+    X(drop_path)
+#define TOKENIZER_FIELDS(X) X(kind) X(image) X(patch) X(channels)           \
+    X(vocabulary) X(half) X(centre) X(uniform01) X(euclidean)
+
+static void same_descs(const model *m, memory *file)
+{
+    smask_vit_desc d;
+    smask_tokenizer_desc w;
+    smask_ctx c;
+    smask_file f;
+    smask_io io = io_of(file);
+
+    file->at = 0;
+    smask_setup(&c, NULL);
+    SAME(smask_open(&c, &f, &io), SMASK_OK);
+    SAME(smask_file_vit(&c, &f, &d), SMASK_OK);
+    SAME(smask_file_tokenizer(&c, &f, &w), SMASK_OK);
+#define FIELD(name) NEAR(d.name, m->v.desc.name, 0);
+    VIT_FIELDS(FIELD)
+#undef FIELD
+#define FIELD(name) SAME(w.name, m->t.desc.name);
+    TOKENIZER_FIELDS(FIELD)
+#undef FIELD
+    smask_shutdown(&c);
+}
+
+/* Models of every kind: what is written is what is read. */
+static void round_trip(void)
+{
+    static model a, b;
+    int kind;
+
+    for (kind = 0; kind < 6; kind++) {
+        smask_vit_desc d = small_desc();
+        int32_t missing = -1;
+        memory file;
+        if (kind == 1) d.class_token = d.pool_class = d.mask_token = 1;
+        if (kind == 2) d.relative_bias = d.no_position = d.mask_token = 1;
+        if (kind == 3) d.relative_bias = 2;
+        if (kind == 3) d.mask_token = 1;
+        if (kind == 3) d.layer_scale = 0.1f;
+        if (kind == 4) d.no_bridge = d.decoder_shares_position = 1;
+        if (kind == 5) d.sincos = 1;
+        if (kind == 5) d.classes = 7;
+        make(&a, &d, 1, kind == 2);
+        make(&b, &d, 2, kind == 2);
+        train(&a, 2, 0);
+        CHECK(!same_model(&a, &b, 0));
+        file = write_model(&a, 1, NULL, 0);
+        same_descs(&a, &file);
+        memset(b.t.codebook, 0, (size_t)12 * (size_t)b.t.width * 4);
+        SAME(read_model(&b, &file, 1, &missing), SMASK_OK);
+        SAME(missing, 0);
+        SAME(file.at, file.size);
+        CHECK(same_model(&a, &b, 1));
+        CHECK(same_floats(a.t.codebook, b.t.codebook,
+            (size_t)12 * (size_t)a.t.width));
+        if (kind == 2) CHECK(same_floats(a.t.offset, b.t.offset, 12));
+        free(file.data);
+        smask_shutdown(&a.c);
+        smask_shutdown(&b.c);
+    }
+}
+
+/* A run that was stopped and taken up again equals one that was not. */
+static void training_resumes(void)
+{
+    static model whole, first, second;
+    const smask_vit_desc d = small_desc();
+    int32_t missing;
+    memory file;
+
+    make(&whole, &d, 1, 0);
+    train(&whole, 8, 0);
+    make(&first, &d, 1, 0);
+    train(&first, 5, 0);
+    file = write_model(&first, 1, NULL, 0);
+    make(&second, &d, 77, 0);
+    SAME(read_model(&second, &file, 1, &missing), SMASK_OK);
+    SAME(second.a.step, 5);
+    train(&second, 3, 5);
+    CHECK(same_model(&whole, &second, 1));
+    free(file.data);
+    smask_shutdown(&whole.c);
+    smask_shutdown(&first.c);
+    smask_shutdown(&second.c);
+}
+
+/* The bytes themselves: length, padding, little-endian floats. */
+static void bytes_of_a_file(void)
+{
+    static const char expected[] = "{\"__metadata__\":{\"format\":\"pt\"},"
+        "\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},"
+        "\"b.c\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[8,20]}}";
+    static const float x[2] = { 1, -2.5f }, y[3] = { 0, 1e-40f, 3 };
+    static const unsigned char bytes[20] = { 0, 0, 0x80, 0x3f,
+        0, 0, 0x20, 0xc0, 0, 0, 0, 0, 0xc2, 0x16, 0x01, 0, 0, 0, 0x40,
+        0x40 };
+    const char *names[2] = { "a", "b.c" };
+    smask_tensor *tensors[2];
+    smask_ctx c;
+    memory file;
+    smask_io io;
+    size_t header, i;
+
+    memset(&file, 0, sizeof file);
+    io = io_of(&file);
+    smask_setup(&c, NULL);
+    tensors[0] = smask_input(&c, x, 2, 1, 0, 0);
+    tensors[1] = smask_input(&c, y, 3, 0, 0, 0);
+    SAME(smask_write_tensors(&c, &io, names, tensors, 2), SMASK_OK);
+    header = file.data[0] + 256u * file.data[1];
+    for (i = 2; i < 8; i++) SAME(file.data[i], 0);
+    SAME(header % 8, 0);
+    SAME(file.size, 8 + header + sizeof bytes);
+    CHECK(memcmp(file.data + 8, expected, sizeof expected - 1) == 0);
+    for (i = sizeof expected - 1; i < header; i++)
+        SAME(file.data[8 + i], ' ');
+    CHECK(memcmp(file.data + 8 + header, bytes, sizeof bytes) == 0);
+    names[1] = "a";
+    SAME(smask_write_tensors(&c, &io, names, tensors, 2), SMASK_ARG);
+    smask_shutdown(&c);
+    free(file.data);
+}
+
+/* ---------------------------------------------------------------- notes */
+
+static void notes_come_back(void)
+{
+    static const char german[] = "gr\xc3\xbc\xc3\x9f\x65 \xe2\x82\xac "
+        "\xf0\x9f\x8e\xad";
+    static const char *odd[] = { "", "plain", "quote \" and \\ and /",
+        "line\nfeed\ttab\x01\x1f", german,
+        "0123456789012345678901234567890123456789" };
+    static model a;
+    const smask_vit_desc d = small_desc();
+    smask_note notes[8];
+    char out[256];
+    smask_file f;
+    memory file;
+    smask_io io;
+    int32_t i;
+
+    make(&a, &d, 1, 0);
+    for (i = 0; i < 6; i++) {
+        static const char *keys[] = { "a", "b \"", "c", "d", "\xc3\xa9",
+            "" };
+        notes[i].key = keys[i];
+        notes[i].value = odd[i];
+    }
+    notes[6].key = "broken";             /* a lone byte of a character     */
+    notes[6].value = "x\xffy\xe2\x82z";
+    file = write_model(&a, 0, notes, 7);
+    io = io_of(&file);
+    SAME(smask_open(&a.c, &f, &io), SMASK_OK);
+    for (i = 0; i < 6; i++) {
+        SAME(smask_file_note(&f, notes[i].key, out, sizeof out),
+            strlen(odd[i]));
+        CHECK_TEXT(out, odd[i]);
+    }
+    smask_file_note(&f, "broken", out, sizeof out);
+    CHECK_TEXT(out, "x\xef\xbf\xbdy\xef\xbf\xbd\xef\xbf\xbdz");
+    SAME(smask_file_note(&f, "none", out, sizeof out), -1);
+    CHECK_TEXT(out, "");
+    SAME(smask_file_note(&f, "a\"", NULL, 0), -1);
+    /* Cut, but never inside a character. */
+    SAME(smask_file_note(&f, "b \"", out, 6), 5);
+    CHECK_TEXT(out, "plain");
+    SAME(smask_file_note(&f, "b \"", out, 4), 5);
+    CHECK_TEXT(out, "pla");
+    SAME(smask_file_note(&f, "\xc3\xa9", out, 4), 16);
+    CHECK_TEXT(out, "gr");
+    SAME(smask_file_note(&f, "b \"", NULL, 0), 5);
+    CHECK_TEXT((smask_file_note(&f, "embed_dim", out, 9), out), "16");
+    CHECK_TEXT((smask_file_note(&f, "drop_path_rate", out, 9), out), "1e-1");
+    free(file.data);
+
+    /* Keys are given once. */
+    notes[1].key = "num_heads";
+    SAME(smask_write(&a.c, &io, &a.v, NULL, NULL, NULL, notes, 2),
+        SMASK_ARG);
+    CHECK(strstr(smask_detail(&a.c), "num_heads") != NULL);
+    smask_clear(&a.c);
+    notes[1].key = "a";
+    SAME(smask_write(&a.c, &io, &a.v, NULL, NULL, NULL, notes, 2),
+        SMASK_ARG);
+    smask_shutdown(&a.c);
+}
+
+/* Settings are decimals that any reader turns into the same float. */
+static void decimals_are_exact(void)
+{
+    static const float odd[] = { 0, 1, -1, 10, 0.1f, 0.98f, 1e-8f, 1.5e-3f,
+        9.9999999f, 0.99999994f, 16777216, 3.4028235e38f, 1.17549435e-38f,
+        8388607.5f, 123456792, 1e15f, 1e-15f };
+    static model a;
+    const smask_vit_desc d = small_desc();
+    const int count = (int)(sizeof odd / sizeof odd[0]);
+    smask_random r;
+    int i;
+
+    make(&a, &d, 1, 0);
+    smask_seed(&r, 3, 0);
+    for (i = 0; i < 1000; i++) {
+        char text[64];
+        smask_file f;
+        memory file;
+        smask_io io;
+        float x, back;
+        memset(&file, 0, sizeof file);
+        x = i < count ? odd[i] : ldexpf(smask_uniform(&r) - 0.5f,
+            (int)smask_below(&r, 240) - 120);
+        a.a.desc.clip = x;
+        io = io_of(&file);
+        smask_write(&a.c, &io, &a.v, NULL, &a.a, NULL, NULL, 0);
+        smask_begin_step(&a.c);
+        smask_open(&a.c, &f, &io);
+        CHECK(smask_file_note(&f, "adam.clip", text, sizeof text) < 18);
+        back = strtof(text, NULL);
+        CHECK(back == x);
+        smask_end_step(&a.c);
+        free(file.data);
+    }
+    a.a.desc.clip = 1.5e-3f;
+    {
+        char text[64];
+        smask_file f;
+        memory file = write_model(&a, 1, NULL, 0);
+        smask_io io = io_of(&file);
+        SAME(smask_open(&a.c, &f, &io), SMASK_OK);
+        smask_file_note(&f, "adam.clip", text, sizeof text);
+        CHECK_TEXT(text, "1.5e-3");
+        free(file.data);
+    }
+    smask_shutdown(&a.c);
+}
+
+/* ---------------------------------------------------------- broken files */
+
+/* A file cut short anywhere fails: at every byte of the header, and at every
+   seventh of the floats, which all are alike. */
+static void cut_at_every_byte(void)
+{
+    static model a, b;
+    smask_vit_desc d = small_desc();
+    memory file;
+    size_t whole, header, n;
+
+    d.dim = 8;
+    d.depth = 1;
+    d.mlp_ratio = 1;
+    d.decoder_depth = 0;
+    make(&a, &d, 1, 0);
+    make(&b, &d, 2, 0);
+    file = write_model(&a, 1, NULL, 0);
+    whole = file.size;
+    header = file.data[0] + 256u * file.data[1];
+    for (n = 0; n < whole; n += n < header + 100 ? 1 : 7) {
+        file.size = n;
+        SAME(read_model(&b, &file, 1, NULL), SMASK_IO);
+        smask_clear(&b.c);
+    }
+    file.size = whole - 1;
+    SAME(read_model(&b, &file, 1, NULL), SMASK_IO);
+    smask_clear(&b.c);
+    file.size = whole;
+    /* A header that ends early by its own word. */
+    for (n = 0; n + 1 < header; n++) {
+        smask_result result;
+        file.data[0] = (unsigned char)(n & 0xff);
+        file.data[1] = (unsigned char)(n >> 8);
+        result = read_model(&b, &file, 1, NULL);
+        if (result != SMASK_FORMAT) CHECK(result == SMASK_OK
+            && file.data[8 + n] == ' ');
+        smask_clear(&b.c);
+    }
+    free(file.data);
+    smask_shutdown(&a.c);
+    smask_shutdown(&b.c);
+}
+
+static void wrong_lengths(void)
+{
+    memory file = file_of("{}", 0);
+    int i;
+
+    CHECK(opens(&file, SMASK_OK, NULL));
+    for (i = 1; i < 8; i++) {            /* 2^8 + 2 .. 2^56 + 2 bytes      */
+        file.data[i] = 1;
+        CHECK(opens(&file, i < 2 ? SMASK_IO : i < 4 ? SMASK_MEMORY
+            : SMASK_FORMAT, NULL));
+        file.data[i] = 0;
+    }
+    memset(file.data, 0xff, 8);
+    CHECK(opens(&file, SMASK_FORMAT, "impossible length"));
+    memcpy(file.data, "\x89PNG\r\n\x1a\n", 8);
+    CHECK(opens(&file, SMASK_FORMAT, "no safetensors"));
+    memset(file.data, 0, 8);
+    CHECK(opens(&file, SMASK_FORMAT, NULL));
+    file.data[0] = 1;
+    CHECK(opens(&file, SMASK_FORMAT, NULL));
+    free(file.data);
+}
+
+#define T(shape, begin, end) "{\"dtype\":\"F32\",\"shape\":" shape          \
+    ",\"data_offsets\":[" begin "," end "]}"
+
+/* Headers that are wrong in one place, and what is said about it. */
+static void malicious_headers(void)
+{
+    static const struct { const char *header, *detail; } bad[] = {
+        { "[]", "byte 0" },
+        { "{ ", "byte 2" },
+        { "{}}", "byte 2" },
+        { "{} x", "byte 3" },
+        { "{\"a\"}", "byte 4" },
+        { "{\"a\":1}", "byte 5" },
+        { "{\"a\":null}", "byte 5" },
+        { "{\"a\":{}}", "byte 6" },
+        { "{a:" T("[1]", "0", "4") "}", "byte 1" },
+        { "{'a':" T("[1]", "0", "4") "}", "byte 1" },
+        { "{\"a\":" T("[1]", "0", "4") ",}", "byte" },
+        { "{,\"a\":" T("[1]", "0", "4") "}", "byte 1" },
+        { "{\"a\" " T("[1]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[1]", "0", "4") "\"b\":" T("[1]", "4", "8") "}",
+            "byte" },
+        /* sizes */
+        { "{\"a\":" T("[99999999999999999999]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[18446744073709551615,2]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[4294967296,4294967296]", "0", "0") "}", "byte" },
+        { "{\"a\":" T("[4611686018427387904]", "0", "0") "}",
+            "a has a shape and data_offsets that disagree" },
+        { "{\"a\":" T("[1]", "0", "99999999999999999999") "}", "byte" },
+        { "{\"a\":" T("[1]", "4", "0") "}", "disagree" },
+        { "{\"a\":" T("[1]", "0", "3") "}", "disagree" },
+        { "{\"a\":" T("[2]", "0", "4") "}", "disagree" },
+        { "{\"a\":" T("[-1]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[1.0]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[1e0]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[01]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[1,]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[,1]", "0", "4") "}", "byte" },
+        { "{\"a\":" T("1", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[1", "0", "4") "}", "byte" },
+        { "{\"a\":" T("[1]", "-0", "4") "}", "byte" },
+        { "{\"a\":" T("[\"1\"]", "0", "4") "}", "byte" },
+        /* places */
+        { "{\"a\":" T("[1]", "4", "8") "}", "a has a gap before it" },
+        { "{\"a\":" T("[1]", "0", "4") ",\"b\":" T("[1]", "8", "12") "}",
+            "b has a gap" },
+        { "{\"a\":" T("[2]", "0", "8") ",\"b\":" T("[2]", "4", "12") "}",
+            "b overlaps" },
+        { "{\"a\":" T("[1]", "0", "4") ",\"b\":" T("[1]", "0", "4") "}",
+            "overlaps" },
+        { "{\"a\":" T("[2]", "0", "8") ",\"b\":" T("[1]", "4", "8") "}",
+            "b overlaps" },
+        /* keys */
+        { "{\"a\":" T("[1]", "0", "4") ",\"a\":" T("[1]", "4", "8") "}",
+            "a is there twice" },
+        { "{\"a\":" T("[1]", "0", "4") ",\"\\u0061\":" T("[1]", "4", "8")
+            "}", "a is there twice" },
+        { "{\"__metadata__\":{},\"__metadata__\":{}}", "is there twice" },
+        { "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}",
+            "a has a field that is unknown or there twice" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", "a lacks" },
+        { "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", "a lacks" },
+        { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", "a lacks" },
+        { "{\"a\":{\"type\":\"F32\"}}", "a has a field" },
+        { "{\"a\":{\"dtype\":32}}", "byte" },
+        { "{\"a\":{\"shape\":[1],\"data_offsets\":[0]}}", "byte" },
+        { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4,8]}}", "byte" },
+        { "{\"__metadata__\":[]}", "byte" },
+        { "{\"__metadata__\":{\"a\":1}}", "byte" },
+        { "{\"__metadata__\":{\"a\":{}}}", "byte" },
+        { "{\"__metadata__\":{\"a\":\"b\",}}", "byte" },
+        { "{\"__metadata__\":{\"a\":\"b\"}", "byte" },
+        /* strings */
+        { "{\"a", "byte" },
+        { "{\"a\\", "byte" },
+        { "{\"a\\\"", "byte" },
+        { "{\"\\u", "byte" },
+        { "{\"\\u12\":{}}", "byte 2" },
+        { "{\"\\u12g4\":{}}", "byte 2" },
+        { "{\"\\x41\":{}}", "byte 2" },
+        { "{\"\\ud800\":{}}", "byte 2" },
+        { "{\"\\ud800\"\":{}}", "byte 2" },
+        { "{\"\\ud800\\\":{}}", "byte 2" },
+        { "{\"\\ud800\\u0041\":{}}", "byte 2" },
+        { "{\"\\ud800\\ud800\":{}}", "byte 2" },
+        { "{\"\\udc00\":{}}", "byte 2" },
+        { "{\"\\u0000\":{}}", "byte 2" },
+        { "{\"a\tb\":{}}", "byte 3" },
+        { "{\"\xff\":{}}", "byte 2" },
+        { "{\"\xc0\x80\":{}}", "byte 2" },
+        { "{\"\xed\xa0\x80\":{}}", "byte 2" },
+        { "{\"\xf4\x90\x80\x80\":{}}", "byte 2" },
+        { "{\"\xe2\x82\":{}}", "byte 2" },
+        { "{\"\xf0\x9f\x8e", "byte 2" }
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        memory file = file_of(bad[i].header, 16);
+        if (!CHECK(opens(&file, SMASK_FORMAT, bad[i].detail)))
+            printf("    header %s\n", bad[i].header);
+        free(file.data);
+    }
+}
+
+/* Depth is not for the stack to pay: the parser does not recurse. */
+static void deep_nests(void)
+{
+    static const char *open[] = { "[", "{\"a\":", "{\"a\":[" };
+    static char text[40000];
+    size_t kind, n;
+
+    for (kind = 0; kind < 3; kind++) {
+        memory file;
+        text[0] = '\0';
+        strcpy(text, "{\"__metadata__\":");
+        for (n = strlen(text); n + 8 < sizeof text; n += strlen(open[kind]))
+            strcpy(text + n, open[kind]);
+        file = file_of(text, 0);
+        CHECK(opens(&file, SMASK_FORMAT, NULL));
+        free(file.data);
+        strcpy(text, "{\"a\":{\"shape\":");
+        for (n = strlen(text); n + 8 < sizeof text; n += strlen(open[kind]))
+            strcpy(text + n, open[kind]);
+        file = file_of(text, 0);
+        CHECK(opens(&file, SMASK_FORMAT, NULL));
+        free(file.data);
+    }
+}
+
+/* Unusual, but right: these open. */
+static void unusual_headers(void)
+{
+    static const char *good[] = {
+        "{}", " {} \n\t\r ", "{\"__metadata__\":{}}",
+        "{\"a\":" T("[1]", "0", "4") "}",
+        "{\"a\":" T("[]", "0", "4") "}",
+        "{\"a\":" T("[0]", "0", "0") "}",
+        "{\"a\":" T("[0]", "0", "0") ",\"b\":" T("[0,7]", "0", "0")
+            ",\"c\":" T("[2]", "0", "8") ",\"d\":" T("[0]", "8", "8") "}",
+        "{\"b\":" T("[1]", "4", "8") ",\"a\":" T("[1]", "0", "4") "}",
+        "{\"a\":" T("[1]", "0", "4") ",\"__metadata__\":{\"k\":\"v\"}}",
+        "{ \"a\" : { \"data_offsets\" : [ 0 , 4 ] , \"shape\" : [ 1 ] ,\n"
+            "\"dtype\" : \"F32\" } }",
+        "{\"a\":{\"dtype\":\"I64\",\"shape\":[2],\"data_offsets\":[0,16]}}",
+        "{\"a\":{\"dtype\":\"F7\",\"shape\":[2],\"data_offsets\":[0,9]}}",
+        "{\"a\":" T("[1,1,1,1,1,2]", "0", "8") "}",
+        "{\"\":" T("[1]", "0", "4") "}",
+        "{\"\\ud83c\\udfad \\n\\\"\\\\\\/\\b\\f\\r\\t\":" T("[1]", "0", "4")
+            "}"
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof good / sizeof good[0]; i++) {
+        memory file = file_of(good[i], 16);
+        if (!CHECK(opens(&file, SMASK_OK, NULL)))
+            printf("    header %s\n", good[i]);
+        free(file.data);
+    }
+}
+
+/* What entries say, in file order, with names in their plain form. */
+static void entries_tell(void)
+{
+    memory file = file_of("{\"late\":" T("[1,2]", "8", "16") ",\"\\u0065\\n\""
+        ":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
+        "\"six\":" T("[1,1,1,1,1,2]", "16", "24") "}", 24);
+    smask_ctx c;
+    smask_file f;
+    smask_io io = io_of(&file);
+
+    smask_setup(&c, NULL);
+    SAME(smask_open(&c, &f, &io), SMASK_OK);
+    SAME(f.count, 3);
+    SAME(f.entry[0].name_bytes, 2);
+    CHECK(memcmp(f.entry[0].name, "e\n", 2) == 0);
+    SAME(f.entry[0].type, 2);
+    SAME(f.entry[0].shape[0], 4);
+    CHECK(memcmp(f.entry[1].name, "late", 4) == 0);
+    SAME(f.entry[1].type, 0);
+    SAME(f.entry[1].rank, 2);
+    SAME(f.entry[1].begin, 8);
+    SAME(f.entry[1].end, 16);
+    CHECK(f.entry[2].type > 2);          /* six dimensions: not for us     */
+    SAME(f.entry[2].rank, 0);
+    smask_shutdown(&c);
+    free(file.data);
+}
+
+/* Many names, in an order that sorting has to undo. */
+static void many_entries(void)
+{
+    enum { COUNT = 3000 };
+    static char text[COUNT * 80];
+    memory file;
+    smask_ctx c;
+    smask_file f;
+    smask_io io;
+    size_t at = 0;
+    int i, good = 1;
+
+    at += (size_t)sprintf(text, "{");
+    for (i = 0; i < COUNT; i++) {
+        const int k = i * 1709 % COUNT;
+        at += (size_t)sprintf(text + at, "%s\"t%d\":" "{\"dtype\":\"U8\","
+            "\"shape\":[1],\"data_offsets\":[%d,%d]}", i > 0 ? "," : "", k,
+            k, k + 1);
+    }
+    sprintf(text + at, "}");
+    file = file_of(text, 0);
+    io = io_of(&file);
+    smask_setup(&c, NULL);
+    SAME(smask_open(&c, &f, &io), SMASK_OK);
+    SAME(f.count, COUNT);
+    for (i = 0; i < f.count; i++) good = good && f.entry[i].begin == (size_t)i;
+    CHECK(good);
+    smask_shutdown(&c);
+    free(file.data);
+}
+
+/* Random damage to a real file, most of it to the header. Whatever comes of
+   it, it is a result; and what has been read after all is what was there. */
+static void random_damage(void)
+{
+    static model a, b;
+    smask_vit_desc d = small_desc(), told;
+    smask_random r;
+    memory file, copy;
+    int i, results[SMASK_RESULT_COUNT];
+    size_t header;
+
+    d.depth = 1;
+    make(&a, &d, 1, 0);
+    make(&b, &d, 2, 0);
+    memset(results, 0, sizeof results);
+    file = write_model(&a, 1, NULL, 0);
+    header = file.data[0] + 256u * file.data[1];
+    copy = file;
+    copy.data = (unsigned char *)malloc(file.size);
+    if (copy.data == NULL) abort();
+    smask_seed(&r, 11, 0);
+    for (i = 0; i < 4000; i++) {
+        const uint32_t hits = 1 + smask_below(&r, i % 5 == 0 ? 8 : 2);
+        smask_file f;
+        smask_io io = io_of(&copy);
+        smask_tokenizer_desc words;
+        smask_result result;
+        uint32_t k;
+        memcpy(copy.data, file.data, file.size);
+        for (k = 0; k < hits; k++) {
+            const size_t at = smask_below(&r, (uint32_t)(header + 8));
+            const uint32_t how = smask_below(&r, 3);
+            if (how == 0) copy.data[at] ^= (unsigned char)(1u
+                << smask_below(&r, 8));
+            if (how == 1) copy.data[at] = (unsigned char)smask_below(&r, 256);
+            if (how == 2) copy.data[at] = (unsigned char)
+                "{}[]\",:0123456789\\u"[smask_below(&r, 19)];
+        }
+        copy.at = 0;
+        smask_begin_step(&b.c);
+        result = smask_open(&b.c, &f, &io);
+        if (result == SMASK_OK && i % 4 == 0) {
+            smask_file_vit(&b.c, &f, &told);
+            smask_clear(&b.c);
+            smask_file_tokenizer(&b.c, &f, &words);
+            smask_clear(&b.c);
+        }
+        if (result == SMASK_OK)
+            result = smask_read(&b.c, &f, &b.v, &b.t, &b.a, &b.e, NULL);
+        smask_end_step(&b.c);
+        smask_clear(&b.c);
+        results[result]++;
+    }
+    CHECK(results[SMASK_FORMAT] > 1000);
+    CHECK(results[SMASK_OK] > 10);
+    CHECK(results[SMASK_NUMERIC] + results[SMASK_NODES]
+        + results[SMASK_RANGE] + results[SMASK_SHAPE] == 0);
+    free(file.data);
+    free(copy.data);
+    smask_shutdown(&a.c);
+    smask_shutdown(&b.c);
+}
+
+/* A header too large for the arena is a matter of memory, at every size of
+   it, and nothing is written past its end. */
+static void arena_too_small(void)
+{
+    static unsigned char block[20000];
+    memory file = file_of("{\"b\":" T("[1]", "4", "8") ",\"\\u0061\":"
+        T("[1]", "0", "4") "}", 8);
+    size_t bytes;
+    int opened = 0;
+
+    for (bytes = 1024; bytes < sizeof block - 64; bytes += 16) {
+        smask_desc desc;
+        smask_ctx c;
+        smask_file f;
+        smask_io io = io_of(&file);
+        memset(&desc, 0, sizeof desc);
+        desc.memory = block;
+        desc.memory_size = bytes;
+        memset(block + bytes, 0x5a, 64);
+        file.at = 0;
+        if (smask_setup(&c, &desc) != SMASK_OK) continue;
+        if (smask_open(&c, &f, &io) == SMASK_OK) {
+            opened++;
+        } else {
+            SAME(smask_error(&c), SMASK_MEMORY);
+            SAME(opened, 0);
+            SAME(f.count, 0);
+        }
+        SAME(block[bytes], 0x5a);
+        smask_shutdown(&c);
+    }
+    CHECK(opened > 0);
+    free(file.data);
+}
+
+/* ------------------------------------------------------- files of others */
+
+/* timm's names and shapes, made by hand, in one of the three types. */
+typedef struct timm {
+    char header[8192];
+    size_t at, data;
+    const char *type;
+    size_t width;
+} timm;
+
+static void timm_add(timm *t, const char *name, int d0, int d1, int d2,
+    int d3)
+{
+    const int d[4] = { d0, d1, d2, d3 };
+    size_t bytes = t->width;
+    int i;
+
+    t->at += (size_t)sprintf(t->header + t->at, "%s\"%s\":{\"dtype\":\"%s\","
+        "\"shape\":[", t->at > 1 ? "," : "", name, t->type);
+    for (i = 0; i < 4 && d[i] > 0; i++) {
+        t->at += (size_t)sprintf(t->header + t->at, "%s%d", i > 0 ? "," : "",
+            d[i]);
+        bytes *= (size_t)d[i];
+    }
+    t->at += (size_t)sprintf(t->header + t->at, "],\"data_offsets\":"
+        "[%lu,%lu]}", (unsigned long)t->data,
+        (unsigned long)(t->data + bytes));
+    t->data += bytes;
+}
+
+/* A ViT of width D, 2 blocks, patches of 4 pixels, S of them a side. */
+static memory timm_file(const char *type, int D, int S, int cls, int classes,
+    const char *extra)
+{
+    static timm t;
+    memory file;
+    int l;
+    size_t i;
+
+    memset(&t, 0, sizeof t);
+    t.type = type;
+    t.width = strcmp(type, "F32") == 0 ? 4 : 2;
+    t.at = (size_t)sprintf(t.header, "{");
+    if (cls) timm_add(&t, "cls_token", 1, 1, D, 0);
+    timm_add(&t, "pos_embed", 1, S * S + cls, D, 0);
+    timm_add(&t, "patch_embed.proj.weight", D, 3, 4, 4);
+    timm_add(&t, "patch_embed.proj.bias", D, 0, 0, 0);
+    for (l = 0; l < 2; l++) {
+        char name[64];
+#define BLOCK(part, d0, d1)                                                 \
+        sprintf(name, "blocks.%d." part, l);                                \
+        timm_add(&t, name, d0, d1, 0, 0);
+        BLOCK("norm1.weight", D, 0)
+        BLOCK("norm1.bias", D, 0)
+        BLOCK("attn.qkv.weight", 3 * D, D)
+        BLOCK("attn.qkv.bias", 3 * D, 0)
+        BLOCK("attn.proj.weight", D, D)
+        BLOCK("attn.proj.bias", D, 0)
+        BLOCK("norm2.weight", D, 0)
+        BLOCK("norm2.bias", D, 0)
+        BLOCK("mlp.fc1.weight", 4 * D, D)
+        BLOCK("mlp.fc1.bias", 4 * D, 0)
+        BLOCK("mlp.fc2.weight", D, 4 * D)
+        BLOCK("mlp.fc2.bias", D, 0)
+#undef BLOCK
+    }
+    if (extra != NULL) timm_add(&t, extra, 1, 1, D, 0);
+    timm_add(&t, "norm.weight", D, 0, 0, 0);
+    timm_add(&t, "norm.bias", D, 0, 0, 0);
+    if (classes > 0) timm_add(&t, "head.weight", classes, D, 0, 0);
+    if (classes > 0) timm_add(&t, "head.bias", classes, 0, 0, 0);
+    sprintf(t.header + t.at, "}");
+    file = file_of(t.header, t.data);
+    /* Numbers that are the same in all three types: 1 + i / 64. */
+    for (i = 0; i < t.data / t.width; i++) {
+        const float x = 1 + (float)(i % 64) / 64;
+        unsigned char *b = file.data + file.size - t.data + i * t.width;
+        uint32_t bits;
+        memcpy(&bits, &x, 4);
+        if (type[0] == 'F' && type[1] == '1') bits = 0x3c00 | (uint32_t)(i
+            % 64 << 4);
+        else if (type[0] == 'B') bits >>= 16;
+        b[0] = (unsigned char)(bits & 0xff);
+        b[1] = (unsigned char)(bits >> 8 & 0xff);
+        if (t.width == 4) b[2] = (unsigned char)(bits >> 16 & 0xff);
+        if (t.width == 4) b[3] = (unsigned char)(bits >> 24);
+    }
+    return file;
+}
+
+static void timm_files(void)
+{
+    static const char *types[3] = { "F32", "F16", "BF16" };
+    int type, cls;
+
+    for (type = 0; type < 3; type++)
+        for (cls = 0; cls <= 1; cls++) {
+            memory file = timm_file(types[type], 128, 3, cls, 10,
+                "some.other.tensor");
+            smask_io io = io_of(&file);
+            smask_vit_desc d;
+            smask_vit v;
+            smask_ctx c;
+            smask_file f;
+            int32_t missing = -1;
+            size_t i, wrong = 0, at = 0;
+            int32_t k;
+            smask_setup(&c, NULL);
+            SAME(smask_open(&c, &f, &io), SMASK_OK);
+            SAME(smask_file_vit(&c, &f, &d), SMASK_OK);
+            SAME(d.image, 12);
+            SAME(d.patch, 4);
+            SAME(d.channels, 3);
+            SAME(d.dim, 128);
+            SAME(d.depth, 2);
+            SAME(d.heads, 0);            /* the default: 128 / 64          */
+            SAME(d.mlp_ratio, 4);
+            SAME(d.class_token, cls);
+            SAME(d.pool_class, cls);
+            SAME(d.classes, 10);
+            SAME(d.vocabulary, 0);
+            SAME(d.decoder_depth, 0);
+            SAME(smask_vit_init(&c, &v, &d), SMASK_OK);
+            SAME(v.desc.heads, 2);
+            SAME(smask_read(&c, &f, &v, NULL, NULL, NULL, &missing),
+                SMASK_OK);
+            SAME(missing, 0);
+            SAME(file.at, file.size);
+            for (k = 0; k < f.count; k++) {
+                const smask_param *p;
+                char name[64];
+                const size_t n = f.entry[k].name_bytes;
+                memcpy(name, f.entry[k].name, n);
+                name[n] = '\0';
+                p = smask_params_find(&v.params, name);
+                at = f.entry[k].begin / (type == 0 ? 4 : 2);
+                if (p == NULL) {
+                    CHECK_TEXT(name, "some.other.tensor");
+                    continue;
+                }
+                for (i = 0; i < smask_count(p->t); i++)
+                    wrong += p->t->x[i] != 1 + (float)((at + i) % 64) / 64;
+            }
+            SAME(wrong, 0);
+            smask_shutdown(&c);
+            free(file.data);
+        }
+}
+
+/* What cannot be computed here is refused, not skipped. */
+static void timm_relatives(void)
+{
+    static const char *extra[] = { "dist_token", "reg_token",
+        "blocks.0.attn.q_norm.weight" };
+    smask_vit_desc d;
+    smask_ctx c;
+    smask_file f;
+    size_t i;
+
+    for (i = 0; i < 3; i++) {
+        memory file = timm_file("F32", 64, 2, 1, 0, extra[i]);
+        smask_io io = io_of(&file);
+        smask_setup(&c, NULL);
+        SAME(smask_open(&c, &f, &io), SMASK_OK);
+        SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
+        CHECK(strstr(smask_detail(&c), extra[i]) != NULL);
+        smask_shutdown(&c);
+        free(file.data);
+    }
+    {
+        memory file = file_of("{\"a\":" T("[1]", "0", "4") "}", 4);
+        smask_io io = io_of(&file);
+        smask_setup(&c, NULL);
+        SAME(smask_open(&c, &f, &io), SMASK_OK);
+        SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
+        smask_clear(&c);
+        {
+            smask_tokenizer_desc w;
+            SAME(smask_file_tokenizer(&c, &f, &w), SMASK_FORMAT);
+        }
+        smask_shutdown(&c);
+        free(file.data);
+    }
+}
+
+/* Metadata that is no number, or one that would be dangerous. */
+static void wild_architectures(void)
+{
+    static const struct { const char *pair; smask_result result; } pairs[] = {
+        { "\"embed_dim\":\"64\"", SMASK_OK },
+        { "\"embed_dim\":\"65537\"", SMASK_FORMAT },
+        { "\"embed_dim\":\"-64\"", SMASK_FORMAT },
+        { "\"embed_dim\":\"64.0\"", SMASK_FORMAT },
+        { "\"embed_dim\":\"\"", SMASK_FORMAT },
+        { "\"embed_dim\":\" 64\"", SMASK_FORMAT },
+        { "\"embed_dim\":\"99999999999999999999999999999999999999\"",
+            SMASK_FORMAT },
+        { "\"depth\":\"2000000000\"", SMASK_FORMAT },
+        { "\"img_size\":\"2147483647\"", SMASK_FORMAT },
+        { "\"vocab_size\":\"4294967295\"", SMASK_FORMAT },
+        { "\"class_token\":\"2\"", SMASK_FORMAT },
+        { "\"init_values\":\"1e-5\"", SMASK_OK },
+        { "\"init_values\":\"1e\"", SMASK_FORMAT },
+        { "\"init_values\":\"x\"", SMASK_FORMAT },
+        { "\"init_values\":\"1e99\"", SMASK_FORMAT },
+        { "\"init_values\":\"1e999999999999\"", SMASK_FORMAT },
+        { "\"init_values\":\"nan\"", SMASK_FORMAT },
+        { "\"init_values\":\".\"", SMASK_FORMAT },
+        { "\"splitmask\":\"2\"", SMASK_OK }      /* the first one counts   */
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        char text[200];
+        memory file;
+        smask_io io;
+        smask_vit_desc d;
+        smask_ctx c;
+        smask_file f;
+        sprintf(text, "{\"__metadata__\":{\"splitmask\":\"1\",%s}}",
+            pairs[i].pair);
+        file = file_of(text, 0);
+        io = io_of(&file);
+        smask_setup(&c, NULL);
+        SAME(smask_open(&c, &f, &io), SMASK_OK);
+        if (!SAME(smask_file_vit(&c, &f, &d), pairs[i].result))
+            printf("    %s\n", text);
+        smask_shutdown(&c);
+        free(file.data);
+    }
+    {
+        memory file = file_of("{\"__metadata__\":{\"splitmask\":\"2\"}}", 0);
+        smask_io io = io_of(&file);
+        smask_vit_desc d;
+        smask_ctx c;
+        smask_file f;
+        smask_setup(&c, NULL);
+        smask_open(&c, &f, &io);
+        SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
+        CHECK(strstr(smask_detail(&c), "later version") != NULL);
+        smask_shutdown(&c);
+        free(file.data);
+    }
+}
+
+/* All 65,536 numbers of each half type. */
+static void half_types(void)
+{
+    static float x[65536];
+    int type;
+
+    for (type = 0; type < 2; type++) {
+        memory file = file_of(type == 0
+            ? "{\"a\":{\"dtype\":\"F16\",\"shape\":[65536],\"data_offsets\":"
+              "[0,131072]}}"
+            : "{\"a\":{\"dtype\":\"BF16\",\"shape\":[65536],\"data_offsets\":"
+              "[0,131072]}}", 131072);
+        smask_io io = io_of(&file);
+        smask_ctx c;
+        smask_file f;
+        uint32_t i, wrong = 0;
+        for (i = 0; i < 65536; i++) {
+            unsigned char *b = file.data + file.size - 131072 + 2 * i;
+            b[0] = (unsigned char)(i & 0xff);
+            b[1] = (unsigned char)(i >> 8);
+        }
+        smask_setup(&c, NULL);
+        SAME(smask_open(&c, &f, &io), SMASK_OK);
+        SAME(smask_read_tensor(&c, &f, "a", x, 65536), SMASK_OK);
+        for (i = 0; i < 65536; i++) {
+            const int exponent = (int)(i >> 10 & 31);
+            const double part = (double)(i & 0x3ff);
+            uint32_t bits, expected = i << 16;
+            memcpy(&bits, x + i, 4);
+            if (type == 0 && exponent == 31) {
+                expected = (i & 0x8000) << 16 | 0x7f800000
+                    | (i & 0x3ff) << 13;
+            } else if (type == 0) {
+                const float value = (float)(exponent == 0
+                    ? ldexp(part, -24) : ldexp(1024 + part, exponent - 25));
+                memcpy(&expected, &value, 4);
+                expected |= (i & 0x8000) << 16;
+            }
+            wrong += bits != expected;
+        }
+        SAME(wrong, 0);
+        smask_shutdown(&c);
+        free(file.data);
+    }
+}
+
+/* --------------------------------------------------- reading, the rules */
+
+static void what_does_not_match(void)
+{
+    static model a, b;
+    smask_vit_desc d = small_desc();
+    int32_t missing;
+    memory file, more;
+
+    make(&a, &d, 1, 0);
+    file = write_model(&a, 0, NULL, 0);
+    /* More in the file than in the model, and the other way round. */
+    d.vocabulary = d.decoder_depth = 0;
+    d.classes = 5;
+    make(&b, &d, 2, 0);
+    SAME(read_model(&b, &file, 0, &missing), SMASK_OK);
+    SAME(missing, 2);
+    SAME(file.at, file.size);
+    CHECK(same_floats(a.v.blocks[1].up_w->x, b.v.blocks[1].up_w->x,
+        16 * 32));
+    /* A classifier of another size belongs to another task. */
+    more = write_model(&b, 0, NULL, 0);
+    smask_shutdown(&a.c);
+    d.classes = 3;
+    make(&a, &d, 3, 0);
+    SAME(read_model(&a, &more, 0, &missing), SMASK_OK);
+    SAME(missing, 2);
+    free(more.data);
+    smask_shutdown(&b.c);
+    /* Other shapes are an error, told before anything is changed. */
+    d = small_desc();
+    d.image = 16;
+    make(&b, &d, 2, 0);
+    d = small_desc();
+    smask_shutdown(&a.c);
+    make(&a, &d, 2, 0);
+    memcpy(a.v.patch_b->x, b.v.patch_b->x, 16 * 4);
+    SAME(read_model(&b, &file, 0, &missing), SMASK_FORMAT);
+    CHECK_TEXT(smask_detail(&b.c),
+        "read: pos_embed is (1,4,16), wanted (1,16,16)");
+    CHECK(same_floats(a.v.patch_b->x, b.v.patch_b->x, 16));
+    smask_clear(&b.c);
+    /* No training state, no codebook, no means. */
+    SAME(read_model(&a, &file, 1, &missing), SMASK_STATE);
+    smask_clear(&a.c);
+    {
+        smask_file f;
+        smask_io io = io_of(&file);
+        file.at = 0;
+        smask_open(&a.c, &f, &io);
+        SAME(smask_read(&a.c, &f, &a.v, &a.t, NULL, NULL, NULL),
+            SMASK_FORMAT);
+        smask_clear(&a.c);
+        SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, &a.e, NULL),
+            SMASK_STATE);
+        smask_clear(&a.c);
+        /* Nothing has been read, so it still can be; but only once. */
+        SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, NULL, NULL), SMASK_OK);
+        SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, NULL, NULL),
+            SMASK_STATE);
+    }
+    free(file.data);
+    smask_shutdown(&a.c);
+    smask_shutdown(&b.c);
+}
+
+static void a_type_that_is_not_read(void)
+{
+    static model a;
+    const smask_vit_desc d = small_desc();
+    memory file = file_of("{\"norm.bias\":{\"dtype\":\"F64\",\"shape\":[16],"
+        "\"data_offsets\":[0,128]},\"x\":{\"dtype\":\"I64\",\"shape\":[1],"
+        "\"data_offsets\":[128,136]}}", 136);
+    int32_t missing;
+
+    make(&a, &d, 1, 0);
+    SAME(read_model(&a, &file, 0, &missing), SMASK_FORMAT);
+    CHECK_TEXT(smask_detail(&a.c),
+        "read: norm.bias is not F32, F16 or BF16");
+    free(file.data);
+    smask_shutdown(&a.c);
+}
+
+/* A name may be spelt with escapes. */
+static void a_name_with_escapes(void)
+{
+    static model a;
+    const smask_vit_desc d = small_desc();
+    memory file = file_of("{\"norm\\u002ebias\":" T("[16]", "0", "64") "}",
+        64);
+    int32_t missing;
+    float sum = 0;
+    int i;
+
+    make(&a, &d, 1, 0);
+    for (i = 0; i < 16; i++) a.v.norm_b->x[i] = 1;
+    SAME(read_model(&a, &file, 0, &missing), SMASK_OK);
+    SAME(missing, a.v.params.count - 1);
+    for (i = 0; i < 16; i++) sum += a.v.norm_b->x[i];
+    NEAR(sum, 0, 0);
+    free(file.data);
+    smask_shutdown(&a.c);
+}
+
+static void one_tensor_at_a_time(void)
+{
+    memory file = file_of("{\"a\":" T("[2]", "0", "8") ",\"b\":"
+        T("[3]", "8", "20") ",\"c\":" T("[200]", "20", "820") ",\"d\":"
+        T("[1]", "820", "824") "}", 824);
+    smask_io io = io_of(&file);
+    float x[3] = { 7, 7, 7 };
+    smask_ctx c;
+    smask_file f;
+
+    file.data[file.size - 2] = 0x80;     /* d = 1.0f                       */
+    file.data[file.size - 1] = 0x3f;
+    smask_setup(&c, NULL);
+    SAME(smask_open(&c, &f, &io), SMASK_OK);
+    SAME(smask_read_tensor(&c, &f, "b", x, 2), SMASK_FORMAT);
+    smask_clear(&c);
+    SAME(smask_read_tensor(&c, &f, "e", x, 3), SMASK_FORMAT);
+    CHECK_TEXT(smask_detail(&c), "read: e is not in the file");
+    smask_clear(&c);
+    SAME(smask_read_tensor(&c, &f, "b", x, 3), SMASK_OK);
+    NEAR(x[0] + x[1] + x[2], 0, 0);
+    SAME(smask_read_tensor(&c, &f, "a", x, 2), SMASK_STATE);
+    smask_clear(&c);
+    SAME(smask_read_tensor(&c, &f, "d", x, 1), SMASK_OK);
+    NEAR(x[0], 1, 0);
+    SAME(file.at, file.size);
+    smask_shutdown(&c);
+    free(file.data);
+}
+
+/* ---------------------------------------------------------- other rules */
+
+/* A disk that is full after any number of bytes. */
+static void a_writer_that_stops(void)
+{
+    static model a;
+    smask_vit_desc d = small_desc();
+    memory whole;
+    size_t n;
+
+    d.decoder_depth = 0;
+    make(&a, &d, 1, 0);
+    whole = write_model(&a, 1, NULL, 0);
+    for (n = 1; n < whole.size; n += 1 + n / 50) {
+        memory file;
+        smask_io io;
+        memset(&file, 0, sizeof file);
+        file.limit = n;
+        io = io_of(&file);
+        SAME(smask_write(&a.c, &io, &a.v, &a.t, &a.a, &a.e, NULL, 0),
+            SMASK_IO);
+        SAME(file.size, n);
+        CHECK(memcmp(file.data, whole.data, n) == 0);
+        smask_clear(&a.c);
+        free(file.data);
+    }
+    a.a.desc.lr = (float)HUGE_VAL;
+    {
+        memory file;
+        smask_io io;
+        memset(&file, 0, sizeof file);
+        io = io_of(&file);
+        SAME(smask_write(&a.c, &io, &a.v, NULL, &a.a, NULL, NULL, 0),
+            SMASK_NUMERIC);
+        SAME(file.size, 0);
+    }
+    free(whole.data);
+    smask_shutdown(&a.c);
+}
+
+typedef struct planned { memory *file; smask_file *f; int opens; } planned;
+
+static smask_result plan_work(smask_ctx *c, void *user)
+{
+    planned *p = (planned *)user;
+    const smask_vit_desc d = small_desc();
+    smask_io io = io_of(p->file);
+    smask_file f;
+    smask_vit v;
+
+    smask_vit_init(c, &v, &d);
+    if (p->opens) return smask_open(c, &f, &io);
+    smask_read(c, p->f, &v, NULL, NULL, NULL, NULL);
+    smask_write(c, &io, &v, NULL, NULL, NULL, NULL, 0);
+    return smask_error(c);
+}
+
+/* A dry run touches no file. */
+static void dry_runs(void)
+{
+    static model a;
+    const smask_vit_desc d = small_desc();
+    smask_sizes sizes;
+    smask_file f;
+    smask_io io;
+    memory file;
+    planned p;
+    size_t size, at;
+
+    make(&a, &d, 1, 0);
+    file = write_model(&a, 0, NULL, 0);
+    io = io_of(&file);
+    SAME(smask_open(&a.c, &f, &io), SMASK_OK);
+    size = file.size;
+    at = file.at;
+    p.file = &file;
+    p.f = &f;
+    p.opens = 0;
+    SAME(smask_plan(NULL, plan_work, &p, &sizes), SMASK_OK);
+    p.opens = 1;
+    SAME(smask_plan(NULL, plan_work, &p, &sizes), SMASK_STATE);
+    SAME(file.size, size);
+    SAME(file.at, at);
+    free(file.data);
+    smask_shutdown(&a.c);
+}
+
+/* Weights in constant memory are not written to. */
+static void constant_weights(void)
+{
+    static model a;
+    static float weights[20000];
+    smask_vit_desc d = small_desc();
+    memory file;
+
+    make(&a, &d, 1, 0);
+    file = write_model(&a, 0, NULL, 0);
+    CHECK(smask_params_count(&a.v.params) < 20000);
+    smask_shutdown(&a.c);
+    d.weights = weights;
+    make(&a, &d, 1, 0);
+    SAME(read_model(&a, &file, 0, NULL), SMASK_ARG);
+    free(file.data);
+    smask_shutdown(&a.c);
+}
+
+int main(void)
+{
+    RUN(round_trip);
+    RUN(training_resumes);
+    RUN(bytes_of_a_file);
+    RUN(notes_come_back);
+    RUN(decimals_are_exact);
+    RUN(cut_at_every_byte);
+    RUN(wrong_lengths);
+    RUN(malicious_headers);
+    RUN(deep_nests);
+    RUN(unusual_headers);
+    RUN(entries_tell);
+    RUN(many_entries);
+    RUN(random_damage);
+    RUN(arena_too_small);
+    RUN(timm_files);
+    RUN(timm_relatives);
+    RUN(wild_architectures);
+    RUN(half_types);
+    RUN(what_does_not_match);
+    RUN(a_type_that_is_not_read);
+    RUN(a_name_with_escapes);
+    RUN(one_tensor_at_a_time);
+    RUN(a_writer_that_stops);
+    RUN(dry_runs);
+    RUN(constant_weights);
+    return DONE("test_files");
+}
