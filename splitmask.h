@@ -179,7 +179,8 @@ typedef struct smask_vit_desc {
     int32_t decoder_depth;           /* 0: no decoder                      */
     int32_t class_token;             /* 1: prepend one                 [0] */
     int32_t pool_class;              /* 1: class token, 0: mean        [0] */
-    int32_t sincos;                  /* 1: fixed 2-D sin-cos positions [0] */
+    int32_t sincos;                  /* 1: fixed 2-D sin-cos positions, in
+                                        the encoder                    [0] */
     int32_t relative_bias;           /* 1: shared, 2: per layer (BEiT) [0] */
     int32_t no_position;             /* 1: no absolute positions       [0] */
     int32_t no_bridge;               /* 1: no linear before decoder    [0] */
@@ -190,9 +191,11 @@ typedef struct smask_vit_desc {
     int32_t classes;                 /* of the classifier; 0: none         */
     float layer_scale;               /* initial LayerScale; 0: none        */
     float drop_path;                 /* last block's stochastic depth  [0] */
-    float init_std;                  /* of the weights            [0.02f]  */
+    float init_std;                  /* of the normal that weights are drawn
+                                        from, cut at +-2 of it    [0.02f]  */
     const float *weights;            /* read these, in the order of params,
-                                        instead of drawing; never written  */
+                                        instead of drawing; never written,
+                                        so only with smask_desc.inference  */
 } smask_vit_desc;
 
 /* The weights of a block: field, timm's name, rows, columns (0: a vector),
@@ -4549,10 +4552,10 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
 {
     const smask__again *again = (const smask__again *)y->extra;
     smask_tensor *x = y->source[0], *const last = c->last, *leaf, *t;
-    struct smask__free *const list = c->free_list;
     const int nodes = c->nodes, no_grad = c->no_grad;
     int add;
     float *dx = smask__slope(c, x, &add);
+    struct smask__free *const list = c->free_list;
     const size_t mark = smask__mark(c), high = c->high;
 
     c->no_grad = 0;
@@ -4980,7 +4983,7 @@ SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
     else if (d->heads < 1 || d->dim % d->heads != 0)
         what = "dim is no multiple of heads";
     else if (d->vocabulary < 0 || d->decoder_depth < 0 || d->classes < 0)
-        what = "a count is negative";
+        what = "vocabulary, decoder_depth or classes is negative";
     else if (d->relative_bias < 0 || d->relative_bias > 2)
         what = "relative_bias is 0, 1 or 2";
     else if (d->sincos && (d->dim % 4 != 0 || d->no_position))
@@ -6753,8 +6756,7 @@ SMASK__DEF float smask_adam_rate(const smask_adam *a, int64_t step)
     double t;
 
     if (step < d->warmup)
-        return (float)((double)d->lr * (double)(step + 1)
-            / (double)d->warmup);
+        return (float)((double)d->lr * (double)step / (double)d->warmup);
     if (d->steps <= d->warmup) return d->lr;
     t = (double)(step - d->warmup) / (double)(d->steps - d->warmup);
     if (t > 1) t = 1;
