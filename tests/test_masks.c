@@ -465,7 +465,9 @@ static void refuse(smask_ctx *c, smask_result result)
 {
     SAME(result, SMASK_ARG);
     SAME(smask_error(c), SMASK_ARG);
+#ifndef SPLITMASK_NO_TEXT
     CHECK(smask_detail(c)[0] != '\0');
+#endif
     smask_clear(c);
 }
 
