@@ -1,4 +1,277 @@
 /* ######################################################################
+   splitmask.h 0.1.0                                             >>cover
+
+   Pre-train vision transformers on your own few images, on the processor
+   you have, with no other data and nothing but libc and libm.
+
+   Copy this file. In ONE C (or C++) file of your program write
+
+```c
+#define SPLITMASK_IMPLEMENTATION
+#include "splitmask.h"
+```
+
+   and include it plainly everywhere else. Build: cc -O2 main.c -lm. Any
+   vector instructions are found at run time; no flags are needed. Keep the
+   file's name, or say the new one in SPLITMASK_FILE: it includes itself.
+
+   A whole training program. Put your images (B,C,S,S), mean 0 and
+   deviation 1, in place of the noise:
+
+```c
+#define SPLITMASK_IMPLEMENTATION
+#include "splitmask.h"
+#include <stdio.h>
+
+int main(void)
+{
+    static float images[8 * 3 * 32 * 32];
+    smask_vit_desc model = { 0 };
+    smask_tokenizer_desc words = { 0 };
+    smask_ctx c;
+    smask_vit vit;
+    smask_tokenizer tok;
+    smask_adam adam;
+    smask_losses out;
+    int step, i;
+
+    model.vocabulary = words.vocabulary = 256;
+    model.decoder_depth = 2;
+    model.depth = 2;
+    smask_setup(&c, NULL);
+    smask_vit_init(&c, &vit, &model);
+    smask_tokenizer_init(&c, &tok, &words);
+    smask_adam_init(&c, &adam, NULL, &vit.params);
+    for (step = 0; step < 3 && smask_error(&c) == SMASK_OK; step++) {
+        smask_tensor *loss;
+        for (i = 0; i < 8 * 3 * 32 * 32; i++)
+            images[i] = smask_normal(&c.random);
+        smask_begin_step(&c);
+        loss = smask_splitmask_loss(&c, &vit, &tok, NULL, images, 8, &out);
+        if (smask_backward(&c, loss) == SMASK_OK)
+            smask_adam_update(&c, &adam, &vit.params);
+        smask_end_step(&c);
+        printf("step %d: inpaint %.3f, match %.3f\n", step,
+            (double)out.inpaint, (double)out.match);
+    }
+    if (smask_error(&c) != SMASK_OK) printf("%s\n", smask_detail(&c));
+    smask_shutdown(&c);
+    return 0;
+}
+```
+
+   What it is not: no GPU, no half precision, no convolution, no general
+   broadcasting, no reading of image files (examples/ has that), no import
+   of data sets. It is one algorithm family, whole, fast, and readable.
+
+   ----------------------------------------------------------------------
+   CONTENTS                                                   >>contents
+
+   Search for an anchor to go there.
+
+   I    Manual          >>cover >>tour >>letters >>memory-model >>errors
+                        >>threads >>repeat >>options >>numbers
+   II   Interface       >>config >>types >>api
+   III  Implementation, to be read in order
+     1  >>ground        errors, checked sizes
+     2  >>memory        one arena with two ends
+     3  >>chance        the generator
+     4  >>lanes         vectors; the only instruction sets in the file
+     5  >>gemm          the matrix product, from three loops to full speed
+     6  >>kernels       forward and backward of everything, on pointers
+     7  >>tape          tensors, recording, backward on one page
+     8  >>vit           patches, blocks, encoder, decoder
+     9  >>tokens        three tokenizers that need no training set
+    10  >>masks         blocks, halves, quarters
+    11  >>objectives    BEiT and SplitMask
+    12  >>adam          AdamW
+    13  >>files         safetensors
+    14  >>crew          threads (optional)
+   IV   Endnotes        >>choices >>sources >>changes >>licence
+
+   ----------------------------------------------------------------------
+   A TOUR                                                         >>tour
+
+   Supervised training tells a model what is in an image. Here nobody
+   does. Instead a part of the image is hidden, and the model is asked for
+   it. To answer well it has to find out how images hang together: that a
+   wheel goes with another wheel, that sky stays blue upwards. What it has
+   found out is in its features, which then need few labels, or none.
+
+     image (C,S,S)
+       |  cut into squares of P x P pixels
+     patches (N, C P P)  ------------------------ tokenizer
+       |  a linear layer, plus where it was          |  nearest of V words
+     tokens (N, D)                                 ids (N)
+       |                                             |
+       |  split: half of the patches to A,           |
+       |  the others to B                            |
+     A (N/2, D)          B (N/2, D)                  |
+       |  encoder          |  the same encoder,      |
+       |                   |  each half by itself    |
+     A' (N/2, D)         B' (N/2, D)                 |
+       |  + mask tokens    |  + mask tokens          |
+       |  where B was      |  where A was            |
+     (N, D)              (N, D)                      |
+       |  decoder          |  the same decoder       |
+     (N, D)              (N, D)                      |
+       |\                  |\                        |
+       | \  at B's places  | \  at A's places        |
+       |  word scores (V)  |  word scores (V) -------+
+       |                   |          cross-entropy: INPAINT
+     mean (D)            mean (D)
+       +--- same image? ---+          InfoNCE:       MATCH
+
+   The loss is the sum of the two. A patch's target is a word, not its
+   pixels, because to be right about the kind of thing that was there is
+   worth more than to be exact about its shade; and a word may be as simple
+   as the nearest of 1024 random directions in pixel space (>>tokens). The
+   encoder never sees a mask token, so nothing is different when, after
+   training, it gets whole images; the decoder is thrown away.
+
+   BEiT, the older relative, hides patches inside the encoder: masked
+   tokens are replaced by a learnt vector, and the encoder itself predicts
+   the words. It is here, too (>>objectives), since the comparison is what
+   the paper is about: does it take a large data set to learn this way? It
+   says no, a few thousand images of one's own do.
+
+   Reading further: chapter 11 is the algorithm in 200 lines; 8 and 10 are
+   what it is made of; 7 is how slopes are found; 6 what slopes are; 5 why
+   it is fast. The numbers in brackets, as [Bao21], are in >>sources.
+
+   ----------------------------------------------------------------------
+   LETTERS                                                     >>letters
+
+     B  images in a batch          F  hidden width of the MLP
+     N  tokens (patches) per image L  blocks
+     D  width of a token           C  channels
+     H  heads                      P  side of a patch, pixels
+     K  width of a head, D / H     V  words of the vocabulary
+     S  side of an image, pixels; in masks: tokens seen
+     M  tokens masked
+
+   Shapes are written (B,N,D): the last runs fastest in memory. w' is w
+   transposed. dx is the slope of the loss by x, as long as x.
+
+   ----------------------------------------------------------------------
+   MEMORY                                                >>memory-model
+
+   A context owns one block, taken once: from you (desc.memory) or from an
+   allocator (default malloc), at setup. Nothing is allocated afterwards.
+   What is made outside a step (weights, moments, codebooks) stays until
+   smask_shutdown; what is made between smask_begin_step and
+   smask_end_step is gone at its end, whole. So nothing is freed one by
+   one, and a pointer's life is told by where it was made.
+
+   How large must the block be? smask_plan walks through your own code
+   with no data, and answers exactly: one byte less ends in SMASK_MEMORY,
+   which is an error like any other, not a crash.
+
+   You own: smask_ctx, smask_vit, smask_tokenizer, smask_adam and the
+   other structs; they may lie on the stack, but not move while in use.
+   Arrays that you pass (images, labels, keep factors, index lists) must
+   stay until the end of the step: the tape keeps the pointer.
+
+   ----------------------------------------------------------------------
+   ERRORS                                                       >>errors
+
+   The first error sticks to the context: smask_error tells which,
+   smask_detail where and why ("linear: w (8,5), x (4,6)"). From then on
+   every function does nothing, and those that return tensors return NULL,
+   also when given NULL. So a model is written without a single check, and
+   one `if` at its end finds any fault in it. smask_clear forgets the error
+   and lets you go on, for instance with a smaller batch. After
+   SMASK_NUMERIC the weights are as they were: skip the batch and go on.
+
+   The library never aborts, prints, exits or touches errno. For a line of
+   text when something happens, set desc.logger. With SPLITMASK_DEBUG it
+   checks its own assumptions, tensors of past steps, and every op's
+   output for numbers that are none.
+
+   ----------------------------------------------------------------------
+   THREADS                                                     >>threads
+
+   A context belongs to one thread at a time; contexts share nothing. Work
+   inside goes through one hook, smask_parallel.run(count pieces), which by
+   default is a loop. Fill it with your own pool, or define
+   SPLITMASK_THREADS and take chapter 14's:
+
+```c
+#define SPLITMASK_THREADS
+#define SPLITMASK_IMPLEMENTATION
+#include "splitmask.h"
+
+int main(void)
+{
+    smask_crew crew;
+    smask_desc desc = { 0 };
+    smask_ctx c;
+
+    if (smask_crew_start(&crew, 0) != SMASK_OK) return 1;
+    desc.parallel = smask_crew_hook(&crew);
+    smask_setup(&c, &desc);
+    smask_shutdown(&c);
+    smask_crew_stop(&crew);
+    return 0;
+}
+```
+
+   ----------------------------------------------------------------------
+   REPEATING A RUN                                              >>repeat
+
+   Same seed, data, build and kind of vectors: same bits, for any number
+   of threads. Pieces never depend on how many workers there are, and what
+   they sum up is added in a fixed order. Another kind of vectors
+   (desc.lanes) rounds differently in the last digits, as does another
+   compiler. The generator is the same on every machine. A file written
+   with the optimiser and read back continues bit for bit.
+
+   ----------------------------------------------------------------------
+   OPTIONS                                                     >>options
+
+   Define before the include that has SPLITMASK_IMPLEMENTATION; those with
+   a star, before every include.
+
+     SPLITMASK_IMPLEMENTATION  compile part III here
+     SPLITMASK_STATIC *        all functions static: private to this file
+     SMASK_API *               your own linkage, as __declspec(dllexport)
+     SPLITMASK_FILE            this file's name, if not "splitmask.h"
+     SPLITMASK_THREADS *       chapter 14: a pthread pool; link -lpthread
+     SPLITMASK_NO_SIMD         plain C only; slower by a factor near ten
+     SPLITMASK_NO_DISPATCH     only the vectors your compiler flags allow;
+                               about a third of the code size
+     SPLITMASK_CBLAS           products by cblas_sgemm; link your BLAS
+     SPLITMASK_NO_MALLOC       no malloc and free: memory comes from desc
+     SPLITMASK_NO_STDIO        nothing: the library never uses stdio; kept
+                               so that build lines may say so
+     SPLITMASK_NO_AUTOGRAD     inference only: no backward, no gradients
+     SPLITMASK_NO_TEXT         no error texts; codes stay
+     SPLITMASK_DEBUG           checks of everything; slow
+
+   None of them changes a public struct. Everything else is a field of a
+   desc struct, where 0 always means the default.
+
+   ----------------------------------------------------------------------
+   NUMBERS                                                     >>numbers
+
+   Everything is float, 32 bits; sums over whole batches (the losses, the
+   gradient's norm) are double. Against the same model in double, values
+   agree to 1e-5 and slopes to 1e-4 of the largest (tests/test_objectives.c
+   holds that to PyTorch's). exp is good to 2e-7, relative; GELU to 5e-7
+   times its argument's size; LayerNorm takes eps = 1e-6.
+
+   Limits: 4 dimensions, each below 2^31; at most 199 blocks; labels and
+   indices are int32_t. Losses and slopes that are not finite end in
+   SMASK_NUMERIC, before a weight has changed. Weights near 1e18 would
+   overflow in the squares of the norm; nothing trained gets near that.
+   Denormal numbers are slow on some processors; AdamW does not make any
+   in practice.
+
+   On big-endian machines files are still little-endian, as safetensors
+   wants. A `float` is taken to be IEEE 754.
+   ###################################################################### */
+
+/* ######################################################################
    PART II                                                     INTERFACE
    ###################################################################### */
 #ifndef SPLITMASK_INCLUDED
@@ -8749,3 +9022,93 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
 
 #undef SMASK__BUILD
 #endif /* SMASK__BUILD and no pass */
+
+/* ######################################################################
+   PART IV                                                      ENDNOTES
+
+   CHOICES                                                      >>choices
+   What the paper leaves open and this file settles; each is an option
+   where there is a field for it.
+
+     class token         none; features are means over patches
+     positions           learnt, added before the split (desc.sincos)
+     decoder positions   a table of its own, added to all N tokens
+                         (desc.decoder_shares_position)
+     encoder -> decoder  final norm, then one linear layer (desc.no_bridge)
+     decoder             2 blocks, the encoder's heads and MLP ratio, a
+                         norm, then the head (desc.decoder_depth)
+     mask                BEiT's blocks, scaled to the grid: 8 to 38 % of it
+                         each, topped up to exactly half (objective.mask)
+     75 %                one permutation: a quarter to A, the next to B,
+                         each predicts the three quarters it did not see
+     inpaint             mean over all predictions of both branches
+     match               on unit vectors, temperature 0.2, the other half
+                         against the B - 1 other images' (raw_features,
+                         all_negatives), slopes through both (stop_keys)
+     loss                inpaint + match, weight 1 each
+     tokens              of the very pixels that the encoder gets, mean 0
+                         and deviation 1; e_i from U[-1,1] (uniform01);
+                         of the half-size copy when P is 16 (half)
+     k-means             Euclidean, 20 rounds of Lloyd, starting from random
+                         patches; clusters that run empty start again
+     LayerScale, relative positions, stochastic depth: off
+     AdamW               0.9, 0.98; clip 3; decay 0.05 on matrices only
+
+   SOURCES                                                      >>sources
+   [Ba16]    Ba, Kiros, Hinton: Layer normalization. 2016.
+   [Bao21]   Bao, Dong, Piao, Wei: BEiT: BERT pre-training of image
+             transformers. 2021.
+   [BLIS15]  Van Zee, van de Geijn: BLIS: a framework for rapidly
+             instantiating BLAS functionality. ACM TOMS 2015.
+   [Chen16]  Chen, Xu, Zhang, Guestrin: Training deep nets with sublinear
+             memory cost. 2016.
+   [Dao22]   Dao, Fu, Ermon, Rudra, Re: FlashAttention. 2022.
+   [Dos21]   Dosovitskiy et al.: An image is worth 16x16 words. 2021.
+   [ElN21]   El-Nouby, Izacard, Touvron, Laptev, Jegou, Grave: Are
+             large-scale datasets necessary for self-supervised
+             pre-training? arXiv 2112.10740, 2021.
+   [GG08]    Goto, van de Geijn: Anatomy of high-performance matrix
+             multiplication. ACM TOMS 2008.
+   [GW08]    Griewank, Walther: Evaluating derivatives. 2nd ed., 2008.
+   [He22]    He, Chen, Xie, Li, Dollar, Girshick: Masked autoencoders are
+             scalable vision learners. 2022.
+   [HG16]    Hendrycks, Gimpel: Gaussian error linear units. 2016.
+   [Hua16]   Huang, Sun, Liu, Sedra, Weinberger: Deep networks with
+             stochastic depth. 2016.
+   [LH19]    Loshchilov, Hutter: Decoupled weight decay regularization.
+             2019.
+   [Llo82]   Lloyd: Least squares quantization in PCM. 1982.
+   [ONe14]   O'Neill: PCG: a family of simple fast space-efficient
+             statistically good algorithms for random number generation.
+             2014.
+   [Oord18]  van den Oord, Li, Vinyals: Representation learning with
+             contrastive predictive coding. 2018.
+   [Tou21]   Touvron, Cord, Sablayrolles, Synnaeve, Jegou: Going deeper
+             with image transformers. 2021.
+   [Vas17]   Vaswani et al.: Attention is all you need. 2017.
+
+   CHANGES                                                      >>changes
+   0.1.0     The first version.
+
+   LICENCE                                                      >>licence
+   MIT. Copyright (c) 2026 the splitmask.h authors.
+
+   Permission is hereby granted, free of charge, to any person obtaining a
+   copy of this software and associated documentation files (the
+   "Software"), to deal in the Software without restriction, including
+   without limitation the rights to use, copy, modify, merge, publish,
+   distribute, sublicense, and/or sell copies of the Software, and to
+   permit persons to whom the Software is furnished to do so, subject to
+   the following conditions:
+
+   The above copyright notice and this permission notice shall be included
+   in all copies or substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS
+   OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+   MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT.
+   IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY
+   CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT,
+   TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+   SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ###################################################################### */
