@@ -816,7 +816,7 @@ SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
      qkv (B, N, 3D): q, k, v, each H heads of K = D / H   ->   y (B, N, D)
      y_h = softmax(q_h k_h' / sqrt(K) + bias_h) v_h
      bias (T, H) or NULL, a table; index (N, N): rows of it, 0 .. T-1
-   gradient   qkv, bias          saves   one float a row and head
+   gradient   qkv, bias          saves   two floats a row and head
    cost       4 B N N D; backward 10 B N N D
    memory     y; per worker (N, K) a few times. Never (B, H, N, N)
    errors     SHAPE, ARG (index without bias)
@@ -1723,6 +1723,8 @@ typedef struct smask__adam_step {
 #define v_store_part(p, v, n)                                               \
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
 /* Four floats of rows 0, 4, 8 and 12 after p, a row each 128 bits. */
+#define v_sum(v) _mm512_reduce_add_ps(v)
+#define v_top(v) _mm512_reduce_max_ps(v)
 #define v_quad(p, ld)                                                       \
     _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
     _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
@@ -1907,7 +1909,10 @@ SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
 }
 #endif
 
-/* Across the lanes, always in the same order. */
+/* Across the lanes, always in the same order: halves onto halves. */
+#ifndef v_sum
+#define v_sum(v) SMASK__N(sum_of)(v)
+#define v_top(v) SMASK__N(max_of)(v)
 SMASK__INLINE float SMASK__N(sum_of)(v_t v)
 {
     float x[SMASK__PASS];
@@ -1918,7 +1923,6 @@ SMASK__INLINE float SMASK__N(sum_of)(v_t v)
         for (i = 0; i < half; i++) x[i] += x[i + half];
     return x[0];
 }
-
 SMASK__INLINE float SMASK__N(max_of)(v_t v)
 {
     float x[SMASK__PASS];
@@ -1928,15 +1932,17 @@ SMASK__INLINE float SMASK__N(max_of)(v_t v)
     for (i = 1; i < SMASK__W; i++) if (x[i] > x[0]) x[0] = x[i];
     return x[0];
 }
+#endif
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2. The rest is
    a polynomial (minimax, 3e-9). Relative error below 2e-7 for x in
-   [-87, 88]; below that 0 to within 1e-38, above it exp(88). */
+   [-87, 88]; below that 0 to within 1e-37. Above it is nobody's: the
+   largest of a row is always subtracted first. */
 SMASK__INLINE v_t SMASK__N(exp)(v_t x)
 {
     v_t n, r, p;
 
-    x = v_min(v_set(88.0f), v_max(v_set(-87.0f), x));
+    x = v_max(v_set(-87.0f), x);
     n = v_round(x * v_set(1.44269504f));
     r = v_fma(n, v_set(-0.693145752f), x);           /* ln 2, in two parts */
     r = v_fma(n, v_set(-1.42860677e-6f), r);
@@ -2022,38 +2028,40 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
     if (i < rows) {                                                         \
         const v_t s = v_set(across ? a0[i] : a##g[(q) * ld + u]);           \
         c##i##_0 = v_fma(s, b0, c##i##_0);                                  \
-        c##i##_1 = v_fma(s, b1, c##i##_1);                                  \
+        if (wide) c##i##_1 = v_fma(s, b1, c##i##_1);                        \
     }
 #define SMASK__OUT(i, g, q)                                                 \
     if (i < rows) {                                                         \
         float *y = t->c + (at + i) * t->c_ld + j;                           \
         if (t->add) {                                                       \
             c##i##_0 = c##i##_0 + v_load_part(y, n0);                       \
-            c##i##_1 = c##i##_1 + v_load_part(y + SMASK__W, n1);            \
+            if (wide) c##i##_1 = c##i##_1 + v_load_part(y + SMASK__W, n1);  \
         }                                                                   \
         if (t->bias != NULL) {                                              \
             c##i##_0 = c##i##_0 + b0;                                       \
-            c##i##_1 = c##i##_1 + b1;                                       \
+            if (wide) c##i##_1 = c##i##_1 + b1;                             \
         }                                                                   \
         if (t->scale != NULL) {                                             \
             const v_t s = v_set(t->scale[at + i]);                          \
             c##i##_0 = c##i##_0 * s;                                        \
-            c##i##_1 = c##i##_1 * s;                                        \
+            if (wide) c##i##_1 = c##i##_1 * s;                              \
         }                                                                   \
         if (t->r != NULL) {                                                 \
             const float *r = t->r + (at + i) * t->r_ld + j;                 \
             c##i##_0 = c##i##_0 + v_load_part(r, n0);                       \
-            c##i##_1 = c##i##_1 + v_load_part(r + SMASK__W, n1);            \
+            if (wide) c##i##_1 = c##i##_1 + v_load_part(r + SMASK__W, n1);  \
         }                                                                   \
         v_store_part(y, c##i##_0, n0);                                      \
-        v_store_part(y + SMASK__W, c##i##_1, n1);                           \
+        if (wide) v_store_part(y + SMASK__W, c##i##_1, n1);                 \
     }
 
-/* The micro-kernel: `rows` rows of C from row `at`, columns from j. `rows`
-   and `across` are constants wherever it is called, so every `if` on them
-   is gone and the c0_0 .. c13_1 are registers. */
+/* The micro-kernel: `rows` rows of C from row `at`, columns from j; two
+   vectors of them if `wide`, else one. rows, across and wide are constants
+   wherever it is called, so every `if` on them is gone and c0_0 .. c13_1
+   are registers. */
 SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
-    const float *b, size_t at, size_t j, const size_t rows, const int across)
+    const float *b, size_t at, size_t j, const size_t rows, const int across,
+    const int wide)
 {
     const size_t ld = across ? 1 : t->a_ld, step = across ? t->a_ld : 1;
     const size_t b_ld = t->b_ld;
@@ -2062,14 +2070,14 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
     const float *a0 = a, *a1 = a + 3 * ld, *a2 = a + 6 * ld;
     const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
     size_t p = t->k;
-    v_t b0, b1;
+    v_t b0, b1 = v_set(0.0f);
     SMASK__TILE_ROWS(SMASK__ZERO)
 
 #define SMASK__STEP(offset)                                                 \
     {                                                                       \
         const size_t u = offset;                                            \
         b0 = v_load(b);                                                     \
-        b1 = v_load(b + SMASK__W);                                          \
+        if (wide) b1 = v_load(b + SMASK__W);                                \
         SMASK__TILE_ROWS(SMASK__ROW)                                        \
         (void)u;                                                            \
         b += b_ld;                                                          \
@@ -2096,14 +2104,13 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
         }
     }
 #undef SMASK__STEP
+    b0 = b1;
     if (t->bias != NULL) {
         b0 = v_load_part(t->bias + j, n0);
-        b1 = v_load_part(t->bias + j + SMASK__W, n1);
-    } else {
-        b0 = b1 = v_set(0.0f);
+        b1 = v_load_part(t->bias + j + n0, n1);
     }
     SMASK__TILE_ROWS(SMASK__OUT)
-    (void)a1; (void)a2; (void)a3; (void)a4;
+    (void)a1; (void)a2; (void)a3; (void)a4; (void)b1;
 }
 
 #undef SMASK__TILE_ROWS
@@ -2125,49 +2132,55 @@ SMASK__FN void SMASK__N(times_slope)(float *c, size_t c_ld, const float *h,
         }
 }
 
-/* All tiles of a block, panel by panel: the panel of B stays in the first
-   cache while the rows of A pass by. Rows that do not fill a tile take
-   the smaller tiles, so that nothing is computed that is not wanted. */
+/* One panel of B: it stays in the first cache while the rows of A pass by.
+   Rows that do not fill a tile take the smaller tiles, so that nothing is
+   computed that is not wanted. */
 #define SMASK__TILE(count)                                                  \
     while (rows >= count) {                                                 \
-        SMASK__N(tile)(t, a, b, at, j, count, across);                      \
+        SMASK__N(tile)(t, a, b, at, j, count, across, wide);                \
         rows -= count;                                                      \
         at += count;                                                        \
         a += across ? (size_t)count : count * t->a_ld;                      \
     }
-SMASK__INLINE void SMASK__N(tiles)(const smask__block *t, const int across)
+SMASK__INLINE void SMASK__N(panel)(const smask__block *t, size_t j,
+    const int across, const int wide)
 {
-    size_t i, j;
+    const float *b = t->b + j / SMASK__NR * t->b_panel;
+    size_t i;
 
-    for (j = 0; j < t->n; j += SMASK__NR) {
-        const float *b = t->b + j / SMASK__NR * t->b_panel;
-        for (i = 0; i < t->m; i += SMASK__MR) {
-            const float *a = t->a + i / SMASK__MR * t->a_group;
-            size_t rows = smask__least(t->m - i, SMASK__MR), at = i;
-            if (rows == SMASK__MR) {
-                SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across);
-            } else {
+    for (i = 0; i < t->m; i += SMASK__MR) {
+        const float *a = t->a + i / SMASK__MR * t->a_group;
+        size_t rows = smask__least(t->m - i, SMASK__MR), at = i;
+        if (rows == SMASK__MR) {
+            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across, wide);
+        } else {
 #if SMASK__MR > 8
-                SMASK__TILE(8)
+            SMASK__TILE(8)
 #endif
-                SMASK__TILE(4)
-                SMASK__TILE(2)
-                SMASK__TILE(1)
-            }
-            if (t->h != NULL)
-                SMASK__N(times_slope)(t->c + i * t->c_ld + j, t->c_ld,
-                    t->h + i * t->h_ld + j, t->h_ld,
-                    smask__least(t->m - i, SMASK__MR),
-                    smask__least(t->n - j, SMASK__NR));
+            SMASK__TILE(4)
+            SMASK__TILE(2)
+            SMASK__TILE(1)
         }
+        if (t->h != NULL)
+            SMASK__N(times_slope)(t->c + i * t->c_ld + j, t->c_ld,
+                t->h + i * t->h_ld + j, t->h_ld,
+                smask__least(t->m - i, SMASK__MR),
+                smask__least(t->n - j, SMASK__NR));
     }
 }
 #undef SMASK__TILE
 
 SMASK__FN void SMASK__N(block)(const smask__block *t)
 {
-    if (t->across) SMASK__N(tiles)(t, 1);
-    else SMASK__N(tiles)(t, 0);
+    size_t j;
+
+    for (j = 0; j < t->n; j += SMASK__NR) {
+        const int wide = t->n - j > SMASK__W;
+        if (t->across && wide) SMASK__N(panel)(t, j, 1, 1);
+        else if (t->across) SMASK__N(panel)(t, j, 1, 0);
+        else if (wide) SMASK__N(panel)(t, j, 0, 1);
+        else SMASK__N(panel)(t, j, 0, 0);
+    }
 }
 
 /* Copy rows row .. row + rows - 1, columns from `column`, seen through the
@@ -2302,7 +2315,7 @@ SMASK__FN void SMASK__N(dot)(const float *x, const float *y, size_t count,
     size_t j, n;
     SMASK__EACH(j, n, count)
         s = v_fma(v_load_part(x + j, n), v_load_part(y + j, n), s);
-    *out = SMASK__N(sum_of)(s);
+    *out = v_sum(s);
 }
 
 /* Sum and sum of squares about `about`. */
@@ -2318,8 +2331,8 @@ SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
         s = s + d;
         q = v_fma(d, d, q);
     }
-    *sum = SMASK__N(sum_of)(s);
-    *squares = SMASK__N(sum_of)(q);
+    *sum = v_sum(s);
+    *squares = v_sum(q);
     for (left = j; left < count; left++) {
         *sum += x[left] - about;
         *squares += (x[left] - about) * (x[left] - about);
@@ -2334,7 +2347,7 @@ SMASK__FN void SMASK__N(most)(const float *x, size_t count, float *out)
 
     for (j = 0; j + SMASK__W <= count; j += SMASK__W)
         m = v_max(m, v_load(x + j));
-    best = SMASK__N(max_of)(m);
+    best = v_top(m);
     for (; j < count; j++) if (x[j] > best) best = x[j];
     *out = best;
 }
@@ -2361,7 +2374,7 @@ SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
             v_set(-shift))));
         for (i = 0; i < n; i++) rest += y[j + i] = part[i];
     }
-    *sum = SMASK__N(sum_of)(s) + rest;
+    *sum = v_sum(s) + rest;
 }
 
 SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
@@ -2413,8 +2426,8 @@ SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
         sum = sum + h;
         dot = v_fma(h, z, dot);
     }
-    a = v_set(SMASK__N(sum_of)(sum) / (float)D);
-    b = v_set(SMASK__N(sum_of)(dot) / (float)D);
+    a = v_set(v_sum(sum) / (float)D);
+    b = v_set(v_sum(dot) / (float)D);
     SMASK__EACH(j, n, D) {
         const v_t z = (v_load_part(x + j, n) - m) * s;
         const v_t h = v_load_part(dy + j, n) * v_load_part(w + j, n);
@@ -2424,15 +2437,72 @@ SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
     }
 }
 
-/* A row of the backward of softmax, in place of dp:
-     ds = p * (dp - d) * scale,   d = sum_j p_j dp_j                      */
-SMASK__FN void SMASK__N(softmax_row_bwd)(float *dp, const float *p, float d,
-    float scale, size_t count)
+/* Softmax down the columns of s (rows, columns), in place, a vector of
+   columns at a time:
+     e = exp(scale s + bias - top)    top[j], inverse[j] = 1 / sum e[j]
+   bias (rows, columns) or NULL, b_ld apart. e is not divided by the sum. */
+SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
+    size_t columns, float scale, const float *bias, size_t b_ld, float *top,
+    float *inverse)
 {
-    size_t j, n;
-    SMASK__EACH(j, n, count)
-        v_store_part(dp + j, v_load_part(p + j, n) * v_set(scale)
-            * (v_load_part(dp + j, n) - v_set(d)), n);
+    const v_t a = v_set(bias != NULL ? 1.0f : scale);
+    size_t i, j, n;
+
+    SMASK__EACH(j, n, columns) {
+        v_t most = v_set(-3.0e38f), sum = v_set(0.0f), less;
+        for (i = 0; i < rows; i++) {
+            float *x = s + i * ld + j;
+            v_t v = v_load_part(x, n) * v_set(scale);
+            if (bias != NULL) {
+                v = v + v_load_part(bias + i * b_ld + j, n);
+                v_store_part(x, v, n);
+            }
+            most = v_max(most, v);
+        }
+        less = v_set(0.0f) - most;
+        for (i = 0; i < rows; i++) {
+            float *x = s + i * ld + j;
+            const v_t v = v_load_part(x, n);
+            const v_t e = SMASK__N(exp)(v_fma(v, a, less));
+            v_store_part(x, e, n);
+            sum = sum + e;
+        }
+        v_store_part(top + j, most, n);
+        v_store_part(inverse + j, v_set(1.0f) / sum, n);
+    }
+}
+
+/* Its backward, in place: s (scores again) becomes p, dp becomes ds.
+     p = exp(scale s + bias - top) inverse     d = sum down of p dp
+     ds = scale p (dp - d)                     dbias += p (dp - d)        */
+SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
+    size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
+    const float *top, const float *inverse, float *dbias)
+{
+    size_t i, j, n;
+
+    SMASK__EACH(j, n, columns) {
+        const v_t less = v_set(0.0f) - v_load_part(top + j, n);
+        const v_t inv = v_load_part(inverse + j, n);
+        v_t d = v_set(0.0f);
+        for (i = 0; i < rows; i++) {
+            float *x = s + i * ld + j;
+            v_t v = v_fma(v_load_part(x, n), v_set(scale), less);
+            if (bias != NULL) v = v + v_load_part(bias + i * b_ld + j, n);
+            v = SMASK__N(exp)(v) * inv;
+            v_store_part(x, v, n);
+            d = v_fma(v, v_load_part(dp + i * ld + j, n), d);
+        }
+        for (i = 0; i < rows; i++) {
+            float *x = dp + i * ld + j;
+            const v_t v = v_load_part(s + i * ld + j, n)
+                * (v_load_part(x, n) - d);
+            v_store_part(x, v * v_set(scale), n);
+            if (dbias == NULL) continue;
+            v_store_part(dbias + i * b_ld + j, v
+                + v_load_part(dbias + i * b_ld + j, n), n);
+        }
+    }
 }
 
 /* AdamW on a run of weights; gradients are zeroed in passing. */
@@ -2476,6 +2546,8 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #undef v_times2
 #undef v_load_part
 #undef v_store_part
+#undef v_sum
+#undef v_top
 #undef v_quad
 #undef v_low
 #undef v_high
@@ -3128,7 +3200,8 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         smask__pack(c, &p);
         smask__product_rows(c, &p);
         smask__add_parts(c, after.partial, pieces, l->I, dln_w, dln_b);
-    } else if (l->lens == SMASK__GELU && wanted->dx_add) {   /* not before gelu'   */
+    } else if (l->lens == SMASK__GELU && wanted->dx_add) {
+        /* the old dx must not pass through gelu' */
         p.c = smask__floats(c, l->rows * l->I);
         p.add = 0;
         p.h = l->x;
@@ -3229,17 +3302,20 @@ SMASK__FN void smask__layernorm_bwd(smask_ctx *c, const float *x,
 
 /* ---- Attention, one head of one image at a time:
      S = q k' / sqrt(K) + bias     P = softmax(S), row by row     y = P v
-   All of it for one head stays in the worker's cache. Kept for backward is
-   lse = log sum exp of each row of S, from which P comes back.           */
+   All of it for one head stays in the worker's cache. S and P are held
+   turned, a column for each query: then softmax runs down the columns of as
+   many queries as a vector holds, and no sum has to cross its lanes. Kept
+   for backward are the largest of each row of S and 1 / sum exp, from which
+   P comes back.                                                          */
 
 typedef struct smask__attention {
     size_t B, N, D, H, K;
     const float *qkv;                /* (B,N,3D)                           */
-    const float *bias;               /* (H,N,N) or NULL                    */
-    float *y, *lse;                  /* (B,N,D)   (B,H,N)                  */
+    const float *bias;               /* (H,N,N), turned, or NULL           */
+    float *y, *stat;                 /* (B,N,D)   (B,H,2,N) or NULL        */
     /* backward */
     const float *dy;
-    float *dqkv, *dbias;             /* dbias (H,N,N), added to            */
+    float *dqkv, *dbias;             /* dbias (H,N,N), turned, added to    */
     int add;
     /* work of each worker */
     int lanes;
@@ -3261,10 +3337,8 @@ SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
     a->n_up = smask__up(a->N, a->nr > 0 ? a->nr : 1);
     a->k_up = smask__up(a->K, a->nr > 0 ? a->nr : 1);
     a->s_ld = smask__up(a->N, 16) + 16;
-    a->floats = a->K * a->n_up + a->N * a->k_up + a->N * a->s_ld + a->N;
-    if (backward)
-        a->floats += a->K * a->n_up + 2 * a->N * a->k_up
-            + a->N * a->s_ld;
+    a->floats = a->K * a->n_up + a->N * a->k_up + a->N * a->s_ld + 2 * a->N;
+    if (backward) a->floats += a->K * a->n_up + a->N * a->s_ld;
     a->floats = smask__up(a->floats, 16);
     return smask__workers(c) * a->floats;
 }
@@ -3273,14 +3347,14 @@ SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
 SMASK__FN void smask__attention_pack(const smask__attention *a,
     const float *x, size_t ld, int turned, float *to)
 {
-    const size_t rows = turned ? a->N : a->K;        /* columns of factor  */
+    const size_t columns = turned ? a->N : a->K;
     const size_t k = turned ? a->K : a->N;
-    const size_t nr = a->nr > 0 ? a->nr : rows;
+    const size_t nr = a->nr > 0 ? a->nr : columns;
     const smask__view v = smask__view_of(x, ld);
     size_t j, i, p;
 
-    for (j = 0; j < rows; j += nr, to += nr * k) {
-        const size_t n = smask__least(rows - j, nr);
+    for (j = 0; j < columns; j += nr, to += nr * k) {
+        const size_t n = smask__least(columns - j, nr);
         if (!turned) {
             SMASK__CALL(a->lanes, fetch, (&v, 0, k, j, n, to, nr, nr))
         } else if (a->nr > 0) {
@@ -3317,51 +3391,26 @@ SMASK__FN void smask__attention_times(const smask__attention *a,
     smask__multiply(a->lanes, &t);
 }
 
-/* S = scale q k' + bias. Without a bias the scale is left to the exp. */
-SMASK__FN float smask__attention_scores(const smask__attention *a,
-    const float *q, const float *kt, size_t h, float *s)
-{
-    const float scale = 1 / sqrtf((float)a->K);
-    size_t i;
-
-    smask__attention_times(a, q, 3 * a->D, 0, kt, a->N, a->K, s, a->s_ld, 0,
-        NULL);
-    if (a->bias == NULL) return scale;
-    for (i = 0; i < a->N; i++) {
-        float *row = s + i * a->s_ld;
-        SMASK__CALL(a->lanes, scale, (row, scale, row, a->N))
-        SMASK__CALL(a->lanes, add, (row, a->bias + (h * a->N + i) * a->N,
-            a->N))
-    }
-    return 1;
-}
-
 SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
 {
     const smask__attention *a = (const smask__attention *)arg;
     const size_t N = a->N, D = a->D, K = a->K;
     const size_t b = (size_t)piece / a->H, h = (size_t)piece % a->H;
     const float *q = a->qkv + b * N * 3 * D + h * K;
-    float *kt = a->work + (size_t)worker * a->floats;
-    float *v = kt + K * a->n_up, *s = v + N * a->k_up;
-    float *inverse = s + N * a->s_ld;
-    float scale;
-    size_t i;
+    const float *bias = a->bias != NULL ? a->bias + h * N * N : NULL;
+    float *qt = a->work + (size_t)worker * a->floats;
+    float *v = qt + K * a->n_up, *s = v + N * a->k_up;
+    float *top = a->stat != NULL ? a->stat + 2 * N * (size_t)piece
+        : s + N * a->s_ld;
 
-    smask__attention_pack(a, q + D, 3 * D, 1, kt);
+    smask__attention_pack(a, q, 3 * D, 1, qt);
     smask__attention_pack(a, q + 2 * D, 3 * D, 0, v);
-    scale = smask__attention_scores(a, q, kt, h, s);
-    for (i = 0; i < N; i++) {
-        float *row = s + i * a->s_ld, most, sum;
-        SMASK__CALL(a->lanes, most, (row, N, &most))
-        SMASK__CALL(a->lanes, exp_row, (row, row, scale, scale * most, N,
-            &sum))
-        inverse[i] = 1 / sum;
-        if (a->lse != NULL)
-            a->lse[(b * a->H + h) * N + i] = scale * most + logf(sum);
-    }
-    smask__attention_times(a, s, a->s_ld, 0, v, K, N, a->y + b * N * D
-        + h * K, D, 0, inverse);
+    smask__attention_times(a, q + D, 3 * D, 0, qt, N, K, s, a->s_ld, 0,
+        NULL);
+    SMASK__CALL(a->lanes, softmax, (s, a->s_ld, N, N, 1 / sqrtf((float)K),
+        bias, N, top, top + N))
+    smask__attention_times(a, s, a->s_ld, 1, v, K, N, a->y + b * N * D
+        + h * K, D, 0, top + N);
 }
 
 SMASK__FN void smask__attention_fwd(smask_ctx *c, smask__attention *a)
@@ -3375,45 +3424,36 @@ SMASK__FN void smask__attention_fwd(smask_ctx *c, smask__attention *a)
 }
 
 /*   y = P v             dv = P' dy        dP = dy v'
-     P = softmax(S)      dS = P (dP - d),  d_i = sum_j P dP = dy_i . y_i
+     P = softmax(S)      dS = P (dP - d),  d_i = sum_j P_ij dP_ij
      S = scale q k'      dq = scale dS k   dk = scale dS' q               */
 SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
     size_t h, float *work)
 {
     const size_t N = a->N, D = a->D, K = a->K;
-    const float *q = a->qkv + b * N * 3 * D + h * K;
+    const float *q = a->qkv + b * N * 3 * D + h * K, *k = q + D;
     const float *dy = a->dy + b * N * D + h * K;
-    const float *y = a->y + b * N * D + h * K;
-    const float *lse = a->lse + (b * a->H + h) * N;
+    const float *top = a->stat + 2 * N * (b * a->H + h);
+    const float *bias = a->bias != NULL ? a->bias + h * N * N : NULL;
+    float *dbias = a->dbias != NULL ? a->dbias + h * N * N : NULL;
     float *dq = a->dqkv + b * N * 3 * D + h * K;
-    float *kt = work, *vt = kt + K * a->n_up, *kn = vt + K * a->n_up;
-    float *qn = kn + N * a->k_up, *dyn = qn + N * a->k_up;
-    float *p = dyn + N * a->k_up, *ds = p + N * a->s_ld;
-    const float root = 1 / sqrtf((float)K);
-    float scale, none;
-    size_t i;
+    float *qt = work, *dyt = qt + K * a->n_up, *pack = dyt + K * a->n_up;
+    float *p = pack + N * a->k_up, *ds = p + N * a->s_ld;
 
-    smask__attention_pack(a, q + D, 3 * D, 1, kt);
-    smask__attention_pack(a, q + 2 * D, 3 * D, 1, vt);
-    smask__attention_pack(a, q + D, 3 * D, 0, kn);
-    smask__attention_pack(a, q, 3 * D, 0, qn);
-    smask__attention_pack(a, dy, D, 0, dyn);
-    scale = smask__attention_scores(a, q, kt, h, p);
-    smask__attention_times(a, dy, D, 0, vt, N, K, ds, a->s_ld, 0, NULL);
-    for (i = 0; i < N; i++) {
-        float *row = p + i * a->s_ld, *drow = ds + i * a->s_ld;
-        const float d = smask__dot(a->lanes, dy + i * D, y + i * D, K);
-        SMASK__CALL(a->lanes, exp_row, (row, row, scale, lse[i], N, &none))
-        SMASK__CALL(a->lanes, softmax_row_bwd, (drow, row, d, root, N))
-        if (a->dbias != NULL)
-            SMASK__CALL(a->lanes, axpy, (a->dbias + (h * N + i) * N,
-                1 / root, drow, N))
-    }
-    smask__attention_times(a, p, a->s_ld, 1, dyn, K, N, dq + 2 * D, 3 * D,
-        a->add, NULL);
-    smask__attention_times(a, ds, a->s_ld, 0, kn, K, N, dq, 3 * D, a->add,
+    smask__attention_pack(a, q, 3 * D, 1, qt);
+    smask__attention_pack(a, dy, D, 1, dyt);
+    smask__attention_times(a, k, 3 * D, 0, qt, N, K, p, a->s_ld, 0, NULL);
+    smask__attention_times(a, k + D, 3 * D, 0, dyt, N, K, ds, a->s_ld, 0,
         NULL);
-    smask__attention_times(a, ds, a->s_ld, 1, qn, K, N, dq + D, 3 * D,
+    SMASK__CALL(a->lanes, softmax_bwd, (p, ds, a->s_ld, N, N,
+        1 / sqrtf((float)K), bias, N, top, top + N, dbias))
+    smask__attention_pack(a, dy, D, 0, pack);
+    smask__attention_times(a, p, a->s_ld, 0, pack, K, N, dq + 2 * D, 3 * D,
+        a->add, NULL);
+    smask__attention_pack(a, k, 3 * D, 0, pack);
+    smask__attention_times(a, ds, a->s_ld, 1, pack, K, N, dq, 3 * D, a->add,
+        NULL);
+    smask__attention_pack(a, q, 3 * D, 0, pack);
+    smask__attention_times(a, ds, a->s_ld, 0, pack, K, N, dq + D, 3 * D,
         a->add, NULL);
 }
 
@@ -3443,25 +3483,28 @@ SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
     smask__rewind(c, mark);
 }
 
-/* The bias table (T,H), spread out to (H,N,N) by index (N,N), and back. */
+/* The bias table (T,H), spread out to (H,N,N) by index (N,N), turned as
+   the scores are, and back. */
 SMASK__FN void smask__bias_fwd(const float *table, const int32_t *index,
     size_t N, size_t H, float *bias)
 {
-    size_t h, i;
+    size_t h, i, j;
 
     for (h = 0; h < H; h++)
-        for (i = 0; i < N * N; i++)
-            *bias++ = table[(size_t)index[i] * H + h];
+        for (j = 0; j < N; j++)
+            for (i = 0; i < N; i++)
+                *bias++ = table[(size_t)index[i * N + j] * H + h];
 }
 
 SMASK__FN void smask__bias_bwd(float *dtable, const int32_t *index, size_t N,
     size_t H, const float *dbias)
 {
-    size_t h, i;
+    size_t h, i, j;
 
     for (h = 0; h < H; h++)
-        for (i = 0; i < N * N; i++)
-            dtable[(size_t)index[i] * H + h] += *dbias++;
+        for (j = 0; j < N; j++)
+            for (i = 0; i < N; i++)
+                dtable[(size_t)index[i * N + j] * H + h] += *dbias++;
 }
 
 /* ---- Rows by index: y[b,n] = x[index[b,n]] or fill, + position[n] ---- */
@@ -4226,7 +4269,7 @@ SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
     a.K = a.D / a.H;
     a.qkv = y->source[0]->x;
     a.y = y->x;
-    a.lse = y->save[0];
+    a.stat = y->save[0];
     return a;
 }
 
@@ -4272,7 +4315,7 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     y->arg[0] = heads;
     y->index = index;
     if (y->wants)
-        y->save[0] = smask__floats(c, (size_t)heads
+        y->save[0] = smask__floats(c, 2 * (size_t)heads
             * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
     a = smask__attention_of(y);
     for (i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
