@@ -630,7 +630,8 @@ typedef struct smask_note { const char *key, *value; } smask_note;
 typedef struct smask_file_entry {
     const char *name;                /* in the header; not NUL-terminated  */
     size_t name_bytes, begin, end;   /* data offsets in bytes              */
-    int32_t shape[4], rank, type;    /* type: 0 F32, 1 F16, 2 BF16         */
+    int32_t shape[4], rank, type;    /* type: 0 F32, 1 F16, 2 BF16; above
+                                        that, or rank > 4: not read here   */
 } smask_file_entry;
 
 typedef struct smask_file {
@@ -2578,17 +2579,23 @@ SMASK__FN void smask__axpy(int lanes, float *y, float a, const float *x,
     SMASK__CALL(lanes, axpy, (y, a, x, n))
 }
 
-/* The first index of the largest; *most is its value. */
+/* The first index of the largest; *most is its value. The largest of each
+   128 is found with vectors, and only the best of these is searched. */
 SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
     float *most)
 {
-    size_t i = 0;
-    float best;
+    size_t i, at = 0;
+    float best = 0, block;
 
-    SMASK__CALL(lanes, most, (x, n, &best))
-    while (i + 1 < n && x[i] < best) i++;
+    for (i = 0; i < n; i += 128) {
+        SMASK__CALL(lanes, most, (x + i, smask__least(n - i, 128), &block))
+        if (i > 0 && !(block > best)) continue;
+        best = block;
+        at = i;
+    }
+    while (at + 1 < n && x[at] < best) at++;
     *most = best;
-    return i;
+    return at;
 }
 
 /* ======================================================================
@@ -5112,7 +5119,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
               images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
                 -> block 1 .. block L -> norm -> mean over N -> (B,D)
-   May call   1 to 7.            Called by   11, 13.
+   May call   1 to 7.            Called by   9, 11, 13.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
               positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
               depth [Hua16].
@@ -7254,42 +7261,32 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    one), largest value that makes sense. Drawing, recomputing and memory are
    the run's affair and stay out. */
 #define SMASK__VIT_KEYS(X)                                                  \
-    X(image,                   "img_size",                16384)            \
-    X(patch,                   "patch_size",              1024)             \
-    X(channels,                "in_chans",                1024)             \
-    X(dim,                     "embed_dim",               65536)            \
-    X(depth,                   "depth",                   1024)             \
-    X(heads,                   "num_heads",               65536)            \
-    X(mlp_ratio,               "mlp_ratio",               64)               \
-    X(classes,                 "num_classes",             16777216)         \
-    X(class_token,             "class_token",             1)                \
-    X(pool_class,              "pool_class",              1)                \
-    X(vocabulary,              "vocab_size",              16777216)         \
-    X(decoder_depth,           "decoder_depth",           1024)             \
-    X(sincos,                  "sincos",                  1)                \
-    X(relative_bias,           "relative_bias",           2)                \
-    X(no_position,             "no_position",             1)                \
-    X(no_bridge,               "no_bridge",               1)                \
-    X(decoder_shares_position, "decoder_shares_position", 1)                \
-    X(mask_token,              "mask_token",              1)
+    X(image, "img_size", 16384)      X(patch, "patch_size", 1024)           \
+    X(channels, "in_chans", 1024)    X(dim, "embed_dim", 65536)             \
+    X(depth, "depth", 199)           X(heads, "num_heads", 65536)           \
+    X(mlp_ratio, "mlp_ratio", 64)    X(classes, "num_classes", 16777216)    \
+    X(class_token, "class_token", 1) X(pool_class, "pool_class", 1)         \
+    X(mask_token, "mask_token", 1)   X(vocabulary, "vocab_size", 16777216)  \
+    X(sincos, "sincos", 1)           X(relative_bias, "relative_bias", 2)   \
+    X(no_bridge, "no_bridge", 1)     X(no_position, "no_position", 1)       \
+    X(decoder_depth, "decoder_depth", 199)                                  \
+    X(decoder_shares_position, "decoder_shares_position", 1)
 #define SMASK__VIT_REALS(X)                                                 \
-    X(layer_scale, "init_values")                                           \
-    X(drop_path,   "drop_path_rate")
+    X(layer_scale, "init_values")    X(drop_path, "drop_path_rate")
 #define SMASK__TOKENIZER_KEYS(X)                                            \
-    X(image,      "tokenizer.img_size",   16384)                            \
-    X(patch,      "tokenizer.patch_size", 1024)                             \
-    X(channels,   "tokenizer.in_chans",   1024)                             \
+    X(image, "tokenizer.img_size", 16384)                                   \
+    X(patch, "tokenizer.patch_size", 1024)                                  \
+    X(channels, "tokenizer.in_chans", 1024)                                 \
     X(vocabulary, "tokenizer.vocab_size", 16777216)                         \
-    X(half,       "tokenizer.half",       1)                                \
-    X(centre,     "tokenizer.centre",     1)                                \
-    X(uniform01,  "tokenizer.uniform01",  1)                                \
-    X(euclidean,  "tokenizer.euclidean",  1)
+    X(half, "tokenizer.half", 1)     X(centre, "tokenizer.centre", 1)       \
+    X(uniform01, "tokenizer.uniform01", 1)                                  \
+    X(euclidean, "tokenizer.euclidean", 1)
 /* For the reader's information: a run that goes on brings its own. */
 #define SMASK__ADAM_REALS(X)                                                \
-    X(lr,           "adam.lr")           X(beta1,       "adam.beta1")       \
-    X(beta2,        "adam.beta2")        X(eps,         "adam.eps")         \
-    X(weight_decay, "adam.weight_decay") X(clip,        "adam.clip")        \
-    X(layer_decay,  "adam.layer_decay")  X(final_lr,    "adam.final_lr")
+    X(lr, "adam.lr")                 X(layer_decay, "adam.layer_decay")     \
+    X(beta1, "adam.beta1")           X(weight_decay, "adam.weight_decay")   \
+    X(beta2, "adam.beta2")           X(final_lr, "adam.final_lr")           \
+    X(eps, "adam.eps")               X(clip, "adam.clip")
 
 static const char smask__token_kinds[][12] = {
     "projection", "patches", "kmeans", "given"           /* smask_token_kind */
@@ -7335,68 +7332,58 @@ SMASK__FN double smask__tens(double x, int k)
     return k < 0 ? x / power : x * power;
 }
 
-/* A decimal number, with point and exponent or without. 0 if s is none. */
+/* A decimal number, like -12.5e-3. 0 if s is none. */
 SMASK__FN int smask__real(const char *s, float *out)
 {
     const int minus = *s == '-';
     int digits = 0, places = 0, point = 0, k = 0;
     double x = 0;
 
-    for (s += minus; smask__is_digit(*s) || (*s == '.' && !point); s++) {
-        if (*s == '.') {
-            point = 1;
-            continue;
+    for (s += minus; smask__is_digit(*s) || (*s == '.' && !point); s++)
+        if (*s == '.') point = 1;
+        else {
+            x = 10 * x + (*s - '0');
+            digits++;
+            places += point;
         }
-        x = 10 * x + (*s - '0');
-        digits++;
-        places += point;
-    }
-    if (digits > 0 && (*s == 'e' || *s == 'E')) {
+    if (digits > 0 && *s == 'e') {
         const int down = s[1] == '-';
-        s += s[1] == '-' || s[1] == '+' ? 2 : 1;
+        s += 1 + down;
         for (digits = 0; smask__is_digit(*s) && k < 100; s++, digits++)
             k = 10 * k + (*s - '0');
         if (down) k = -k;
     }
-    if (digits == 0 || *s != '\0') return 0;
     x = smask__tens(x, k - places);
-    if (x > 3.4028235e38) return 0;
+    if (digits == 0 || *s != '\0' || x > 3.4028235e38) return 0;
     *out = (float)(minus ? -x : x);
     return 1;
 }
 
-/* +-m 10^k as d.ddde-dd. */
-SMASK__FN void smask__scientific(int minus, uint64_t m, int k, char *out)
-{
-    char digits[24];
-    const size_t n = smask__digits(m, digits);
-
-    k += (int)n - 1;
-    if (minus) *out++ = '-';
-    *out++ = digits[0];
-    if (n > 1) *out++ = '.';
-    memcpy(out, digits + 1, n - 1);
-    out += n - 1;
-    if (k != 0) *out++ = 'e';
-    if (k < 0) *out++ = '-';
-    if (k != 0) smask__digits((uint64_t)(k < 0 ? -k : k), out);
-    else *out = '\0';
-}
-
-/* The shortest decimal that reads back as the same float, into 24 bytes.
-   Nine digits tell any two floats apart, fewer mostly do: 0.0015f is
-   1.5e-3. */
+/* The shortest decimal that reads back as the same float, into 24 bytes:
+   1.5e-3. Nine digits tell any two floats apart, fewer mostly do. */
 SMASK__FN void smask__real_text(float x, char *out)
 {
     const double size = x < 0 ? -(double)x : (double)x;
-    int k = 0, places;
+    int high = 0, places, k;             /* 10^high is the leading digit's */
     float back;
 
-    while (size > 0 && smask__tens(size, -k) >= 10) k++;
-    while (size > 0 && smask__tens(size, -k) < 1) k--;
+    while (size > 0 && smask__tens(size, -high) >= 10) high++;
+    while (size > 0 && smask__tens(size, -high) < 1) high--;
     for (places = 0; places < 9; places++) {
-        const double m = smask__tens(size, places - k) + 0.5;
-        smask__scientific(x < 0, (uint64_t)m, k - places, out);
+        uint64_t m = (uint64_t)(smask__tens(size, places - high) + 0.5);
+        char digits[24], *to = out;
+        size_t n;
+        for (k = high - places; m > 0 && m % 10 == 0; k++) m /= 10;
+        n = smask__digits(m, digits);
+        k += (int)n - 1;
+        if (x < 0) *to++ = '-';
+        *to++ = digits[0];
+        if (n > 1) *to++ = '.';
+        memcpy(to, digits + 1, n);
+        to += n - 1;
+        if (m > 0 && k != 0) *to++ = 'e';
+        if (m > 0 && k < 0) *to++ = '-';
+        if (m > 0 && k != 0) smask__digits((uint64_t)(k < 0 ? -k : k), to);
         if (smask__real(out, &back) && back == x) return;
     }
 }
@@ -7473,51 +7460,86 @@ SMASK__FN smask_result smask__fail_name(smask_ctx *c, smask_result code,
     return smask__fail(c, code, where, l.text);
 }
 
+/* ---- What travels ----
+   One list, for both directions: weights, moments, running means, codebook.
+   The writer puts all of it into the file that is there, the reader looks
+   here for whom an entry of the file is meant. */
+
+typedef struct smask__cargo {
+    const smask_params *params;
+    const smask_tokenizer *t;        /* these three may be NULL            */
+    const smask_adam *a;
+    const smask_ema *e;
+} smask__cargo;
+
+typedef enum smask__kind { SMASK__WEIGHT, SMASK__M, SMASK__V, SMASK__MEAN,
+    SMASK__TABLE, SMASK__KINDS } smask__kind;
+
+typedef struct smask__slot {
+    smask__kind kind;
+    const char *prefix, *name;       /* one after the other: the name      */
+    int32_t shape[4], rank;
+    float *x;                        /* NULL: not aboard                   */
+} smask__slot;
+
+/* Slot i of the list; 0 past its end. */
+SMASK__FN int smask__slot_at(const smask__cargo *g, int32_t i,
+    smask__slot *s)
+{
+    static const char prefix[][12] = { "", "adam.m.", "adam.v.", "ema.",
+        "tokenizer." };
+    const int32_t count = g->params->count, kind = i / count;
+    const smask_param *p = &g->params->item[i %= count];
+    float *const *list = NULL;
+
+    memset(s, 0, sizeof *s);
+    s->kind = (smask__kind)kind;
+    if (kind > SMASK__TABLE || (kind == SMASK__TABLE && i > 1)) return 0;
+    s->prefix = prefix[kind];
+    if (kind == SMASK__TABLE) {
+        s->name = i == 0 ? "codebook" : "offset";
+        s->rank = i == 0 ? 2 : 1;
+        if (g->t == NULL) return 1;
+        s->shape[0] = g->t->desc.vocabulary;
+        s->shape[1] = i == 0 ? g->t->width : 0;
+        s->x = i == 0 ? g->t->codebook : g->t->offset;
+        return 1;
+    }
+    s->name = p->name;
+    s->rank = p->rank;
+    memcpy(s->shape, p->shape, sizeof s->shape);
+    if (kind == SMASK__M && g->a != NULL) list = g->a->m;
+    if (kind == SMASK__V && g->a != NULL) list = g->a->v;
+    if (kind == SMASK__MEAN && g->e != NULL) list = g->e->mean;
+    s->x = kind == SMASK__WEIGHT ? p->t->x : list != NULL ? list[i] : NULL;
+    return 1;
+}
+
 /* ---- Writing ----
-   One pen, three passes. What is listed, and in what order, stands in one
-   function; the pass decides what becomes of it. */
+   A pen with three passes: what it is given is counted, or written, or, in
+   the last pass, everything but floats is ignored. */
 
 typedef struct smask__pen {
     smask_ctx *c;
     const smask_io *io;
     int pass;                        /* 0 measure, 1 header, 2 floats      */
     int comma;                       /* 1: the next item needs one before  */
-    size_t header;                   /* bytes of header text, from pass 0  */
+    uint64_t header;                 /* bytes of its text, from pass 0     */
     uint64_t offset;                 /* where the next tensor begins       */
-    /* What smask_write lists. */
-    const smask_vit *v;
-    const smask_tokenizer *t;
-    const smask_adam *a;
-    const smask_ema *e;
     const smask_note *notes;
-    int32_t note_count;
-    /* What smask_write_tensors lists. */
-    const char *const *names;
-    smask_tensor *const *tensors;
-    int32_t tensor_count;
-    size_t held;                     /* bytes of the buffer in use         */
-    unsigned char buffer[1024];
+    int32_t note, note_count;        /* the next one, and how many         */
 } smask__pen;
 
-SMASK__FN void smask__pen_flush(smask__pen *p)
+SMASK__FN void smask__pen_bytes(smask__pen *p, const void *data, size_t n)
 {
-    if (p->held > 0 && smask__ok(p->c)
-        && p->io->write(p->io->user, p->buffer, p->held) != p->held)
+    if (smask__ok(p->c) && p->io->write(p->io->user, data, n) != n)
         smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
-    p->held = 0;
 }
 
 SMASK__FN void smask__ink(smask__pen *p, const char *text, size_t bytes)
 {
-    size_t n;
-
     if (p->pass == 0) p->header += bytes;
-    else for (; bytes > 0; text += n, bytes -= n) {
-        if (p->held == sizeof p->buffer) smask__pen_flush(p);
-        n = smask__least(bytes, sizeof p->buffer - p->held);
-        memcpy(p->buffer + p->held, text, n);
-        p->held += n;
-    }
+    if (p->pass == 1) smask__pen_bytes(p, text, bytes);
 }
 
 SMASK__FN void smask__ink_text(smask__pen *p, const char *text)
@@ -7525,15 +7547,22 @@ SMASK__FN void smask__ink_text(smask__pen *p, const char *text)
     smask__ink(p, text, strlen(text));
 }
 
-SMASK__FN void smask__ink_whole(smask__pen *p, uint64_t n)
+/* [3,4] */
+SMASK__FN void smask__ink_list(smask__pen *p, const uint64_t *n, int32_t count)
 {
     char digits[24];
+    int32_t i;
 
-    smask__ink(p, digits, smask__digits(n, digits));
+    for (i = 0; i < count; i++) {
+        smask__ink_text(p, i == 0 ? "[" : ",");
+        smask__ink(p, digits, smask__digits(n[i], digits));
+    }
+    smask__ink_text(p, count == 0 ? "[]" : "]");
 }
 
-/* The inside of a JSON string. */
-SMASK__FN void smask__ink_escaped(smask__pen *p, const char *s)
+/* The inside of a JSON string. What is not UTF-8 would make the whole file
+   unreadable elsewhere: it becomes the sign for that. */
+SMASK__FN void smask__ink_string(smask__pen *p, const char *s)
 {
     static const char hex[] = "0123456789abcdef";
     const char *end = s + strlen(s);
@@ -7541,64 +7570,61 @@ SMASK__FN void smask__ink_escaped(smask__pen *p, const char *s)
 
     for (; s < end; s += n) {
         n = smask__utf8(s, end);
+        if (*s == '"' || *s == '\\') smask__ink_text(p, "\\");
         if (n == 0) {
-            smask__fail(p->c, SMASK_ARG, "write", "a text is not UTF-8");
-            return;
-        }
-        if (*s == '"' || *s == '\\') smask__ink(p, "\\", 1);
-        if ((unsigned char)*s >= 0x20) smask__ink(p, s, n);
-        else {
-            smask__ink_text(p, "\\u00");
-            smask__ink(p, hex + (*s >> 4), 1);
+            smask__ink_text(p, "\\ufffd");
+            n = 1;
+        } else if ((unsigned char)*s < 0x20) {
+            smask__ink_text(p, *s < 16 ? "\\u000" : "\\u001");
             smask__ink(p, hex + (*s & 15), 1);
-        }
+        } else smask__ink(p, s, n);
     }
 }
 
-/* "prefixname": with a comma before it where one is due. */
+/* "prefixname": */
 SMASK__FN void smask__ink_key(smask__pen *p, const char *prefix,
     const char *name)
 {
-    if (p->comma) smask__ink(p, ",", 1);
-    p->comma = 1;
-    smask__ink(p, "\"", 1);
-    smask__ink_escaped(p, prefix);
-    smask__ink_escaped(p, name);
+    smask__ink_text(p, p->comma ? ",\"" : "\"");
+    smask__ink_string(p, prefix);
+    smask__ink_string(p, name);
     smask__ink_text(p, "\":");
+    p->comma = 1;
 }
 
 /* The bytes are made by shifts: the same file on any machine. */
-SMASK__FN void smask__ink_floats(smask__pen *p, const float *x, size_t count)
+SMASK__FN void smask__pen_floats(smask__pen *p, const float *x, size_t count)
 {
-    size_t i;
+    unsigned char bytes[1024];
+    uint32_t bits;
+    size_t i, n;
 
-    for (i = 0; i < count && smask__ok(p->c); i++) {
-        unsigned char *b;
-        uint32_t bits;
-        if (p->held + 4 > sizeof p->buffer) smask__pen_flush(p);
-        b = p->buffer + p->held;
-        memcpy(&bits, x + i, 4);
-        b[0] = (unsigned char)(bits & 0xff);
-        b[1] = (unsigned char)(bits >> 8 & 0xff);
-        b[2] = (unsigned char)(bits >> 16 & 0xff);
-        b[3] = (unsigned char)(bits >> 24);
-        p->held += 4;
+    for (; count > 0; x += n, count -= n) {
+        n = smask__least(count, sizeof bytes / 4);
+        for (i = 0; i < n; i++) {
+            memcpy(&bits, x + i, 4);
+            bytes[4 * i] = (unsigned char)(bits & 0xff);
+            bytes[4 * i + 1] = (unsigned char)(bits >> 8 & 0xff);
+            bytes[4 * i + 2] = (unsigned char)(bits >> 16 & 0xff);
+            bytes[4 * i + 3] = (unsigned char)(bits >> 24);
+        }
+        smask__pen_bytes(p, bytes, 4 * n);
     }
 }
 
-/* A line of metadata; a note of the caller cannot have the same key. */
+/* A line of metadata; no note that is still to come may have its key. */
 SMASK__FN void smask__put(smask__pen *p, const char *key, const char *value)
 {
     int32_t i;
 
-    for (i = 0; i < p->note_count; i++)
+    for (i = p->note; i < p->note_count; i++)
         if (strcmp(p->notes[i].key, key) == 0)
             smask__fail_name(p->c, SMASK_ARG, "write", key, strlen(key),
                 "is taken: give the note another key");
     smask__ink_key(p, "", key);
-    smask__ink(p, "\"", 1);
-    smask__ink_escaped(p, value);
-    smask__ink(p, "\"", 1);
+    smask__ink_text(p, "\"");
+    smask__ink_string(p, value);
+    smask__ink_text(p, "\"");
 }
 
 SMASK__FN void smask__put_whole(smask__pen *p, const char *key, uint64_t n)
@@ -7622,56 +7648,29 @@ SMASK__FN void smask__put_real(smask__pen *p, const char *key, float x)
     smask__put(p, key, text);
 }
 
-SMASK__FN void smask__put_tensor(smask__pen *p, const char *prefix,
-    const char *name, const int32_t *shape, int32_t rank, const float *x)
-{
-    size_t count = 1;
-    int32_t i;
-
-    for (i = 0; i < rank; i++) count *= (size_t)shape[i];
-    if (p->pass == 2) {
-        smask__ink_floats(p, x, count);
-        return;
-    }
-    smask__ink_key(p, prefix, name);
-    smask__ink_text(p, "{\"dtype\":\"F32\",\"shape\":[");
-    for (i = 0; i < rank; i++) {
-        if (i > 0) smask__ink(p, ",", 1);
-        smask__ink_whole(p, (uint64_t)shape[i]);
-    }
-    smask__ink_text(p, "],\"data_offsets\":[");
-    smask__ink_whole(p, p->offset);
-    p->offset += 4 * (uint64_t)count;
-    smask__ink(p, ",", 1);
-    smask__ink_whole(p, p->offset);
-    smask__ink_text(p, "]}");
-}
-
 #define SMASK__PUT_WHOLE(field, key, most)                                  \
     smask__put_whole(p, key, (uint64_t)d->field);
 #define SMASK__PUT_REAL(field, key) smask__put_real(p, key, d->field);
 
-SMASK__FN void smask__put_vit(smask__pen *p)
+SMASK__FN void smask__put_vit(smask__pen *p, const smask_vit_desc *d)
 {
-    const smask_vit_desc *d = &p->v->desc;
-
+    smask__put_whole(p, "splitmask", SMASK__FILE_VERSION);
     SMASK__VIT_KEYS(SMASK__PUT_WHOLE)
     SMASK__VIT_REALS(SMASK__PUT_REAL)
 }
 
-SMASK__FN void smask__put_tokenizer(smask__pen *p)
+SMASK__FN void smask__put_tokenizer(smask__pen *p,
+    const smask_tokenizer_desc *d)
 {
-    const smask_tokenizer_desc *d = &p->t->desc;
-
     smask__put(p, "tokenizer.kind", smask__token_kinds[d->kind]);
     SMASK__TOKENIZER_KEYS(SMASK__PUT_WHOLE)
 }
 
-SMASK__FN void smask__put_training(smask__pen *p)
+SMASK__FN void smask__put_training(smask__pen *p, const smask_adam *a)
 {
-    const smask_adam_desc *d = &p->a->desc;
+    const smask_adam_desc *d = &a->desc;
 
-    smask__put_whole(p, "adam.step", (uint64_t)p->a->step);
+    smask__put_whole(p, "adam.step", (uint64_t)a->step);
     smask__put_whole(p, "random.state", p->c->random.state);
     smask__put_whole(p, "random.stream", p->c->random.stream);
     SMASK__ADAM_REALS(SMASK__PUT_REAL)
@@ -7682,157 +7681,130 @@ SMASK__FN void smask__put_training(smask__pen *p)
 #undef SMASK__PUT_WHOLE
 #undef SMASK__PUT_REAL
 
-/* Notes come last; each is checked against those after it. */
-SMASK__FN void smask__put_notes(smask__pen *p)
+/* One tensor: its entry in the header, or its floats. */
+SMASK__FN void smask__put_tensor(smask__pen *p, const char *prefix,
+    const char *name, const int32_t *shape, int32_t rank, const float *x)
 {
-    while (p->note_count > 0) {
-        const smask_note *note = p->notes++;
-        p->note_count--;
-        smask__put(p, note->key, note->value);
-    }
-}
-
-/* "format" is what loaders of PyTorch models ask for. */
-SMASK__FN void smask__put_metadata(smask__pen *p)
-{
-    const smask_note *notes = p->notes;
-    const int32_t note_count = p->note_count;
-
-    smask__ink_text(p, "{\"__metadata__\":{");
-    smask__put(p, "format", "pt");
-    if (p->v != NULL) {
-        smask__put_whole(p, "splitmask", SMASK__FILE_VERSION);
-        smask__put_vit(p);
-    }
-    if (p->t != NULL) smask__put_tokenizer(p);
-    if (p->a != NULL) smask__put_training(p);
-    if (p->e != NULL) smask__put_real(p, "ema.decay", p->e->decay);
-    smask__put_notes(p);
-    smask__ink(p, "}", 1);
-    p->notes = notes;
-    p->note_count = note_count;
-}
-
-/* A list of floats for each parameter: moments, running means. */
-SMASK__FN void smask__put_like_params(smask__pen *p, const char *prefix,
-    float *const *list)
-{
-    const smask_params *params = &p->v->params;
+    uint64_t list[4], place[2];
+    size_t count = 1;
     int32_t i;
 
-    for (i = 0; i < params->count; i++) {
-        const smask_param *k = &params->item[i];
-        smask__put_tensor(p, prefix, k->name, k->shape, k->rank,
-            list != NULL ? list[i] : k->t->x);
+    for (i = 0; i < rank; i++) {
+        list[i] = (uint64_t)shape[i];
+        count *= (size_t)shape[i];
     }
+    if (p->pass == 2) {
+        smask__pen_floats(p, x, count);
+        return;
+    }
+    place[0] = p->offset;
+    place[1] = p->offset += 4 * (uint64_t)count;
+    smask__ink_key(p, prefix, name);
+    smask__ink_text(p, "{\"dtype\":\"F32\",\"shape\":");
+    smask__ink_list(p, list, rank);
+    smask__ink_text(p, ",\"data_offsets\":");
+    smask__ink_list(p, place, 2);
+    smask__ink_text(p, "}");
 }
 
-SMASK__FN void smask__list_model(smask__pen *p)
+/* Each pass begins with the length of the header, a multiple of 8, and the
+   head of the metadata. "format" is what loaders of PyTorch models want. */
+SMASK__FN void smask__pen_begin(smask__pen *p)
 {
-    smask__put_like_params(p, "", NULL);
-    if (p->t != NULL && p->t->codebook != NULL) {
-        int32_t shape[2];
-        shape[0] = p->t->desc.vocabulary;
-        shape[1] = p->t->width;
-        smask__put_tensor(p, "tokenizer.", "codebook", shape, 2,
-            p->t->codebook);
-        if (p->t->offset != NULL)
-            smask__put_tensor(p, "tokenizer.", "offset", shape, 1,
-                p->t->offset);
-    }
-    if (p->a != NULL) {
-        smask__put_like_params(p, "adam.m.", p->a->m);
-        smask__put_like_params(p, "adam.v.", p->a->v);
-    }
-    if (p->e != NULL) smask__put_like_params(p, "ema.", p->e->mean);
-}
-
-SMASK__FN void smask__list_tensors(smask__pen *p)
-{
-    int32_t i;
-
-    for (i = 0; i < p->tensor_count; i++)
-        smask__put_tensor(p, "", p->names[i], p->tensors[i]->shape,
-            p->tensors[i]->rank, p->tensors[i]->x);
-}
-
-/* Eight bytes of length; spaces fill the header up to a multiple of eight,
-   so that the floats of a mapped file are aligned. */
-SMASK__FN void smask__put_length(smask__pen *p)
-{
-    const uint64_t length = smask__up(p->header, 8);
+    const uint64_t length = (p->header + 7) / 8 * 8;
     char bytes[8];
     int i;
 
     for (i = 0; i < 8; i++)
         bytes[i] = (char)(unsigned char)(length >> (8 * i) & 0xff);
-    smask__ink(p, bytes, 8);
+    if (p->pass == 1) smask__ink(p, bytes, 8);
+    p->comma = 0;
+    p->offset = 0;
+    p->note = 0;
+    smask__ink_text(p, "{\"__metadata__\":{");
+    smask__put(p, "format", "pt");
 }
 
-SMASK__FN smask_result smask__write_all(smask__pen *p,
-    void (*list)(smask__pen *p))
+/* Spaces fill the header, so that floats in a mapped file are aligned. */
+SMASK__FN void smask__pen_end(smask__pen *p)
 {
-    for (p->pass = 0; p->pass < 3 && smask__ok(p->c); p->pass++) {
-        p->comma = 0;
-        p->offset = 0;
-        if (p->pass == 1) smask__put_length(p);
-        if (p->pass < 2) smask__put_metadata(p);
-        list(p);
-        if (p->pass < 2) smask__ink(p, "}", 1);
-        if (p->pass == 1)
-            smask__ink(p, "       ", smask__up(p->header, 8) - p->header);
-        if (p->pass > 0) smask__pen_flush(p);
+    smask__ink_text(p, "}");
+    if (p->pass == 1) smask__ink(p, "       ", (8 - p->header % 8) % 8);
+}
+
+SMASK__FN void smask__put_metadata(smask__pen *p, const smask_vit_desc *d,
+    const smask__cargo *g)
+{
+    smask__put_vit(p, d);
+    if (g->t != NULL) smask__put_tokenizer(p, &g->t->desc);
+    if (g->a != NULL) smask__put_training(p, g->a);
+    if (g->e != NULL) smask__put_real(p, "ema.decay", g->e->decay);
+    while (p->note < p->note_count) {
+        const smask_note *note = &p->notes[p->note++];
+        smask__put(p, note->key, note->value);
     }
-    return p->c->error;
+    smask__ink_text(p, "}");
 }
 
 SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_note *notes, int32_t note_count)
 {
+    smask__cargo g;
+    smask__slot s;
     smask__pen p;
+    int32_t i;
 
     if (!smask__ok(c) || c->dry) return c->error;
-    if (io == NULL || io->write == NULL || v == NULL)
+    if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
         return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
     memset(&p, 0, sizeof p);
     p.c = c;
     p.io = io;
-    p.v = v;
-    p.t = t;
-    p.a = a;
-    p.e = e;
     p.notes = notes;
     p.note_count = notes != NULL ? note_count : 0;
-    return smask__write_all(&p, smask__list_model);
+    g.params = &v->params;
+    g.t = t;
+    g.a = a;
+    g.e = e;
+    for (p.pass = 0; p.pass < 3; p.pass++) {
+        smask__pen_begin(&p);
+        smask__put_metadata(&p, &v->desc, &g);
+        for (i = 0; smask__slot_at(&g, i, &s); i++)
+            if (s.x != NULL)
+                smask__put_tensor(&p, s.prefix, s.name, s.shape, s.rank,
+                    s.x);
+        smask__pen_end(&p);
+    }
+    return c->error;
 }
 
 SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count)
 {
     smask__pen p;
-    int32_t i, k;
+    int32_t i, k, good = io != NULL && io->write != NULL;
 
     if (!smask__ok(c) || c->dry) return c->error;
-    if (io == NULL || io->write == NULL)
-        return smask__fail(c, SMASK_ARG, "write", "no callback");
-    for (i = 0; i < count; i++) {
-        int twice = strcmp(names[i], "__metadata__") == 0;
-        if (tensors[i] == NULL)
-            return smask__fail_name(c, SMASK_ARG, "write", names[i],
-                strlen(names[i]), "is NULL");
-        for (k = 0; k < i; k++) twice |= strcmp(names[i], names[k]) == 0;
-        if (twice)
-            return smask__fail_name(c, SMASK_ARG, "write", names[i],
-                strlen(names[i]), "is taken: give it another name");
+    for (i = 0; i < count && good; i++) {
+        good = tensors[i] != NULL && strcmp(names[i], "__metadata__") != 0;
+        for (k = 0; k < i; k++) good &= strcmp(names[i], names[k]) != 0;
     }
+    if (!good)
+        return smask__fail(c, SMASK_ARG, "write",
+            "no callback, no tensor, or a name that is taken");
     memset(&p, 0, sizeof p);
     p.c = c;
     p.io = io;
-    p.names = names;
-    p.tensors = tensors;
-    p.tensor_count = count;
-    return smask__write_all(&p, smask__list_tensors);
+    for (p.pass = 0; p.pass < 3; p.pass++) {
+        smask__pen_begin(&p);
+        smask__ink_text(&p, "}");
+        for (i = 0; i < count; i++)
+            smask__put_tensor(&p, "", names[i], tensors[i]->shape,
+                tensors[i]->rank, tensors[i]->x);
+        smask__pen_end(&p);
+    }
+    return c->error;
 }
 
 /* ---- JSON ----
@@ -7972,20 +7944,10 @@ SMASK__FN size_t smask__json_decode(const char *s, size_t n, char *out,
     return length;
 }
 
-/* Is the inside of a string, decoded, this text? */
-SMASK__FN int smask__json_is(const char *s, size_t n, const char *text)
+/* Are the n characters of s this text? */
+SMASK__FN int smask__is(const char *s, size_t n, const char *text)
 {
-    smask__json j;
-    char letter[4];
-    size_t k;
-
-    j.at = s;
-    j.end = s + n;
-    while ((k = smask__json_letter(&j, letter)) > 0) {
-        if (strncmp(text, letter, k) != 0) return 0;
-        text += k;
-    }
-    return *text == '\0';
+    return strlen(text) == n && memcmp(s, text, n) == 0;
 }
 
 /* ---- The header ---- */
@@ -8002,17 +7964,6 @@ static const struct { char name[8]; size_t bytes; } smask__types[] = {
 #define SMASK__TYPES                                                        \
     ((int32_t)(sizeof smask__types / sizeof smask__types[0]))
 #define SMASK__READABLE 3
-
-SMASK__FN int smask__json_type(smask__json *j, int32_t *type)
-{
-    const char *s;
-    size_t n;
-
-    if (!smask__json_string(j, &s, &n)) return 0;
-    for (*type = 0; *type < SMASK__TYPES; ++*type)
-        if (smask__json_is(s, n, smask__types[*type].name)) break;
-    return 1;
-}
 
 /* A shape and its number of elements. One of more than four dimensions, or
    of a dimension beyond int32_t, has rank -1: no tensor of ours. */
@@ -8036,60 +7987,44 @@ SMASK__FN int smask__json_shape(smask__json *j, smask_file_entry *e,
     return smask__json_sign(j, ']');
 }
 
-SMASK__FN int smask__json_place(smask__json *j, smask_file_entry *e)
-{
-    return smask__json_sign(j, '[') && smask__json_size(j, &e->begin)
-        && smask__json_sign(j, ',') && smask__json_size(j, &e->end)
-        && smask__json_sign(j, ']');
-}
-
-/* Do shape, type and place agree? */
-SMASK__FN int smask__json_agree(smask__json *j, smask_file_entry *e,
-    size_t count)
-{
-    const size_t width = e->type < SMASK__TYPES
-        ? smask__types[e->type].bytes : 0;
-    size_t bytes;
-
-    if (!smask__mul(count, width, &bytes) || e->end < e->begin
-        || (width > 0 && bytes != e->end - e->begin)) {
-        j->what = "has a shape and data_offsets that disagree";
-        return 0;
-    }
-    if (e->rank < 0) {
-        e->rank = 0;
-        e->type = SMASK__TYPES;
-    }
-    return 1;
-}
-
 /* {"dtype":...,"shape":[...],"data_offsets":[...]} in any order. */
 SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
 {
-    const char *key;
-    size_t n, count = 0;
+    const char *s;
+    size_t n, count = 0, bytes;
     int seen = 0, part, good;
 
     if (!smask__json_sign(j, '{')) return 0;
     do {
-        if (!smask__json_string(j, &key, &n) || !smask__json_sign(j, ':'))
+        if (!smask__json_string(j, &s, &n) || !smask__json_sign(j, ':'))
             return 0;
-        part = smask__json_is(key, n, "dtype") ? 1
-            : smask__json_is(key, n, "shape") ? 2
-            : smask__json_is(key, n, "data_offsets") ? 4 : 0;
-        if (part == 0 || (seen & part) != 0) {
-            j->what = "has a field that is unknown or there twice";
-            return 0;
-        }
+        part = smask__is(s, n, "dtype") ? 1 : smask__is(s, n, "shape") ? 2
+            : smask__is(s, n, "data_offsets") ? 4 : 0;
+        j->what = "has a field that is unknown or there twice";
+        if (part == 0 || (seen & part) != 0) return 0;
+        j->what = NULL;
         seen |= part;
-        good = part == 1 ? smask__json_type(j, &e->type)
-            : part == 2 ? smask__json_shape(j, e, &count)
-            : smask__json_place(j, e);
+        if (part == 1) {
+            good = smask__json_string(j, &s, &n);
+            while (good && e->type < SMASK__TYPES
+                && !smask__is(s, n, smask__types[e->type].name)) e->type++;
+        } else if (part == 2) good = smask__json_shape(j, e, &count);
+        else good = smask__json_sign(j, '[') && smask__json_size(j, &e->begin)
+            && smask__json_sign(j, ',') && smask__json_size(j, &e->end)
+            && smask__json_sign(j, ']');
         if (!good) return 0;
     } while (smask__json_sign(j, ','));
     if (!smask__json_sign(j, '}')) return 0;
-    if (seen != 7) j->what = "lacks dtype, shape or data_offsets";
-    return seen == 7 && smask__json_agree(j, e, count);
+    j->what = "lacks dtype, shape or data_offsets";
+    if (seen != 7) return 0;
+    j->what = "has a shape and data_offsets that disagree";
+    n = e->type < SMASK__TYPES ? smask__types[e->type].bytes : 0;
+    if (!smask__mul(count, n, &bytes) || e->end < e->begin
+        || (n > 0 && bytes != e->end - e->begin)) return 0;
+    j->what = NULL;
+    if (e->rank < 0) e->type = SMASK__TYPES;
+    if (e->rank < 0) e->rank = 0;
+    return 1;
 }
 
 /* {"key":"value",...} */
@@ -8110,29 +8045,31 @@ SMASK__FN int smask__json_pairs(smask__json *j)
 /* The whole header: its entries into `list` (NULL: only count them), and
    where the metadata lies (NULL if there is none). `last` is the entry that
    was read last, so that a fault has a name. */
-SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
-    int32_t *count, smask__json *notes, smask_file_entry *last)
+SMASK__FN int smask__file_json(const smask_file *f, smask__json *j,
+    smask_file_entry *list, int32_t *count, smask__json *notes,
+    smask_file_entry *last)
 {
     *count = 0;
     notes->at = notes->end = NULL;
+    j->at = f->header;
+    j->end = f->header + f->header_bytes;
+    j->what = NULL;
     if (!smask__json_sign(j, '{')) return 0;
     if (!smask__json_sign(j, '}')) {
         do {
             memset(last, 0, sizeof *last);
             if (!smask__json_string(j, &last->name, &last->name_bytes)
                 || !smask__json_sign(j, ':')) return 0;
-            if (smask__json_is(last->name, last->name_bytes,
-                    "__metadata__")) {
+            if (smask__is(last->name, last->name_bytes, "__metadata__")) {
                 if (notes->at != NULL) j->what = "is there twice";
-                if (notes->at != NULL) return 0;
                 notes->at = j->at;
-                if (!smask__json_pairs(j)) return 0;
+                if (j->what != NULL || !smask__json_pairs(j)) return 0;
                 notes->end = j->at;
-                continue;
+            } else {
+                if (!smask__json_entry(j, last)) return 0;
+                if (list != NULL) list[*count] = *last;
+                ++*count;
             }
-            if (!smask__json_entry(j, last)) return 0;
-            if (list != NULL) list[*count] = *last;
-            ++*count;
         } while (smask__json_sign(j, ','));
         if (!smask__json_sign(j, '}')) return 0;
     }
@@ -8140,69 +8077,33 @@ SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
     return j->at == j->end;
 }
 
-SMASK__FN smask_result smask__header_fault(smask_ctx *c, const char *header,
-    const smask__json *j, const smask_file_entry *last)
+/* The order of names, or of places. */
+SMASK__FN int smask__entry_before(const smask_file_entry *a,
+    const smask_file_entry *b, int by_name)
 {
-    char digits[24];
+    const int d = !by_name ? 0 : memcmp(a->name, b->name,
+        smask__least(a->name_bytes, b->name_bytes));
 
-    if (j->what != NULL)
-        return smask__fail_name(c, SMASK_FORMAT, "open", last->name,
-            last->name_bytes, j->what);
-    smask__digits((uint64_t)(j->at - header), digits);
-    return smask__fail_name(c, SMASK_FORMAT, "open",
-        "the header makes no sense at byte", 33, digits);
-}
-
-/* Heapsort: no recursion, and no order of the input is a bad one. */
-typedef int (*smask__entry_order)(const smask_file_entry *a,
-    const smask_file_entry *b);
-
-SMASK__FN int smask__by_place(const smask_file_entry *a,
-    const smask_file_entry *b)
-{
+    if (by_name) return d != 0 ? d < 0 : a->name_bytes < b->name_bytes;
     return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
 }
 
-SMASK__FN int smask__by_name(const smask_file_entry *a,
-    const smask_file_entry *b)
-{
-    const int d = memcmp(a->name, b->name,
-        smask__least(a->name_bytes, b->name_bytes));
-
-    return d != 0 ? d < 0 : a->name_bytes < b->name_bytes;
-}
-
-SMASK__FN void smask__entry_swap(smask_file_entry *a, smask_file_entry *b)
-{
-    const smask_file_entry keep = *a;
-
-    *a = *b;
-    *b = keep;
-}
-
-SMASK__FN void smask__entry_sift(smask_file_entry *e, size_t at,
-    size_t count, smask__entry_order before)
-{
-    size_t child;
-
-    for (; (child = 2 * at + 1) < count; at = child) {
-        if (child + 1 < count && before(&e[child], &e[child + 1])) child++;
-        if (!before(&e[at], &e[child])) return;
-        smask__entry_swap(&e[at], &e[child]);
-    }
-}
-
+/* Shell's sort: no recursion, and no order of the input is a very bad one.
+   Most files are in order already. */
 SMASK__FN void smask__entry_sort(smask_file_entry *e, size_t count,
-    smask__entry_order before)
+    int by_name)
 {
-    size_t i;
+    size_t gap = 1, i, k;
 
-    for (i = count / 2; i > 0; i--)
-        smask__entry_sift(e, i - 1, count, before);
-    for (i = count; i > 1; i--) {
-        smask__entry_swap(&e[0], &e[i - 1]);
-        smask__entry_sift(e, 0, i - 1, before);
-    }
+    while (gap < count / 3) gap = 3 * gap + 1;
+    for (; gap > 0; gap /= 3)
+        for (i = gap; i < count; i++) {
+            const smask_file_entry keep = e[i];
+            for (k = i; k >= gap
+                    && smask__entry_before(&keep, &e[k - gap], by_name);
+                    k -= gap) e[k] = e[k - gap];
+            e[k] = keep;
+        }
 }
 
 /* A name with escapes in it is decoded into memory of its own. */
@@ -8229,12 +8130,12 @@ SMASK__FN smask_result smask__entries_check(smask_ctx *c, smask_file *f)
     size_t end = 0;
     int32_t i;
 
-    smask__entry_sort(e, (size_t)f->count, smask__by_name);
+    smask__entry_sort(e, (size_t)f->count, 1);
     for (i = 1; i < f->count; i++)
-        if (!smask__by_name(&e[i - 1], &e[i]))
+        if (!smask__entry_before(&e[i - 1], &e[i], 1))
             return smask__fail_name(c, SMASK_FORMAT, "open", e[i].name,
                 e[i].name_bytes, "is there twice");
-    smask__entry_sort(e, (size_t)f->count, smask__by_place);
+    smask__entry_sort(e, (size_t)f->count, 0);
     for (i = 0; i < f->count; end = e[i++].end)
         if (e[i].begin != end)
             return smask__fail_name(c, SMASK_FORMAT, "open", e[i].name,
@@ -8271,20 +8172,23 @@ SMASK__FN smask_result smask__header_read(smask_ctx *c, smask_file *f)
 
 SMASK__FN smask_result smask__header_parse(smask_ctx *c, smask_file *f)
 {
+    static const char fault[] = "the header makes no sense at byte";
     smask_file_entry last;
     smask__json j, notes;
+    char digits[24];
     int32_t count;
 
-    j.at = f->header;
-    j.end = f->header + f->header_bytes;
-    j.what = NULL;
-    if (!smask__json_header(&j, NULL, &count, &notes, &last))
-        return smask__header_fault(c, f->header, &j, &last);
+    if (!smask__file_json(f, &j, NULL, &count, &notes, &last)) {
+        smask__digits((uint64_t)(j.at - f->header), digits);
+        return j.what == NULL ? smask__fail_name(c, SMASK_FORMAT, "open",
+                fault, sizeof fault - 1, digits)
+            : smask__fail_name(c, SMASK_FORMAT, "open", last.name,
+                last.name_bytes, j.what);
+    }
     f->entry = (smask_file_entry *)smask__data(c, (size_t)count,
         sizeof *f->entry);
     if (f->entry == NULL) return c->error;
-    j.at = f->header;
-    smask__json_header(&j, f->entry, &f->count, &notes, &last);
+    smask__file_json(f, &j, f->entry, &f->count, &notes, &last);
     smask__entry_names(c, f);
     return smask__ok(c) ? smask__entries_check(c, f) : c->error;
 }
@@ -8319,37 +8223,36 @@ SMASK__DEF int smask_file_note(const smask_file *f, const char *key,
     smask__json j, notes;
     const char *k, *value;
     size_t key_bytes, value_bytes;
+    char word[64];                       /* longer keys are not looked for */
     int32_t count;
 
     if (bytes > 0) out[0] = '\0';
     if (f->header == NULL) return -1;
-    j.at = f->header;
-    j.end = f->header + f->header_bytes;
-    j.what = NULL;
-    smask__json_header(&j, NULL, &count, &notes, &last);
+    smask__file_json(f, &j, NULL, &count, &notes, &last);
     if (notes.at == NULL || !smask__json_sign(&notes, '{')) return -1;
     while (smask__json_string(&notes, &k, &key_bytes)
            && smask__json_sign(&notes, ':')
            && smask__json_string(&notes, &value, &value_bytes)) {
-        if (smask__json_is(k, key_bytes, key))
+        if (smask__json_decode(k, key_bytes, word, sizeof word)
+                < sizeof word && strcmp(word, key) == 0)
             return (int)smask__json_decode(value, value_bytes, out, bytes);
         if (!smask__json_sign(&notes, ',')) break;
     }
     return -1;
 }
 
-/* A number of the metadata, 0 .. most. 0 if the key is not there. */
-SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
-    const char *key, uint64_t most, uint64_t *out)
+/* A number of the metadata. 1 if it is there; 0 if it is not, or if it is
+   none, or too large, which are errors. */
+SMASK__FN int smask__note_number(smask_ctx *c, const smask_file *f,
+    const char *key, uint64_t most, uint64_t *whole, float *real)
 {
     char text[32];
     const int n = smask_file_note(f, key, text, sizeof text);
 
-    *out = 0;
     if (n < 0) return 0;
-    if (n < (int)sizeof text && smask__whole(text, (size_t)n, out)
-        && *out <= most) return 1;
-    *out = 0;
+    if (n < (int)sizeof text && (whole == NULL ? smask__real(text, real)
+            : smask__whole(text, (size_t)n, whole) && *whole <= most))
+        return 1;
     smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),
         "is no number that makes sense");
     return 0;
@@ -8360,33 +8263,25 @@ SMASK__FN int32_t smask__note_int(smask_ctx *c, const smask_file *f,
 {
     uint64_t n;
 
-    smask__note_whole(c, f, key, most, &n);
-    return (int32_t)n;
+    return smask__note_number(c, f, key, most, &n, NULL) ? (int32_t)n : 0;
 }
 
 SMASK__FN float smask__note_real(smask_ctx *c, const smask_file *f,
     const char *key)
 {
-    char text[32];
-    const int n = smask_file_note(f, key, text, sizeof text);
-    float x = 0;
+    float x;
 
-    if (n < 0) return 0;
-    if (n < (int)sizeof text && smask__real(text, &x)) return x;
-    smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),
-        "is no number that makes sense");
-    return 0;
+    return smask__note_number(c, f, key, 0, NULL, &x) ? x : 0;
 }
 
 SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     const char *name)
 {
-    const size_t n = strlen(name);
     int32_t i;
 
     for (i = 0; i < f->count; i++)
-        if (f->entry[i].name_bytes == n
-            && memcmp(f->entry[i].name, name, n) == 0) return &f->entry[i];
+        if (smask__is(f->entry[i].name, f->entry[i].name_bytes, name))
+            return &f->entry[i];
     return NULL;
 }
 
@@ -8501,7 +8396,8 @@ SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
 
     memset(d, 0, sizeof *d);
     if (!smask__ok(c)) return c->error;
-    if (!smask__note_whole(c, f, "splitmask", (uint64_t)-1, &version)) {
+    if (!smask__note_number(c, f, "splitmask", (uint64_t)-1, &version,
+            NULL)) {
         if (smask__ok(c)) smask__file_shapes(c, f, d);
         return smask__vit_limits(c, d);
     }
@@ -8596,45 +8492,9 @@ SMASK__FN smask_result smask__file_skip(smask_ctx *c, smask_file *f,
     return SMASK_OK;
 }
 
-/* What smask_read fills, and how many parameters it has found: their
-   weights, both moments, running means. */
-typedef struct smask__reader {
-    smask_ctx *c;
-    smask_vit *v;
-    smask_tokenizer *t;
-    smask_adam *a;
-    smask_ema *e;
-    int32_t found[4];
-    int32_t codebook;                /* tables of the tokenizer found      */
-} smask__reader;
-
-static const char smask__prefixes[4][8] = { "", "adam.m.", "adam.v.",
-    "ema." };
-
-/* The floats of kind k, as above, of parameter i; NULL: not asked for. */
-SMASK__FN float *smask__reader_floats(const smask__reader *r, int k,
-    int32_t i)
-{
-    if (k == 0) return r->v->params.item[i].t->x;
-    if (k == 1) return r->a != NULL ? r->a->m[i] : NULL;
-    if (k == 2) return r->a != NULL ? r->a->v[i] : NULL;
-    return r->e != NULL ? r->e->mean[i] : NULL;
-}
-
-SMASK__FN int32_t smask__params_at(const smask_params *p, const char *name,
-    size_t n)
-{
-    int32_t i;
-
-    for (i = 0; i < p->count; i++)
-        if (strlen(p->item[i].name) == n
-            && memcmp(p->item[i].name, name, n) == 0) return i;
-    return -1;
-}
-
 /* Can the entry be read, and does it have this shape? */
 SMASK__FN int smask__entry_fits(smask_ctx *c, const smask_file_entry *e,
-    const int32_t *shape, int32_t rank)
+    const smask__slot *s)
 {
     smask__label l;
 
@@ -8643,146 +8503,120 @@ SMASK__FN int smask__entry_fits(smask_ctx *c, const smask_file_entry *e,
             "is not F32, F16 or BF16");
         return 0;
     }
-    if (e->rank == rank
-        && memcmp(e->shape, shape, (size_t)rank * sizeof *shape) == 0)
-        return 1;
+    if (e->rank == s->rank && memcmp(e->shape, s->shape,
+            (size_t)s->rank * sizeof *s->shape) == 0) return 1;
     l.bytes = 0;
     smask__label_add(&l, e->name, e->name_bytes);
     smask__label_add(&l, " is ", 4);
     smask__label_shape(&l, e->shape, e->rank);
     smask__label_add(&l, ", wanted ", 9);
-    smask__label_shape(&l, shape, rank);
+    smask__label_shape(&l, s->shape, s->rank);
     smask__fail(c, SMASK_FORMAT, "read", l.text);
     return 0;
 }
 
 /* A classifier for another number of classes is no fault but another task:
-   ours then counts as missing. */
-SMASK__FN int smask__other_task(const smask_param *k,
-    const smask_file_entry *e)
+   the file's is skipped, and the model's counts as missing. */
+SMASK__FN int smask__other_task(const smask_file_entry *e,
+    const smask__slot *s)
 {
-    return (strcmp(k->name, "head.weight") == 0
-            || strcmp(k->name, "head.bias") == 0)
-        && e->rank == k->rank && e->shape[0] != k->shape[0];
+    return s->kind == SMASK__WEIGHT && e->rank == s->rank
+        && e->shape[0] != s->shape[0] && (strcmp(s->name, "head.weight") == 0
+            || strcmp(s->name, "head.bias") == 0);
 }
 
-SMASK__FN float *smask__reader_table(smask__reader *r,
-    const smask_file_entry *e, float *table, int32_t rank)
+/* Where the floats of an entry go; NULL: nowhere. found (SMASK__KINDS)
+   counts the slots of each kind that the file fills. */
+SMASK__FN float *smask__entry_home(smask_ctx *c, const smask__cargo *g,
+    const smask_file_entry *e, int32_t *found)
 {
-    int32_t shape[2];
+    smask__slot s;
+    int32_t i;
 
-    shape[0] = r->t->desc.vocabulary;
-    shape[1] = r->t->width;
-    if (table == NULL || !smask__entry_fits(r->c, e, shape, rank))
-        return NULL;
-    r->codebook++;
-    return table;
-}
-
-/* Where an entry belongs; NULL: nowhere. */
-SMASK__FN float *smask__reader_home(smask__reader *r,
-    const smask_file_entry *e)
-{
-    const smask_params *p = &r->v->params;
-    int k;
-
-    for (k = 0; k < 4; k++) {
-        const size_t n = strlen(smask__prefixes[k]);
-        float *home;
-        int32_t i;
-        if (e->name_bytes < n || memcmp(e->name, smask__prefixes[k], n) != 0)
-            continue;
-        i = smask__params_at(p, e->name + n, e->name_bytes - n);
-        home = i >= 0 ? smask__reader_floats(r, k, i) : NULL;
-        if (home == NULL || (k == 0 && smask__other_task(&p->item[i], e)))
-            continue;
-        if (!smask__entry_fits(r->c, e, p->item[i].shape, p->item[i].rank))
+    for (i = 0; smask__slot_at(g, i, &s); i++) {
+        const size_t n = strlen(s.prefix);
+        if (s.x == NULL || e->name_bytes < n
+            || memcmp(e->name, s.prefix, n) != 0
+            || !smask__is(e->name + n, e->name_bytes - n, s.name)) continue;
+        if (smask__other_task(e, &s) || !smask__entry_fits(c, e, &s))
             return NULL;
-        r->found[k]++;
-        return home;
+        found[s.kind]++;
+        return s.x;
     }
-    if (r->t == NULL) return NULL;
-    if (smask__json_is(e->name, e->name_bytes, "tokenizer.codebook"))
-        return smask__reader_table(r, e, r->t->codebook, 2);
-    if (smask__json_is(e->name, e->name_bytes, "tokenizer.offset"))
-        return smask__reader_table(r, e, r->t->offset, 1);
     return NULL;
 }
 
-/* All that can be told before the first float is taken. */
-SMASK__FN smask_result smask__reader_check(smask__reader *r,
-    const smask_file *f)
+/* All that can go wrong before the first float is taken. */
+SMASK__FN smask_result smask__read_check(smask_ctx *c, const smask_file *f,
+    const smask__cargo *g, int32_t *found)
 {
-    const int32_t count = r->v->params.count;
-    int32_t i, tables = 0;
+    int32_t wanted[SMASK__KINDS], i;
+    smask__slot s;
 
-    for (i = 0; i < f->count && smask__ok(r->c); i++)
-        smask__reader_home(r, &f->entry[i]);
-    if (!smask__ok(r->c)) return r->c->error;
-    if (r->a != NULL && (r->found[1] != count || r->found[2] != count))
-        return smask__fail(r->c, SMASK_STATE, "read",
-            "the file has no training state for this model");
-    if (r->e != NULL && r->found[3] != count)
-        return smask__fail(r->c, SMASK_STATE, "read",
-            "the file has no running means for this model");
-    if (r->t != NULL)
-        tables = (r->t->codebook != NULL) + (r->t->offset != NULL);
-    if (r->codebook != tables)
-        return smask__fail(r->c, SMASK_FORMAT, "read",
-            "the file has no codebook");
+    memset(wanted, 0, sizeof wanted);
+    for (i = 0; smask__slot_at(g, i, &s); i++) wanted[s.kind] += s.x != NULL;
+    for (i = 0; i < f->count && smask__ok(c); i++)
+        smask__entry_home(c, g, &f->entry[i], found);
+    if (!smask__ok(c)) return c->error;
+    if (found[SMASK__M] != wanted[SMASK__M]
+        || found[SMASK__V] != wanted[SMASK__V]
+        || found[SMASK__MEAN] != wanted[SMASK__MEAN])
+        return smask__fail(c, SMASK_STATE, "read",
+            "the file lacks training state of this model");
+    if (found[SMASK__TABLE] != wanted[SMASK__TABLE])
+        return smask__fail(c, SMASK_FORMAT, "read",
+            "the file lacks the codebook of this tokenizer");
     return SMASK_OK;
 }
 
-/* The state of a run besides its moments, into *step and *random. */
+/* The state of a run besides its moments. */
 SMASK__FN smask_result smask__note_training(smask_ctx *c,
-    const smask_file *f, int64_t *step, smask_random *random)
+    const smask_file *f, uint64_t *step, smask_random *r)
 {
     const uint64_t most = (uint64_t)-1;
-    uint64_t n;
-    const int good = smask__note_whole(c, f, "adam.step", most >> 1, &n)
-        && smask__note_whole(c, f, "random.state", most, &random->state)
-        && smask__note_whole(c, f, "random.stream", most, &random->stream);
 
-    *step = (int64_t)n;
-    return good ? SMASK_OK : smask__fail(c, SMASK_STATE, "read",
+    if (smask__note_number(c, f, "adam.step", most >> 1, step, NULL)
+        && smask__note_number(c, f, "random.state", most, &r->state, NULL)
+        && smask__note_number(c, f, "random.stream", most, &r->stream, NULL))
+        return SMASK_OK;
+    return smask__fail(c, SMASK_STATE, "read",
         "the file has no training state");
 }
 
 SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
 {
-    smask__reader r;
-    smask_random random;
-    int64_t step = 0;
-    int32_t i;
+    int32_t found[SMASK__KINDS], i;
+    smask_random random = c->random;
+    uint64_t step = 0;
+    smask__cargo g;
 
     if (missing != NULL) *missing = 0;
     if (!smask__ok(c) || c->dry) return c->error;
-    if (v->desc.weights != NULL)
+    if (v == NULL || v->params.count < 1 || v->desc.weights != NULL)
         return smask__fail(c, SMASK_ARG, "read",
-            "the weights of this model are constant memory");
+            "no model, or one in constant memory");
     if (f->header == NULL || f->at != 0)
         return smask__fail(c, SMASK_STATE, "read",
             "the file is not open, or has been read already");
-    memset(&r, 0, sizeof r);
-    r.c = c;
-    r.v = v;
-    r.t = t;
-    r.a = a;
-    r.e = e;
-    random = c->random;
+    memset(found, 0, sizeof found);
+    g.params = &v->params;
+    g.t = t;
+    g.a = a;
+    g.e = e;
     if (a != NULL) smask__note_training(c, f, &step, &random);
-    if (!smask__ok(c) || smask__reader_check(&r, f) != SMASK_OK)
+    if (!smask__ok(c) || smask__read_check(c, f, &g, found) != SMASK_OK)
         return c->error;
-    if (missing != NULL) *missing = v->params.count - r.found[0];
+    if (missing != NULL)
+        *missing = v->params.count - found[SMASK__WEIGHT];
     for (i = 0; i < f->count && smask__ok(c); i++) {
-        float *home = smask__reader_home(&r, &f->entry[i]);
+        float *home = smask__entry_home(c, &g, &f->entry[i], found);
         if (home != NULL) smask__entry_take(c, f, &f->entry[i], home);
         else smask__file_skip(c, f, f->entry[i].end);
     }
     if (!smask__ok(c)) return c->error;
     c->random = random;
-    if (a != NULL) a->step = step;
+    if (a != NULL) a->step = (int64_t)step;
     return SMASK_OK;
 }
 
@@ -8815,6 +8649,7 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 #undef SMASK__ADAM_REALS
 #undef SMASK__TYPES
 #undef SMASK__READABLE
+
 /* ======================================================================
    14  THE CREW                                                   >>crew
    Question   How do several cores share a job of microseconds?
@@ -9106,6 +8941,8 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
    [Chen16]  Chen, Xu, Zhang, Guestrin: Training deep nets with sublinear
              memory cost. 2016.
    [Dao22]   Dao, Fu, Ermon, Rudra, Re: FlashAttention. 2022.
+   [Dij65]   Dijkstra: Solution of a problem in concurrent programming
+             control. CACM 1965.
    [Dos21]   Dosovitskiy et al.: An image is worth 16x16 words. 2021.
    [ElN21]   El-Nouby, Izacard, Touvron, Laptev, Jegou, Grave: Are
              large-scale datasets necessary for self-supervised
@@ -9116,16 +8953,19 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
    [He22]    He, Chen, Xie, Li, Dollar, Girshick: Masked autoencoders are
              scalable vision learners. 2022.
    [HG16]    Hendrycks, Gimpel: Gaussian error linear units. 2016.
+   [HF22]    Hugging Face: safetensors, the format. 2022.
    [Hua16]   Huang, Sun, Liu, Sedra, Weinberger: Deep networks with
              stochastic depth. 2016.
    [LH19]    Loshchilov, Hutter: Decoupled weight decay regularization.
              2019.
+   [Knu97]   Knuth: The art of computer programming, vol. 2. 3rd ed., 1997.
    [Llo82]   Lloyd: Least squares quantization in PCM. 1982.
    [ONe14]   O'Neill: PCG: a family of simple fast space-efficient
              statistically good algorithms for random number generation.
              2014.
    [Oord18]  van den Oord, Li, Vinyals: Representation learning with
              contrastive predictive coding. 2018.
+   [RFC8259] Bray: The JSON data interchange format. 2017.
    [Tou21]   Touvron, Cord, Sablayrolles, Synnaeve, Jegou: Going deeper
              with image transformers. 2021.
    [Vas17]   Vaswani et al.: Attention is all you need. 2017.
