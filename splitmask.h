@@ -2024,6 +2024,17 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
     X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
 
 #define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
+/* C's lines are called for before they are needed. */
+#if defined(__GNUC__) && SMASK__PASS > 4
+#define SMASK__SOON(i, g, q)                                                \
+    if (i < rows) {                                                         \
+        __builtin_prefetch(t->c + (at + i) * t->c_ld + j, 1);               \
+        if (wide) __builtin_prefetch(t->c + (at + i) * t->c_ld + j          \
+            + SMASK__W, 1);                                                 \
+    }
+#else
+#define SMASK__SOON(i, g, q)
+#endif
 /* One element of A, times two vectors of B, onto row i. */
 #define SMASK__ROW(i, g, q)                                                 \
     if (i < rows) {                                                         \
@@ -2073,6 +2084,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
     size_t p = t->k;
     v_t b0, b1 = v_set(0.0f);
     SMASK__TILE_ROWS(SMASK__ZERO)
+    SMASK__TILE_ROWS(SMASK__SOON)
 
 #define SMASK__STEP(offset)                                                 \
     {                                                                       \
@@ -2116,6 +2128,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
 
 #undef SMASK__TILE_ROWS
 #undef SMASK__ZERO
+#undef SMASK__SOON
 #undef SMASK__ROW
 #undef SMASK__OUT
 
@@ -2184,53 +2197,71 @@ SMASK__FN void SMASK__N(block)(const smask__block *t)
     }
 }
 
-/* Copy rows row .. row + rows - 1, columns from `column`, seen through the
-   view's lens, to `to`; columns up to `width` become 0. */
-SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
-    size_t column, size_t columns, float *to, size_t to_ld, size_t width)
+/* n columns from j of a row x, through the lens: y = f(x). For NORM a and b
+   are mean and 1 / std, for KEEP a is the factor. */
+SMASK__INLINE v_t SMASK__N(seen)(const smask__view *v, const float *x,
+    size_t j, size_t n, v_t a, v_t b, const smask__lens lens)
 {
-    size_t i, j;
+    const v_t y = n == SMASK__W ? v_load(x + j) : v_load_part(x + j, n);
 
-    for (i = row; i < row + rows; i++, to += to_ld) {
-        const float *x = v->x + i * v->ld + column;
-        switch (v->lens) {
-        case SMASK__PLAIN:
-            for (j = 0; j + SMASK__W <= columns; j += SMASK__W)
-                v_store(to + j, v_load(x + j));
-            if (j < columns)
-                v_store_part(to + j, v_load_part(x + j, columns - j),
-                    columns - j);
-            break;
-        case SMASK__KEEP: {
-            const v_t s = v_set(v->keep[i / v->group]);
-            for (j = 0; j < columns; j += SMASK__W) {
-                const size_t n = smask__least(columns - j, SMASK__W);
-                v_store_part(to + j, v_load_part(x + j, n) * s, n);
-            }
-            break;
-        }
-        case SMASK__GELU:
-            for (j = 0; j < columns; j += SMASK__W) {
-                const size_t n = smask__least(columns - j, SMASK__W);
-                v_store_part(to + j,
-                    SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
-            }
-            break;
-        case SMASK__NORM: {
-            const v_t mean = v_set(v->stat[2 * i]);
-            const v_t rstd = v_set(v->stat[2 * i + 1]);
-            for (j = 0; j < columns; j += SMASK__W) {
-                const size_t n = smask__least(columns - j, SMASK__W);
-                const v_t y = (v_load_part(x + j, n) - mean) * rstd;
-                v_store_part(to + j, v_fma(y,
-                    v_load_part(v->w + column + j, n),
-                    v_load_part(v->b + column + j, n)), n);
-            }
-            break;
-        }
-        }
-        for (j = columns; j < width; j++) to[j] = 0;
+    switch (lens) {
+    case SMASK__KEEP: return y * a;
+    case SMASK__GELU: return SMASK__N(gelu_of)(y);
+    case SMASK__NORM: return v_fma((y - a) * b, v_load_part(v->w + j, n),
+        v_load_part(v->b + j, n));
+    case SMASK__PLAIN: break;
     }
+    return y;
+}
+
+SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
+    size_t rows, size_t column, size_t columns, float *to, size_t pitch,
+    size_t width, size_t stride, const smask__lens lens)
+{
+    const size_t end = column + columns;
+    size_t i, j, k, w;
+
+    for (i = row; i < row + rows; i++, to += pitch) {
+        const float *x = v->x + i * v->ld;
+        const v_t a = v_set(lens == SMASK__NORM ? v->stat[2 * i]
+            : lens == SMASK__KEEP ? v->keep[i / v->group] : 0.0f);
+        const v_t b = v_set(lens == SMASK__NORM ? v->stat[2 * i + 1] : 0.0f);
+        float *y = to;
+        for (j = column; j < end; j += width, y += stride) {
+            w = smask__least(width, end - j);
+            for (k = 0; k < w; k += SMASK__W) {
+                const size_t n = end - j - k;
+                if (n >= SMASK__W)
+                    v_store(y + k, SMASK__N(seen)(v, x, j + k, SMASK__W, a,
+                        b, lens));
+                else
+                    v_store_part(y + k, SMASK__N(seen)(v, x, j + k, n, a, b,
+                        lens), n);
+            }
+            for (k = w; k < width; k++) y[k] = 0;
+        }
+    }
+}
+
+/* Copy rows row .. row + rows - 1 of a view, columns column .. column +
+   columns - 1, into panels `width` wide:
+     (i, j) -> to[j / width * stride + i * pitch + j % width]
+   and 0 where the last panel lacks columns. Whole vectors are stored, also
+   where width is no multiple of them: what runs over lies where the next
+   row will be, and behind the last row a panel has a vector's room. */
+SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
+    size_t column, size_t columns, float *to, size_t pitch, size_t width,
+    size_t stride)
+{
+#define SMASK__AS(lens) case lens: SMASK__N(fetch_as)(v, row, rows, column, \
+        columns, to, pitch, width, stride, lens); break;
+    switch (v->lens) {
+    SMASK__AS(SMASK__PLAIN)
+    SMASK__AS(SMASK__KEEP)
+    SMASK__AS(SMASK__GELU)
+    SMASK__AS(SMASK__NORM)
+    }
+#undef SMASK__AS
 }
 
 /* x (rows, k), rows ld apart -> one panel, to[p * NR + i] = x[i][p], with
@@ -2777,7 +2808,7 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
         float *to = p->packed + k0 * smask__up(p->n, p->nr) + j * len;
         if (!p->turned) {
             SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, j, columns, to,
-                p->nr, p->nr))
+                p->nr, p->nr, 0))
         } else if (p->nr == smask__tile_columns(p->lanes)) {
             SMASK__CALL(p->lanes, turn, (p->b.x + j * p->b.ld + k0,
                 p->b.ld, columns, len, to))
@@ -2841,7 +2872,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
         t.a_ld = t.k + 16;               /* no two rows in one cache set   */
         t.a_group = p->mr * t.a_ld;
         SMASK__CALL(p->lanes, fetch, (&p->a, row, t.m, k0, t.k, work,
-            t.a_ld, t.k))
+            t.a_ld, t.k, 0))
         t.b = p->packed + k0 * n_up + column * t.k;
         t.b_panel = p->nr * t.k;
         t.add = p->add || k0 > 0;
@@ -2885,6 +2916,12 @@ SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
     smask__rewind(c, mark);
 }
 
+/* Floats of a group of MR columns of A, with room to run over. */
+SMASK__FN size_t smask__group(const smask__product *p)
+{
+    return smask__up(p->mr * p->kc + 16, 16);
+}
+
 /* One piece of A' B: a rectangle of C, over all of k. Both operands are
    packed as they come, part of k after part of k. */
 SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
@@ -2894,7 +2931,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
     float *a = p->work + (size_t)worker * p->work_floats;
-    float *b = a + smask__up(p->mc * p->kc, 16);
+    float *b = a + smask__over(p->mc, p->mr) * smask__group(p);
     smask__block t;
     size_t k0, i;
 
@@ -2904,26 +2941,23 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     t.n = smask__least(p->n - column, p->nc);
     t.a = a;
     t.a_ld = p->mr;
+    t.a_group = smask__group(p);
     t.b = b;
     t.b_ld = p->nr;
+    t.b_panel = p->nr * p->kc;
     t.c = p->c + row * p->c_ld + column;
     t.c_ld = p->c_ld;
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
         t.k = smask__least(p->kc, p->k - k0);
-        t.a_group = p->mr * t.k;
-        t.b_panel = p->nr * t.k;
         t.add = p->add || k0 > 0;
-        for (i = 0; i < t.m; i += p->mr) {
-            const size_t width = smask__least(t.m - i, p->mr);
-            SMASK__CALL(p->lanes, fetch, (&p->a, k0, t.k, row + i, width,
-                a + i * t.k, p->mr, width))
-            if (p->sums != NULL && column == 0)
-                SMASK__CALL(p->lanes, sum_rows, (p->sums + row + i,
-                    a + i * t.k, p->mr, t.k, width))
-        }
-        for (i = 0; i < t.n; i += p->nr)
-            SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column + i,
-                smask__least(t.n - i, p->nr), b + i * t.k, p->nr, p->nr))
+        SMASK__CALL(p->lanes, fetch, (&p->a, k0, t.k, row, t.m, a, t.a_ld,
+            t.a_ld, t.a_group))
+        SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column, t.n, b, t.b_ld,
+            t.b_ld, t.b_panel))
+        for (i = 0; p->sums != NULL && column == 0 && i < t.m; i += p->mr)
+            SMASK__CALL(p->lanes, sum_rows, (p->sums + row + i,
+                a + i / p->mr * t.a_group, p->mr, t.k,
+                smask__least(t.m - i, p->mr)))
         smask__multiply(p->lanes, &t);
     }
 }
@@ -2944,7 +2978,7 @@ SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
     p->nc = smask__over(p->n, over);
     smask__product_plan(c, p);
     p->mc = smask__up(p->mc, p->mr);
-    p->work_floats = smask__up(p->mc * p->kc, 16)
+    p->work_floats = smask__over(p->mc, p->mr) * smask__group(p)
         + smask__up(p->nc * p->kc, 16);
     p->work = smask__floats(c, smask__workers(c) * p->work_floats);
     if (smask__ok(c))
@@ -3360,11 +3394,14 @@ SMASK__FN void smask__attention_pack(const smask__attention *a,
     const smask__view v = smask__view_of(x, ld);
     size_t j, i, p;
 
+    if (!turned) {
+        SMASK__CALL(a->lanes, fetch, (&v, 0, k, 0, columns, to, nr, nr,
+            nr * k))
+        return;
+    }
     for (j = 0; j < columns; j += nr, to += nr * k) {
         const size_t n = smask__least(columns - j, nr);
-        if (!turned) {
-            SMASK__CALL(a->lanes, fetch, (&v, 0, k, j, n, to, nr, nr))
-        } else if (a->nr > 0) {
+        if (a->nr > 0) {
             SMASK__CALL(a->lanes, turn, (x + j * ld, ld, n, k, to))
         } else {                                     /* the CBLAS door     */
             for (i = 0; i < n; i++)

@@ -71,6 +71,7 @@ typedef struct run {
     int32_t *chosen, *order;             /* training images in use         */
     size_t train_count, pixels;
     int32_t per_epoch, epoch;            /* epoch: the one in `order`      */
+    int asked_batch;                     /* before there were too few      */
     size_t spare;                        /* bytes to read the old file     */
     /* what is made */
     smask_vit v;
@@ -629,7 +630,6 @@ static void settle_model(run *r)
 static void settle_options(run *r)
 {
     const int beit = r->method == 1;
-    float width;
 
     settle_model(r);
     if (r->vocab == 0) r->vocab = r->image <= 64 ? 1024 : 8192;
@@ -657,9 +657,7 @@ static void settle_options(run *r)
     if (r->drop_path < 0)
         r->drop_path = r->official || r->dim > 192 ? 0.1f : 0;
     if (!(r->crop > 0)) r->crop = r->image <= 64 ? 0.2f : 0.08f;
-    width = r->dim > 192 ? 192 / (float)r->dim : 1;
-    if (!(r->lr > 0))
-        r->lr = 1.5e-3f * width * (float)sqrt(r->batch / 128.0);
+    r->asked_batch = r->batch;
     r->data.threads = r->threads;
     r->data.extras = r->extras;
 }
@@ -717,11 +715,10 @@ static void open_data(run *r)
         data->train.count, data->classes, (size_t)r->limit, r->seed,
         r->chosen);
     if (r->train_count == 0) fail("no memory for the list of images");
-    if ((size_t)r->batch > r->train_count) {
-        warn("--batch %d: there are %ld images, so that is the batch",
-            r->batch, (long)r->train_count);
-        r->batch = (int)r->train_count;
-    }
+    if ((size_t)r->batch > r->train_count) r->batch = (int)r->train_count;
+    if (!(r->lr > 0))
+        r->lr = 1.5e-3f * (float)sqrt(r->batch / 128.0)
+            * (r->dim > 192 ? 192 / (float)r->dim : 1);
     r->pixels = (size_t)r->channels * (size_t)r->image * (size_t)r->image;
     r->per_epoch = (int32_t)(r->train_count / (size_t)r->batch);
     r->epoch = -1;
@@ -1099,6 +1096,8 @@ static void set_up(run *r, smask_ctx *c)
     if (smask_setup(c, &desc) != SMASK_OK)
         fail("no memory for %.0f MB; use a smaller --batch or --recompute",
             (double)r->sizes.bytes / 1e6);
+    if (r->batch < r->asked_batch)
+        warn("there are %d images, so that is the batch", r->batch);
     warn("%ld images of %d x %d, %ld steps of %d; %d + %d blocks, width %d; "
         "%s, %d threads", (long)r->train_count, r->image, r->image,
         (long)r->steps, r->batch, r->depth, (int)r->vit_desc.decoder_depth,

@@ -65,7 +65,7 @@ refuse() {
     ok "$case: refused in one line (exit code $code)"
 }
 
-set -- --data shapes:40 --out "$O/none"
+set -- --data shapes:40 --batch 8 --out "$O/none"
 refuse "unknown option" $P "$@" --speed 3
 refuse "word without option" $P "$@" fast
 refuse "missing value" $P "$@" --lr
@@ -89,11 +89,12 @@ refuse "odd patch at half" $P "$@" --image 15 --patch 5 --half
 refuse "warm-up longer than training" $P "$@" --steps 3 --warmup 4
 refuse "nothing to resume" $P "$@" --resume
 refuse "no data" $P --data "$O/nowhere" --out "$O/none"
-refuse "file as --out" $P --data shapes:40 --steps 1 --out README.md
+echo "not a model" > "$O/text"
+refuse "file as --out" $P --data shapes:40 --batch 8 --steps 1 \
+    --out "$O/text"
 refuse "evaluate without model" build/evaluate --data shapes:40
 refuse "evaluate without file" build/evaluate --model "$O/nowhere" \
     --data shapes:40
-echo "not a model" > "$O/text"
 refuse "evaluate on a text" build/evaluate --model "$O/text" --data shapes:40
 refuse "finetune on a text" build/finetune --model "$O/text" \
     --data shapes:40 --out "$O/none"
@@ -140,7 +141,8 @@ ok "two threads write the same file as one"
 
 train --steps 1500 --out "$O/whole"
 ok "1500 steps at a stretch"
-train --steps 1500 --out "$O/parts" &
+# shellcheck disable=SC2086
+$P $small --steps 1500 --out "$O/parts" > "$O/result" 2> "$O/log" &
 job=$!
 tries=0
 while [ ! -s "$O/parts/log.csv" ] && [ $tries -lt 100 ]; do
