@@ -1126,11 +1126,11 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #if defined(__GNUC__)
 #define SMASK__FN __attribute__((unused)) static
 #define SMASK__INLINE __attribute__((unused, always_inline)) static inline
-#define SMASK__RESTRICT __restrict__
+#define SMASK__SOON(p) __builtin_prefetch(p)         /* into the cache     */
 #else
 #define SMASK__FN static
 #define SMASK__INLINE static
-#define SMASK__RESTRICT
+#define SMASK__SOON(p) ((void)0)
 #endif
 
 #ifdef SPLITMASK_DEBUG
@@ -2025,16 +2025,11 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
 
 #define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
 /* C's lines are called for before they are needed. */
-#if defined(__GNUC__) && SMASK__PASS > 4
-#define SMASK__SOON(i, g, q)                                                \
+#define SMASK__CALL_C(i, g, q)                                              \
     if (i < rows) {                                                         \
-        __builtin_prefetch(t->c + (at + i) * t->c_ld + j, 1);               \
-        if (wide) __builtin_prefetch(t->c + (at + i) * t->c_ld + j          \
-            + SMASK__W, 1);                                                 \
+        SMASK__SOON(t->c + (at + i) * t->c_ld + j);                         \
+        if (wide) SMASK__SOON(t->c + (at + i) * t->c_ld + j + SMASK__W);    \
     }
-#else
-#define SMASK__SOON(i, g, q)
-#endif
 /* One element of A, times two vectors of B, onto row i. */
 #define SMASK__ROW(i, g, q)                                                 \
     if (i < rows) {                                                         \
@@ -2084,7 +2079,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
     size_t p = t->k;
     v_t b0, b1 = v_set(0.0f);
     SMASK__TILE_ROWS(SMASK__ZERO)
-    SMASK__TILE_ROWS(SMASK__SOON)
+    SMASK__TILE_ROWS(SMASK__CALL_C)
 
 #define SMASK__STEP(offset)                                                 \
     {                                                                       \
@@ -2128,7 +2123,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
 
 #undef SMASK__TILE_ROWS
 #undef SMASK__ZERO
-#undef SMASK__SOON
+#undef SMASK__CALL_C
 #undef SMASK__ROW
 #undef SMASK__OUT
 
@@ -2227,10 +2222,12 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
             : lens == SMASK__KEEP ? v->keep[i / v->group] : 0.0f);
         const v_t b = v_set(lens == SMASK__NORM ? v->stat[2 * i + 1] : 0.0f);
         float *y = to;
+        const size_t ahead = i + 8 < row + rows ? 8 * v->ld : 0;
         for (j = column; j < end; j += width, y += stride) {
             w = smask__least(width, end - j);
             for (k = 0; k < w; k += SMASK__W) {
                 const size_t n = end - j - k;
+                SMASK__SOON(x + j + k + ahead);
                 if (n >= SMASK__W)
                     v_store(y + k, SMASK__N(seen)(v, x, j + k, SMASK__W, a,
                         b, lens));
@@ -2854,6 +2851,10 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     const size_t n_up = smask__up(p->n, p->nr);
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
+    /* A copy of A does not pay for few columns, unless its rows lie so that
+       they would push each other out of the first cache. */
+    const int as_it_is = p->a.lens == SMASK__PLAIN && p->n <= 256
+        && p->a.ld % 128 != 0;
     smask__block t;
     size_t k0, i;
 
@@ -2868,11 +2869,16 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             p->k, p->stat + 2 * row);
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
         t.k = smask__least(p->kc, p->k - k0);
-        t.a = work;
-        t.a_ld = t.k + 16;               /* no two rows in one cache set   */
+        if (as_it_is) {
+            t.a = p->a.x + row * p->a.ld + k0;
+            t.a_ld = p->a.ld;
+        } else {
+            t.a = work;
+            t.a_ld = t.k + 16;           /* no two rows in one cache set   */
+            SMASK__CALL(p->lanes, fetch, (&p->a, row, t.m, k0, t.k, work,
+                t.a_ld, t.k, 0))
+        }
         t.a_group = p->mr * t.a_ld;
-        SMASK__CALL(p->lanes, fetch, (&p->a, row, t.m, k0, t.k, work,
-            t.a_ld, t.k, 0))
         t.b = p->packed + k0 * n_up + column * t.k;
         t.b_panel = p->nr * t.k;
         t.add = p->add || k0 > 0;
@@ -2967,7 +2973,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
 SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
-    const size_t least = p->m * p->n >= 65536 ? 4 : 2;
+    const size_t least = p->m * p->n >= 262144 ? 4 : 2;
     size_t down = smask__over(p->m, 196), over = smask__over(p->n, 384);
 
     while (down * over < least && p->m / down > 32 && p->n / over > 32) {
