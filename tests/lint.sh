@@ -246,7 +246,7 @@ awk -v h="$H" '
     /^   [0-9]+  [A-Z]/ && before ~ /^\/\* =====/ {
         chapter = $1
         chapters++
-        if ($0 !~ />>[a-z]+$/) print h ":" NR ": no anchor"
+        if ($0 !~ />>[a-z][a-z-]*$/) print h ":" NR ": no anchor"
         question = idea = may = 0
         on = 1
     }
@@ -270,7 +270,7 @@ awk -v h="$H" '
     {
         heading = ($0 ~ /----/ || before ~ /^\/\* (====|####)/)
         text = $0
-        while (match(text, />>[a-z]+/)) {
+        while (match(text, />>[a-z][a-z-]*/)) {
             name = substr(text, RSTART, RLENGTH)
             text = substr(text, RSTART + RLENGTH)
             if (heading) there[name]++
