@@ -3390,20 +3390,37 @@ SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
     return smask__workers(c) * a->floats;
 }
 
-/* x (N,K), rows ld apart, as the right factor: panels of it, or of x'. */
-SMASK__FN void smask__attention_pack(const smask__attention *a,
+/* A right factor: panels, and how far apart rows and panels are. */
+typedef struct smask__factor {
+    const float *b;
+    size_t ld, panel;
+} smask__factor;
+
+/* x (N,K), rows ld apart, as the right factor, or x' if turned. Whole
+   panels that lie well in the first cache are read where they are. */
+SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     const float *x, size_t ld, int turned, float *to)
 {
     const size_t columns = turned ? a->N : a->K;
     const size_t k = turned ? a->K : a->N;
     const size_t nr = a->nr > 0 ? a->nr : columns;
     const smask__view v = smask__view_of(x, ld);
+    smask__factor f;
     size_t j, i, p;
 
+    f.b = to;
+    f.ld = nr;
+    f.panel = nr * k;
+    if (!turned && columns % nr == 0 && ld % 128 != 0) {
+        f.b = x;
+        f.ld = ld;
+        f.panel = nr;
+        return f;
+    }
     if (!turned) {
         SMASK__CALL(a->lanes, fetch, (&v, 0, k, 0, columns, to, nr, nr,
             nr * k))
-        return;
+        return f;
     }
     for (j = 0; j < columns; j += nr, to += nr * k) {
         const size_t n = smask__least(columns - j, nr);
@@ -3414,11 +3431,12 @@ SMASK__FN void smask__attention_pack(const smask__attention *a,
                 for (p = 0; p < k; p++) to[p * nr + i] = x[i * ld + p];
         }
     }
+    return f;
 }
 
 /* C (N,n) = A B, or A' B if across: A (N,k) with rows a_ld apart. */
 SMASK__FN void smask__attention_times(const smask__attention *a,
-    const float *x, size_t ld, int across, const float *b, size_t n,
+    const float *x, size_t ld, int across, smask__factor f, size_t n,
     size_t k, float *out, size_t out_ld, int add, const float *scale)
 {
     smask__block t;
@@ -3431,9 +3449,9 @@ SMASK__FN void smask__attention_times(const smask__attention *a,
     t.a_ld = ld;
     t.across = across;
     t.a_group = across ? a->mr : a->mr * ld;
-    t.b = b;
-    t.b_ld = a->nr > 0 ? a->nr : n;
-    t.b_panel = t.b_ld * k;
+    t.b = f.b;
+    t.b_ld = f.ld;
+    t.b_panel = f.panel;
     t.c = out;
     t.c_ld = out_ld;
     t.add = add;
@@ -3448,13 +3466,14 @@ SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
     const size_t b = (size_t)piece / a->H, h = (size_t)piece % a->H;
     const float *q = a->qkv + b * N * 3 * D + h * K;
     const float *bias = a->bias != NULL ? a->bias + h * N * N : NULL;
-    float *qt = a->work + (size_t)worker * a->floats;
-    float *v = qt + K * a->n_up, *s = v + N * a->k_up;
+    float *work = a->work + (size_t)worker * a->floats;
+    float *s = work + K * a->n_up + N * a->k_up;
     float *top = a->stat != NULL ? a->stat + 2 * N * (size_t)piece
         : s + N * a->s_ld;
+    const smask__factor qt = smask__attention_pack(a, q, 3 * D, 1, work);
+    const smask__factor v = smask__attention_pack(a, q + 2 * D, 3 * D, 0,
+        work + K * a->n_up);
 
-    smask__attention_pack(a, q, 3 * D, 1, qt);
-    smask__attention_pack(a, q + 2 * D, 3 * D, 0, v);
     smask__attention_times(a, q + D, 3 * D, 0, qt, N, K, s, a->s_ld, 0,
         NULL);
     SMASK__CALL(a->lanes, softmax, (s, a->s_ld, N, N, 1 / sqrtf((float)K),
@@ -3486,24 +3505,25 @@ SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
     const float *bias = a->bias != NULL ? a->bias + h * N * N : NULL;
     float *dbias = a->dbias != NULL ? a->dbias + h * N * N : NULL;
     float *dq = a->dqkv + b * N * 3 * D + h * K;
-    float *qt = work, *dyt = qt + K * a->n_up, *pack = dyt + K * a->n_up;
+    float *pack = work + 2 * K * a->n_up;
     float *p = pack + N * a->k_up, *ds = p + N * a->s_ld;
+    const smask__factor qt = smask__attention_pack(a, q, 3 * D, 1, work);
+    const smask__factor dyt = smask__attention_pack(a, dy, D, 1,
+        work + K * a->n_up);
 
-    smask__attention_pack(a, q, 3 * D, 1, qt);
-    smask__attention_pack(a, dy, D, 1, dyt);
     smask__attention_times(a, k, 3 * D, 0, qt, N, K, p, a->s_ld, 0, NULL);
     smask__attention_times(a, k + D, 3 * D, 0, dyt, N, K, ds, a->s_ld, 0,
         NULL);
     SMASK__CALL(a->lanes, softmax_bwd, (p, ds, a->s_ld, N, N,
         1 / sqrtf((float)K), bias, N, top, top + N, dbias))
-    smask__attention_pack(a, dy, D, 0, pack);
-    smask__attention_times(a, p, a->s_ld, 0, pack, K, N, dq + 2 * D, 3 * D,
+    smask__attention_times(a, p, a->s_ld, 0,
+        smask__attention_pack(a, dy, D, 0, pack), K, N, dq + 2 * D, 3 * D,
         a->add, NULL);
-    smask__attention_pack(a, k, 3 * D, 0, pack);
-    smask__attention_times(a, ds, a->s_ld, 1, pack, K, N, dq, 3 * D, a->add,
+    smask__attention_times(a, ds, a->s_ld, 1,
+        smask__attention_pack(a, k, 3 * D, 0, pack), K, N, dq, 3 * D, a->add,
         NULL);
-    smask__attention_pack(a, q, 3 * D, 0, pack);
-    smask__attention_times(a, ds, a->s_ld, 0, pack, K, N, dq + D, 3 * D,
+    smask__attention_times(a, ds, a->s_ld, 0,
+        smask__attention_pack(a, q, 3 * D, 0, pack), K, N, dq + D, 3 * D,
         a->add, NULL);
 }
 
