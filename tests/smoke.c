@@ -311,8 +311,12 @@ static void options(void)
 
 #ifdef SPLITMASK_THREADS
     smask_crew crew;
+#ifdef SPLITMASK_NO_MALLOC
+    SAME(smask_crew_start(&crew, 2), SMASK_MEMORY);  /* it needs some      */
+#else
     SAME(smask_crew_start(&crew, 2), SMASK_OK);
     desc.parallel = smask_crew_hook(&crew);
+#endif
 #endif
     SAME(smask_setup(&c, &desc), SMASK_OK);
     CHECK(smask_add(&c, smask_input(&c, x, 2, 0, 0, 0),
@@ -323,7 +327,7 @@ static void options(void)
     CHECK_TEXT(smask_text(SMASK_OK), "ok");
 #endif
     smask_shutdown(&c);
-#ifdef SPLITMASK_THREADS
+#if defined(SPLITMASK_THREADS) && !defined(SPLITMASK_NO_MALLOC)
     smask_crew_stop(&crew);
 #endif
 #ifdef SPLITMASK_NO_MALLOC
