@@ -1,9 +1,14 @@
 /* shapes.h: a data set that is drawn instead of downloaded.
 
-   Ten forms, each on a ground of its own. Place, size, angle, colours,
-   textures, light and clutter are drawn alike for all classes, so that the
-   form alone tells them apart; neighbours in plain pixels know next to
-   nothing. Included by data.c alone.                                     */
+   Ten forms. An image shows three to five copies of one of them, light on
+   darker ground. Number, place, size, angle, colours, textures, light and
+   clutter are drawn alike for all classes, so that the form alone tells
+   them apart; neighbours in plain pixels know little.
+
+   Several small copies and not one large form, because what a vision
+   transformer learns within minutes are things that lie within a few
+   patches: of single forms even a supervised one learns next to nothing
+   from 4000 images. Included by data.c alone.                            */
 #ifndef SHAPES_H
 #define SHAPES_H
 
@@ -11,7 +16,8 @@
 #include <math.h>
 
 #define SHAPES_CLASSES 10
-#define SHAPES_STROKES 6             /* of clutter, at most                */
+#define SHAPES_COPIES 5              /* of the form, at most               */
+#define SHAPES_STROKES 3             /* of clutter, at most                */
 
 static const char *const shapes_name[SHAPES_CLASSES] = { "disc", "ring",
     "square", "triangle", "star", "cross", "crescent", "heart", "arrow",
@@ -116,14 +122,16 @@ static void draw_surface(smask_random *random, double light, double swing,
 {
     const double angle = draw(random, 0, 6.283185307179586);
 
-    draw_colour(random, light, 0.2, s->colour);
+    draw_colour(random, light, 0.07, s->colour);
     draw_colour(random, draw(random, 0, swing), 0.08, s->swing);
     s->co = cos(angle);
     s->si = sin(angle);
     s->waves = draw(random, 2.5, 7);
     s->phase = draw(random, 0, 6.283185307179586);
     s->salt = smask_next(random);
-    s->kind = (int)smask_below(random, 6);
+    /* Two of three are plain. */
+    s->kind = (int)smask_below(random, 15);
+    if (s->kind > 5) s->kind = 0;
 }
 
 /* A fixed random number -1 .. 1 for each point of a lattice. */
@@ -194,39 +202,62 @@ static double cover(const stroke *s, double u, double v)
 
 /* -------------------------------------------------------------- scenes */
 
+/* A copy of the form: middle, radius of the disc around it and angle, in
+   parts of the side. */
+typedef struct copy {
+    double x, y, radius, co, si;
+} copy;
+
 /* All that is drawn before the first pixel. */
 typedef struct scene {
     surface ground, shape;
+    copy copies[SHAPES_COPIES];
     stroke clutter[SHAPES_STROKES];
-    double x, y, radius, co, si;     /* in parts of the side               */
     double light_x, light_y, noise;
-    int32_t which, strokes;
+    int32_t which, count, strokes;
 } scene;
+
+/* Copies that hardly touch, as many of 3 .. 5 as find a place. */
+static void place_copies(smask_random *random, scene *s)
+{
+    const int32_t wanted = 3 + (int32_t)smask_below(random,
+        SHAPES_COPIES - 2);
+    int32_t tries, k;
+
+    s->count = 0;
+    for (tries = 0; tries < 200 && s->count < wanted; tries++) {
+        const double angle = draw(random, 0, 6.283185307179586);
+        copy *one = &s->copies[s->count];
+
+        one->radius = draw(random, 0.28, 0.4) / 2;
+        one->x = draw(random, one->radius, 1 - one->radius);
+        one->y = draw(random, one->radius, 1 - one->radius);
+        one->co = cos(angle);
+        one->si = sin(angle);
+        for (k = 0; k < s->count; k++) {
+            const double x = one->x - s->copies[k].x;
+            const double y = one->y - s->copies[k].y;
+            const double least = 0.95 * (one->radius + s->copies[k].radius);
+            if (x * x + y * y < least * least) break;
+        }
+        if (k == s->count) s->count++;
+    }
+}
 
 static void draw_scene(smask_random *random, int32_t which, scene *s)
 {
-    const double angle = draw(random, 0, 6.283185307179586);
-    /* One in eight stands out little. */
-    const double contrast = smask_below(random, 8) == 0
-        ? draw(random, 0.15, 0.3) : draw(random, 0.3, 0.6);
-    const double ground = draw(random, 0.12, 0.88);
-    const int up = ground + contrast > 0.95 ? 0
-        : ground - contrast < 0.05 ? 1 : (int)smask_below(random, 2);
-    int32_t i, c;
+    const double contrast = draw(random, 0.33, 0.5);
+    const double ground = draw(random, 0.2, 0.4);
+    int32_t i;
 
     s->which = which;
-    s->radius = draw(random, 0.38, 0.82) / 2;
-    s->x = draw(random, s->radius, 1 - s->radius);
-    s->y = draw(random, s->radius, 1 - s->radius);
-    s->co = cos(angle);
-    s->si = sin(angle);
+    place_copies(random, s);
     draw_surface(random, ground, 0.33 * contrast, &s->ground);
-    draw_surface(random, ground + (up ? contrast : -contrast),
-        0.4 * contrast, &s->shape);
-    s->light_x = draw(random, -0.35, 0.35);
-    s->light_y = draw(random, -0.35, 0.35);
+    draw_surface(random, ground + contrast, 0.4 * contrast, &s->shape);
+    s->light_x = draw(random, -0.15, 0.15);
+    s->light_y = draw(random, -0.15, 0.15);
     s->noise = draw(random, 0.005, 0.03);
-    s->strokes = 2 + (int32_t)smask_below(random, SHAPES_STROKES - 1);
+    s->strokes = (int32_t)smask_below(random, SHAPES_STROKES + 1);
     for (i = 0; i < s->strokes; i++) {
         stroke *k = &s->clutter[i];
         const double sign = smask_below(random, 2) ? 1 : -1;
@@ -237,25 +268,39 @@ static void draw_scene(smask_random *random, int32_t which, scene *s)
         k->width = draw(random, 0.03, 0.12);
         draw_colour(random, sign * draw(random, 0.15, 0.4) * contrast, 0.08,
             k->colour);
-        for (c = 0; c < 3; c++) k->colour[c] = smaller(k->colour[c], 0.5);
     }
+}
+
+/* How much of a pixel the copies cover, 0 .. 1. */
+static double covered(const scene *s, double u, double v, double pixel)
+{
+    double most = 0;
+    int32_t k;
+
+    for (k = 0; k < s->count; k++) {
+        const copy *one = &s->copies[k];
+        const double x = (u - one->x) / one->radius;
+        const double y = (v - one->y) / one->radius;
+        double d;
+
+        if (x * x + y * y > 1.3) continue;
+        d = form(s->which, one->co * x + one->si * y,
+            one->co * y - one->si * x) * one->radius / pixel;
+        most = larger(most, smaller(1, 0.5 - d));
+    }
+    return most;
 }
 
 /* The colour of the scene at one place; `pixel` is its size. */
 static void shade(const scene *s, double u, double v, double pixel,
     double colour[3])
 {
-    const double x = (u - s->x) / s->radius, y = (v - s->y) / s->radius;
     const double light = 1 + s->light_x * (2 * u - 1)
         + s->light_y * (2 * v - 1);
-    double inside = 0, p;
+    const double inside = covered(s, u, v, pixel);
+    double p;
     int32_t i, c;
 
-    if (x * x + y * y < 1.2) {
-        const double d = form(s->which, s->co * x + s->si * y,
-            s->co * y - s->si * x) * s->radius / pixel;
-        inside = d < -0.5 ? 1 : d > 0.5 ? 0 : 0.5 - d;
-    }
     colour[0] = colour[1] = colour[2] = 0;
     if (inside < 1) {
         p = pattern(&s->ground, u, v);
