@@ -423,6 +423,7 @@ typedef struct smask_tensor {
     float scalar[2];
     int32_t arg[3];
     int32_t owns;                    /* dx is the tape's to recycle        */
+    int32_t inner;                   /* so is x, once backward has passed  */
 } smask_tensor;
 
 /* A named parameter. Names are timm's, so that files move both ways. */
@@ -1637,8 +1638,6 @@ typedef struct smask__block {
     const float *scale;              /* (m)                                */
     const float *r;                  /* (m,n), added last                  */
     size_t r_ld;
-    const float *h;                  /* (m,n): multiply by gelu'(h)        */
-    size_t h_ld;
 } smask__block;
 
 /* Rows and columns of a tile of C, by kind: see >>gemm. */
@@ -2127,20 +2126,6 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
 #undef SMASK__ROW
 #undef SMASK__OUT
 
-/* c *= gelu'(h), on a tile that has just been written. */
-SMASK__FN void SMASK__N(times_slope)(float *c, size_t c_ld, const float *h,
-    size_t h_ld, size_t rows, size_t columns)
-{
-    size_t i, j;
-
-    for (i = 0; i < rows; i++, c += c_ld, h += h_ld)
-        for (j = 0; j < columns; j += SMASK__W) {
-            const size_t n = smask__least(columns - j, SMASK__W);
-            v_store_part(c + j, v_load_part(c + j, n)
-                * SMASK__N(gelu_slope)(v_load_part(h + j, n)), n);
-        }
-}
-
 /* One panel of B: it stays in the first cache while the rows of A pass by.
    Rows that do not fill a tile take the smaller tiles, so that nothing is
    computed that is not wanted. */
@@ -2170,11 +2155,6 @@ SMASK__INLINE void SMASK__N(panel)(const smask__block *t, size_t j,
             SMASK__TILE(2)
             SMASK__TILE(1)
         }
-        if (t->h != NULL)
-            SMASK__N(times_slope)(t->c + i * t->c_ld + j, t->c_ld,
-                t->h + i * t->h_ld + j, t->h_ld,
-                smask__least(t->m - i, SMASK__MR),
-                smask__least(t->n - j, SMASK__NR));
     }
 }
 #undef SMASK__TILE
@@ -2413,15 +2393,17 @@ SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
         v_store_part(y + j, SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
 }
 
-/* dx += dy * gelu'(x) */
+/* dx = dy * gelu'(x), += with add. dx may be x. */
 SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
-    size_t count)
+    size_t count, int add)
 {
     size_t j, n;
-    SMASK__EACH(j, n, count)
-        v_store_part(dx + j, v_fma(v_load_part(dy + j, n),
-            SMASK__N(gelu_slope)(v_load_part(x + j, n)),
-            v_load_part(dx + j, n)), n);
+    SMASK__EACH(j, n, count) {
+        v_t d = v_load_part(dy + j, n)
+            * SMASK__N(gelu_slope)(v_load_part(x + j, n));
+        if (add) d = d + v_load_part(dx + j, n);
+        v_store_part(dx + j, d, n);
+    }
 }
 
 /* A row of LayerNorm: y = (x - mean) * rstd * w + b. */
@@ -2712,8 +2694,8 @@ typedef struct smask__product {
     size_t c_ld;
     int own;                         /* C is not kept: see `after`         */
     int add;
-    const float *bias, *r, *h;       /* as in smask__block                 */
-    size_t r_ld, h_ld;
+    const float *bias, *r;           /* as in smask__block                 */
+    size_t r_ld;
     const float *keep;               /* one factor per `group` rows of C   */
     size_t group;
     float *sums;                     /* A' B: += column sums of A, (m)     */
@@ -2778,9 +2760,7 @@ SMASK__FN void smask__multiply(int lanes, const smask__block *t)
             if (t->scale != NULL) *y *= t->scale[i];
             if (t->r != NULL) *y += t->r[i * t->r_ld + j];
         }
-    if (t->h != NULL)
-        SMASK__CALL(lanes, times_slope, (t->c, t->c_ld, t->h, t->h_ld, t->m,
-            t->n))
+    (void)lanes;
 }
 #else
 SMASK__FN void smask__multiply(int lanes, const smask__block *t)
@@ -2886,8 +2866,6 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             t.bias = p->bias != NULL ? p->bias + column : NULL;
             t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
             t.r_ld = p->r_ld;
-            t.h = p->h != NULL ? p->h + row * p->h_ld + column : NULL;
-            t.h_ld = p->h_ld;
             t.scale = p->keep != NULL ? scale : NULL;
             for (i = 0; p->keep != NULL && i < t.m; i++)
                 scale[i] = p->keep[(row + i) / p->group];
@@ -3079,7 +3057,7 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
         break;
     case SMASK__LIST_GELU: SMASK__CALL(l->lanes, gelu, (y, x, n)) break;
     case SMASK__LIST_GELU_BWD:           /* y = dx, x = dy, z = x          */
-        SMASK__CALL(l->lanes, gelu_bwd, (y, x, l->z + at, n))
+        SMASK__CALL(l->lanes, gelu_bwd, (y, x, l->z + at, n, 1))
         break;
     case SMASK__LIST_COPY: memcpy(y, x, n * sizeof *y); break;
     }
@@ -3148,25 +3126,36 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
     smask__product_do(c, &p);
 }
 
-typedef struct smask__norm_after {
+typedef struct smask__lens_after {
     const smask__linear *l;
     float *dx, *partial;             /* partial: (pieces, 2, I)            */
     int add, lanes;
-} smask__norm_after;
+} smask__lens_after;
 
-/* dh = dL / d layernorm(x) for some rows has come out of the product, and
-   lies in the cache: take it on to dx at once. */
-SMASK__FN void smask__norm_after_rows(void *arg, size_t row, size_t rows,
-    float *dh, int piece)
+/* df = dL / d f(x) for some rows has come out of the product, and lies in
+   the cache: take it on to dx at once, which for GELU may lie where x is. */
+SMASK__FN void smask__gelu_after(void *arg, size_t row, size_t rows,
+    float *df, int piece)
 {
-    const smask__norm_after *a = (const smask__norm_after *)arg;
+    const smask__lens_after *a = (const smask__lens_after *)arg;
+    const size_t at = row * a->l->I;
+
+    (void)piece;
+    SMASK__CALL(a->lanes, gelu_bwd, (a->dx + at, df, a->l->x + at,
+        rows * a->l->I, a->add))
+}
+
+SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
+    float *df, int piece)
+{
+    const smask__lens_after *a = (const smask__lens_after *)arg;
     const size_t D = a->l->I;
     float *dw = a->partial + 2 * (size_t)piece * D, *db = dw + D;
     size_t i;
 
     memset(dw, 0, 2 * D * sizeof *dw);
-    for (i = row; i < row + rows; i++, dh += D)
-        SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D, dh,
+    for (i = row; i < row + rows; i++, df += D)
+        SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D, df,
             a->l->x + i * D, a->l->stat[2 * i], a->l->stat[2 * i + 1],
             a->l->ln_w, dw, db, D, a->add))
 }
@@ -3201,7 +3190,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     const size_t mark = smask__mark(c);
     smask__view v = smask__view_of(dy, l->O);
     smask__product p;
-    smask__norm_after after;
+    smask__lens_after after;
     size_t pieces;
 
     if (l->keep != NULL) {
@@ -3232,37 +3221,28 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     p.c = dx;
     p.c_ld = l->I;
     p.add = wanted->dx_add;
-    smask__product_plan(c, &p);
-    if (l->lens == SMASK__NORM) {
-        pieces = smask__over(p.m, p.mc);
-        after.l = l;
-        after.dx = wanted->x ? dx : smask__floats(c, l->rows * l->I);
-        after.add = wanted->dx_add;
-        after.partial = smask__floats(c, pieces * 2 * l->I);
-        after.lanes = c->lanes;
+    if (l->lens != SMASK__PLAIN) {
         p.own = 1;                                   /* rows, then onwards */
         p.add = 0;
-        p.after = smask__norm_after_rows;
         p.arg = &after;
-        smask__pack(c, &p);
-        smask__product_rows(c, &p);
-        smask__add_parts(c, after.partial, pieces, l->I, dln_w, dln_b);
-    } else if (l->lens == SMASK__GELU && wanted->dx_add) {
-        /* the old dx must not pass through gelu' */
-        p.c = smask__floats(c, l->rows * l->I);
-        p.add = 0;
-        p.h = l->x;
-        p.h_ld = l->I;
-        smask__product_do(c, &p);
-        smask__list_do(c, SMASK__LIST_ADD, dx, 0, p.c, NULL,
-            l->rows * l->I);
-    } else {
-        if (l->lens == SMASK__GELU) {
-            p.h = l->x;
-            p.h_ld = l->I;
-        }
-        smask__product_do(c, &p);
     }
+    smask__product_plan(c, &p);
+    pieces = smask__over(p.m, p.mc);
+    after.l = l;
+    after.dx = dx;
+    after.add = wanted->dx_add;
+    after.lanes = c->lanes;
+    if (l->lens == SMASK__NORM) {
+        p.after = smask__norm_after;
+        if (!wanted->x) after.dx = smask__floats(c, l->rows * l->I);
+        after.partial = smask__floats(c, pieces * 2 * l->I);
+    } else if (l->lens == SMASK__GELU) {
+        p.after = smask__gelu_after;
+    }
+    smask__pack(c, &p);
+    smask__product_rows(c, &p);
+    if (l->lens == SMASK__NORM)
+        smask__add_parts(c, after.partial, pieces, l->I, dln_w, dln_b);
     smask__rewind(c, mark);
 }
 
@@ -4684,7 +4664,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
 
 #ifndef SPLITMASK_NO_AUTOGRAD
 
-/* A gradient's memory after use: the next one of no more floats takes it. */
+/* Memory after use: the next gradients take from it. */
 typedef struct smask__free {
     struct smask__free *next;
     float *x;
@@ -4707,30 +4687,38 @@ SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
         if ((*at)->floats >= floats
             && (best == NULL || (*at)->floats < (*best)->floats)) best = at;
     t->owns = 1;
-    if (best != NULL) {
-        t->dx = (*best)->x;
-        t->arg[2] = (int32_t)((*best)->floats / 16);
-        *best = (*best)->next;
-    } else {
+    if (best == NULL) {
         t->dx = smask__floats(c, floats);
-        t->arg[2] = (int32_t)(floats / 16);
+        return;
     }
+    t->dx = (*best)->x;
+    if ((*best)->x != NULL) (*best)->x += floats;    /* what is left stays */
+    (*best)->floats -= floats;
+    if ((*best)->floats == 0) *best = (*best)->next;
 }
 
+SMASK__FN void smask__give(smask_ctx *c, float *x, size_t count)
+{
+    smask__free *f = (smask__free *)smask__head(c, 1, sizeof *f);
+
+    if (f == NULL) return;
+    f->x = x;
+    f->floats = smask__up(count, 16);
+    f->next = c->free_list;
+    c->free_list = f;
+}
+
+/* The node's turn is over: its slope is free, and so are its values if
+   nobody outside the model can hold it (`inner`). */
 SMASK__FN void smask__slope_give(smask_ctx *c, smask_tensor *t)
 {
-    smask__free *f;
-
-    if (t->owns == 1) {
-        f = (smask__free *)smask__head(c, 1, sizeof *f);
-        if (f == NULL) return;
-        f->x = t->dx;
-        f->floats = (size_t)t->arg[2] * 16;
-        f->next = c->free_list;
-        c->free_list = f;
-    }
+    if (t->owns == 1) smask__give(c, t->dx, smask_count(t));
     t->owns = 0;
     t->dx = NULL;
+    if (!t->inner) return;
+    smask__give(c, t->x, smask_count(t));
+    t->x = NULL;
+    t->inner = 2;
 }
 
 /* Where to put a slope by t: *add tells whether there is something to add
@@ -4765,7 +4753,6 @@ SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
     if (t == NULL || !t->wants) return;
     if (y->owns == 1 && !smask__has_slope(t)) {
         t->dx = y->dx;
-        t->arg[2] = y->arg[2];
         t->owns = 1;
         y->owns = 0;
         y->dx = NULL;
@@ -4787,7 +4774,13 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
     smask__wanted wanted;
 
     memset(&wanted, 0, sizeof wanted);
-    dx = smask__slope(c, s[0], &wanted.dx_add);
+    if (l.lens == SMASK__GELU && s[0]->inner == 1 && s[0]->owns == 0) {
+        s[0]->dx = s[0]->x;              /* the slope takes x's place      */
+        s[0]->owns = 2;
+        dx = s[0]->dx;
+    } else {
+        dx = smask__slope(c, s[0], &wanted.dx_add);
+    }
     wanted.w = s[1]->wants;
     wanted.x = s[0]->wants;
     wanted.norm = s[4] != NULL && s[4]->wants;
@@ -4922,9 +4915,16 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     const smask_tensor *to, smask__rules one)
 {
     smask_tensor *t;
+    int i;
 
     for (t = from; t != to && t != NULL && smask__ok(c); t = t->before) {
         if (t->op == SMASK_OP_PARAM || t->owns == 0) continue;
+        for (i = 0; i < SMASK_SOURCES; i++)
+            if (t->source[i] != NULL && t->source[i]->inner == 2) {
+                smask__fail(c, SMASK_STATE, "backward",
+                    "has been here in this step; add the losses first");
+                return;
+            }
         one(c, t);
         if (t->op != SMASK_OP_INPUT) smask__slope_give(c, t);
     }
@@ -5632,6 +5632,14 @@ typedef struct smask__block_call {
     const float *keep[2];            /* of attention, of the MLP           */
 } smask__block_call;
 
+/* A tensor that nobody outside this chapter will hold: backward may use
+   its memory again as soon as it has passed. */
+SMASK__FN smask_tensor *smask__inner(smask_tensor *t)
+{
+    if (t != NULL) t->inner = 1;
+    return t;
+}
+
 /* With LayerScale the branch's last layer is scaled output by output, which
    is to say its weights are, row by row. */
 SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
@@ -5649,11 +5657,12 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
         down_b = smask_gain(c, k->down_b, k->ls2);
     }
     h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
-    h = smask_attention(c, h, k->heads, call->bias,            /* (B,N,3D) */
-        call->bias != NULL ? call->v->bias_index : NULL);
-    x = smask_linear_add(c, h, out_w, out_b, x, call->keep[0]);
-    h = smask_norm_linear(c, x, k->ln2_w, k->ln2_b, k->up_w, k->up_b);
-    return smask_gelu_linear_add(c, h, down_w, down_b, x,      /* (B,N,F)  */
+    h = smask_attention(c, smask__inner(h), k->heads, call->bias,
+        call->bias != NULL ? call->v->bias_index : NULL);      /* (B,N,3D) */
+    x = smask_linear_add(c, smask__inner(h), out_w, out_b, x, call->keep[0]);
+    h = smask_norm_linear(c, smask__inner(x), k->ln2_w, k->ln2_b, k->up_w,
+        k->up_b);                                              /* (B,N,F)  */
+    return smask_gelu_linear_add(c, smask__inner(h), down_w, down_b, x,
         call->keep[1]);
 }
 
