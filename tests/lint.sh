@@ -265,10 +265,12 @@ awk -v h="$H" '
 verdict "banners have their shape" "$B/shape"
 
 # Anchors: what is referred to is there. A heading has its anchor at the end
-# of a ruled line, or below one.
+# of a ruled line, below one, or after a title in capitals.
 awk -v h="$H" '
     {
-        heading = ($0 ~ /----/ || before ~ /^\/\* (====|####)/)
+        heading = ($0 ~ /^   [A-Z][A-Z ]+ +>>[a-z-]+$/ \
+            || (($0 ~ /-----/ || before ~ /-----|=====|#####/) \
+            && $0 ~ />>[a-z-]+( -*\*\/)?$/))
         text = $0
         while (match(text, />>[a-z][a-z-]*/)) {
             name = substr(text, RSTART, RLENGTH)
