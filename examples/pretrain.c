@@ -418,11 +418,12 @@ static double peak_memory_mb(void)
 
 /* ------------------------------------------------------------- options */
 
-/* Options that may differ between a run and its continuation. */
+/* Options that may differ between a run and its continuation. The named
+   models and the epochs are in what follows from them. */
 static int is_free(const char *name)
 {
     static const char *const names[] = { "--out", "--threads", "--resume",
-        "--save-every", "--epochs" };
+        "--save-every", "--epochs", "--model" };
     size_t i;
 
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -933,7 +934,7 @@ static void write_report(smask_ctx *c, run *r)
     result_line line[RESULTS];
     char result_text[RESULTS][32], option_text[OPTIONS][64], title[1200];
     report page;
-    int32_t i;
+    int32_t i, option_count = 0;
 
     gather_results(r, line);
     for (i = 0; i < RESULTS; i++) {
@@ -943,9 +944,12 @@ static void write_report(smask_ctx *c, run *r)
         results[i].value = result_text[i];
     }
     for (i = 0; i < r->options; i++) {
-        options[i].name = r->table[i].name;
-        options[i].value = option_value(&r->table[i], option_text[i],
-            sizeof option_text[i]);
+        const option *o = &r->table[i];
+        if (is_free(o->name)) continue;
+        options[option_count].name = o->name;
+        options[option_count].value = option_value(o,
+            option_text[option_count], sizeof option_text[0]);
+        option_count++;
     }
     snprintf(title, sizeof title, "%s on %.1000s",
         r->method == 1 ? "BEiT" : "SplitMask", r->path);
@@ -961,7 +965,7 @@ static void write_report(smask_ctx *c, run *r)
     page.result = results;
     page.results = RESULTS;
     page.option = options;
-    page.options = r->options;
+    page.options = option_count;
     page.row = r->row;
     page.rows = r->rows;
     page.words = &r->words;

@@ -125,7 +125,7 @@ grep -q '</html>' "$O/one/report.html" \
     && ! grep -Eq '<script|(src|href)="[^d]|url\(|@import' \
         "$O/one/report.html"
 ok "report.html is complete and fetches nothing"
-for tag in figure figcaption svg div table p; do
+for tag in figure figcaption svg div dl dt dd p; do
     awk -v t="$tag" '{ a += gsub("<" t "[ >]", ""); b += gsub("</" t ">", "") }
         END { exit !(a > 0 && a == b) }' "$O/one/report.html"
     ok "report.html closes every $tag"

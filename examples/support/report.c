@@ -443,7 +443,7 @@ static const char head[] =
     "--ink:#dee1e5;--quiet:#989ea7;--rule:#2d3136;--curve:#7db3dc;"
     "--mark:#e39a72;--box:#1d2024}}\n"
     "*{box-sizing:border-box}\n"
-    "body{margin:0 auto;padding:2.5rem 1.25rem 5rem;max-width:66rem;"
+    "body{margin:0 auto;padding:2.5rem 1.25rem 5rem;max-width:72rem;"
     "background:var(--page);color:var(--ink);"
     "font:1rem/1.6 system-ui,-apple-system,\"Segoe UI\",sans-serif}\n"
     "h1{font-size:1.7rem;line-height:1.25;font-weight:600;margin:0}\n"
@@ -489,12 +489,13 @@ static const char head[] =
     "grid-template-columns:repeat(6,1fr)}}\n"
     ".words img{display:block;width:100%}\n"
     ".words figcaption{font-size:.72rem;margin-top:.2rem}\n"
-    "table{border-collapse:collapse;font-size:.88rem;"
-    "font-variant-numeric:tabular-nums}\n"
-    "td{padding:.22rem 1.6rem .22rem 0;border-bottom:1px solid "
-    "var(--rule);overflow-wrap:anywhere}\n"
-    "td:first-child{color:var(--quiet);white-space:nowrap}\n"
-    ".columns{display:flex;flex-wrap:wrap;gap:1.5rem 4rem}\n"
+    ".options{columns:4 14rem;column-gap:2.5rem;font-size:.85rem;"
+    "margin:1rem 0}\n"
+    ".options div{display:flex;justify-content:space-between;gap:1rem;"
+    "border-bottom:1px solid var(--rule);padding:.15rem 0;"
+    "break-inside:avoid}\n"
+    ".options dt{white-space:nowrap}\n"
+    ".options dd{margin:0;text-align:right;overflow-wrap:anywhere}\n"
     "pre{background:var(--box);padding:.8rem 1rem;font-size:.85rem;"
     "line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere;"
     "border-radius:4px}\n"
@@ -550,7 +551,7 @@ static double plot_y(const axis *a, double y)
 
 static void put_number(FILE *f, double x)
 {
-    if (x != 0 && fabs(x) < 1e-3) fprintf(f, "%.0e", x);
+    if (x != 0 && fabs(x) < 1e-5) fprintf(f, "%.0e", x);
     else fprintf(f, "%.6g", x);
 }
 
@@ -677,8 +678,8 @@ static void put_plot(FILE *f, const report *r, int what, const char *title,
     put_x_axis(f, &x, "step");
     put_y_axis(f, &y, unit, 0);
     put_curve(f, "faint", &x, &y, at, value, count);
-    if (mark_name != NULL) put_mark(f, &y, mark, mark_name);
     put_curve(f, "curve", &x, &y, at, smooth, count);
+    if (mark_name != NULL) put_mark(f, &y, mark, mark_name);
     fprintf(f, "</svg><figcaption>");
 }
 
@@ -953,19 +954,19 @@ static int put_words(FILE *f, const report *r, const canvas *v)
 
 /* ------------------------------------------------------------ the file */
 
-static void put_table(FILE *f, const report_pair *pair, int32_t count)
+static void put_list(FILE *f, const report_pair *pair, int32_t count)
 {
     int32_t i;
 
-    fprintf(f, "<table>");
+    fprintf(f, "<dl class=\"options\">");
     for (i = 0; i < count; i++) {
-        fprintf(f, "<tr><td>");
+        fprintf(f, "<div><dt>");
         put_text(f, pair[i].name);
-        fprintf(f, "</td><td>");
+        fprintf(f, "</dt><dd>");
         put_text(f, pair[i].value);
-        fprintf(f, "</td></tr>\n");
+        fprintf(f, "</dd></div>\n");
     }
-    fprintf(f, "</table>\n");
+    fprintf(f, "</dl>\n");
 }
 
 static void put_page(FILE *f, const report *r, const canvas *v)
@@ -999,9 +1000,10 @@ static void put_page(FILE *f, const report *r, const canvas *v)
     fprintf(f, "</pre>\n<p class=\"quiet\">The same command gives the same "
         "weights, bit for bit, with any number of threads on the same kind "
         "of processor. With <code>--resume</code> added it goes on from the "
-        "last saved state.</p>\n<div class=\"columns\">\n");
-    put_table(f, r->option, r->options);
-    fprintf(f, "</div>\n</html>\n");
+        "last saved state. The options, with those that were not given:"
+        "</p>\n");
+    put_list(f, r->option, r->options);
+    fprintf(f, "</html>\n");
 }
 
 int report_write(const report *r, const char *path)
