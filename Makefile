@@ -20,7 +20,8 @@ SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
 SUPPORT = build/splitmask.o build/data.o build/augment.o build/options.o \
     build/progress.o build/report.o build/evaluation.o
 HEADERS = splitmask.h examples/support/support.h \
-    examples/support/evaluation.h
+    examples/support/evaluation.h examples/support/report.h \
+    examples/support/shapes.h
 
 all: $(PROGRAMS) $(SMALL)
 

@@ -342,6 +342,7 @@ static void open_data(study *s)
     data_set *data = &s->data;
     size_t i;
 
+    data->threads = s->threads;
     data_open(data, s->path, d->image, d->channels, s->seed);
     s->test_count = data->test.count;
     if (data->classes < 2 || data->train.count < 1 || s->test_count < 1)

@@ -376,6 +376,7 @@ static void open_data(training *t)
     data_set *data = &t->data;
     size_t i;
 
+    data->threads = t->threads;
     data_open(data, t->path, d->image, d->channels, t->seed);
     t->test_count = data->test.count;
     if (data->classes < 2 || data->train.count < 1 || t->test_count < 1)
