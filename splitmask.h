@@ -624,7 +624,7 @@ typedef struct smask_adam {
 /* A running mean of the weights: mean <- decay mean + (1 - decay) w. */
 typedef struct smask_ema { float **mean; float decay; } smask_ema;
 
-/* One line of a file's metadata. */
+/* One line of a file's metadata: UTF-8. */
 typedef struct smask_note { const char *key, *value; } smask_note;
 
 /* An open safetensors file: header parsed, data still to be read. */
@@ -4350,7 +4350,7 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
             "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
         return NULL;
     }
-    if ((bias == NULL) != (index == NULL)) {
+    if (!c->dry && (bias == NULL) != (index == NULL)) {
         smask__fail(c, SMASK_ARG, "attention",
             "bias and index come together");
         return NULL;
@@ -5936,20 +5936,15 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
               [ElN21] [Llo82].
    ====================================================================== */
 
-/* -- The codebook at work ------------------------------------------------ */
-
 #define SMASK__SCORES ((size_t)1 << 17)  /* floats of scores per worker    */
 
-typedef struct smask__book {
-    smask__product p;                /* its B: the words, packed once      */
-    int32_t *id;                     /* of the rows in hand                */
-} smask__book;
+typedef struct smask__pick { smask__product p; int32_t *id; } smask__pick;
 
 /* The winners of the rows that a worker has just scored. */
-SMASK__FN void smask__book_pick(void *arg, size_t row, size_t rows,
+SMASK__FN void smask__pick_rows(void *arg, size_t row, size_t rows,
     float *scores, int piece)
 {
-    const smask__book *k = (const smask__book *)arg;
+    const smask__pick *k = (const smask__pick *)arg;
     float most;
     size_t i;
 
@@ -5959,37 +5954,27 @@ SMASK__FN void smask__book_pick(void *arg, size_t row, size_t rows,
             &most);
 }
 
-/* Pack V words of d floats, for products of up to `rows` rows. With an
-   offset (V) the score is x . e_i + offset_i. Scratch: the caller rewinds. */
-SMASK__FN void smask__book_open(smask_ctx *c, smask__book *k, size_t rows,
-    const float *words, const float *offset, size_t V, size_t d)
+/* x (rows, d) -> id (rows). With offsets the score is x . e_i + offset_i. */
+SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
+    const float *x, size_t rows, int32_t *id)
 {
-    smask__product *p = &k->p;
+    smask__pick k;
 
-    memset(k, 0, sizeof *k);
-    p->m = rows;
-    p->n = V;
-    p->k = d;
-    p->b = smask__view_of(words, d);
-    p->turned = 1;
-    p->bias = offset;
-    p->own = 1;
-    p->after = smask__book_pick;
-    p->arg = k;
-    p->mc = smask__least(smask__least(smask__over(rows, 16), SMASK__MC),
-        smask__most(SMASK__SCORES / V, 1));
-    smask__product_plan(c, p);
-    smask__pack(c, p);
-}
-
-/* x (rows, d) -> id (rows). */
-SMASK__FN void smask__book_read(smask_ctx *c, smask__book *k, const float *x,
-    size_t rows, int32_t *id)
-{
-    k->p.m = rows;
-    k->p.a = smask__view_of(x, k->p.k);
-    k->id = id;
-    smask__product_rows(c, &k->p);
+    memset(&k, 0, sizeof k);
+    k.id = id;
+    k.p.m = rows;
+    k.p.n = (size_t)t->desc.vocabulary;
+    k.p.k = (size_t)t->width;
+    k.p.a = smask__view_of(x, k.p.k);
+    k.p.b = smask__view_of(t->codebook, k.p.k);
+    k.p.turned = 1;
+    k.p.bias = t->offset;
+    k.p.own = 1;
+    k.p.after = smask__pick_rows;
+    k.p.arg = &k;
+    k.p.mc = smask__least(smask__least(smask__over(rows, 16), SMASK__MC),
+        smask__most(SMASK__SCORES / k.p.n, 1));
+    smask__product_do(c, &k.p);
 }
 
 /* -- Making one ----------------------------------------------------------- */
@@ -5998,22 +5983,21 @@ SMASK__FN void smask__book_read(smask_ctx *c, smask__book *k, const float *x,
 SMASK__FN const char *smask__token_sizes(smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
-    size_t d, N, G, all;
+    size_t d, N, all;
 
     if (s->image == 0) s->image = 32;
     if (s->patch == 0) s->patch = 4;
     if (s->channels == 0) s->channels = 3;
     if (s->vocabulary == 0) s->vocabulary = 1024;
-    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
-        return "there is no such kind of tokenizer";
-    if (s->image < 0 || s->patch < 0 || s->channels < 0 || s->vocabulary < 0)
-        return "a size is negative";
-    if (s->image % s->patch != 0) return "image is no multiple of patch";
-    if (s->half && s->patch % 2 != 0) return "half needs an even patch";
-    G = (size_t)(s->image / s->patch);
+    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN || s->image < 0
+        || s->patch < 0 || s->channels < 0 || s->vocabulary < 0)
+        return "there is no such kind, or a size is negative";
+    if (s->image % s->patch != 0 || (s->half && s->patch % 2 != 0))
+        return "image is no multiple of patch, or half of an odd patch";
+    N = (size_t)(s->image / s->patch);
     d = (size_t)(s->half ? s->patch / 2 : s->patch);
     if (!smask__mul(d, d, &d) || !smask__mul(d, (size_t)s->channels, &d)
-        || !smask__mul(G, G, &N) || d > INT32_MAX || N > INT32_MAX
+        || !smask__mul(N, N, &N) || d > INT32_MAX || N > INT32_MAX
         || !smask__mul(N, d, &all) || all > (size_t)-1 / 16)
         return "patches beyond all memory";
     t->width = (int32_t)d;
@@ -6030,55 +6014,38 @@ SMASK__FN double smask__square(const float *x, size_t d)
     return sum;
 }
 
-/* e = x / |x|. Zero has no direction and stays: then x . e = 0 wins nothing
-   that another word wants. */
-SMASK__FN void smask__unit_row(float *x, size_t d)
-{
-    const double square = smask__square(x, d);
-    size_t k;
-
-    for (k = 0; square > 0 && k < d; k++)
-        x[k] = (float)((double)x[k] / sqrt(square));
-}
-
-/* Nearest by L2: since |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), the
-   nearest c has the largest x . c + offset with offset = -|c|^2 / 2. */
-SMASK__FN void smask__token_offsets(float *offset, const float *words,
-    size_t V, size_t d)
-{
-    size_t i;
-
-    for (i = 0; i < V; i++)
-        offset[i] = (float)(-0.5 * smask__square(words + i * d, d));
-}
-
-/* Directions: a point of the cube [-1, 1]^d, or of [0, 1]^d, as a unit
-   vector. They have no length to compare, so that with `euclidean` all
-   offsets are -1/2 and change no token. */
-SMASK__FN void smask__token_project(smask_ctx *c, smask_tokenizer *t)
+/* A codebook as it is used. By cosine: e = x / |x|; zero has no direction and
+   stays, and x . e = 0 wins nothing that another word wants. By L2, since
+   |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), the nearest c has the largest
+   x . c + offset with offset = -|c|^2 / 2. Returns 1 if all is finite. */
+SMASK__FN int smask__token_words(smask_tokenizer *t, int unit)
 {
     const size_t d = (size_t)t->width, V = (size_t)t->desc.vocabulary;
+    int finite = 1;
     size_t i, k;
 
     for (i = 0; i < V; i++) {
-        float *word = t->codebook + i * d;
-        do for (k = 0; k < d; k++) {
-            const float u = smask_uniform(&c->random);
-            word[k] = t->desc.uniform01 ? u : 2 * u - 1;
-        } while (!(smask__square(word, d) > 0));
-        smask__unit_row(word, d);
+        float *x = t->codebook + i * d;
+        const double square = smask__square(x, d);
+        for (k = 0; unit && square > 0 && k < d; k++)
+            x[k] = (float)((double)x[k] / sqrt(square));
+        if (t->offset != NULL)
+            t->offset[i] = (float)(-0.5 * smask__square(x, d));
+        finite &= smask__finite((float)square);
     }
-    if (t->offset != NULL)
-        smask__token_offsets(t->offset, t->codebook, V, d);
+    return finite;
 }
 
-/* A codebook of zeros is one that has still to be learnt. */
+/* PROJECTION draws directions: points of the cube [-1, 1]^d, or [0, 1]^d, as
+   unit vectors. They have no length to compare, so that with `euclidean` all
+   offsets are -1/2 and change no token. A codebook of zeros is one that has
+   still to be learnt. */
 SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc)
 {
     const char *wrong;
     smask_tokenizer made;
-    size_t V;
+    size_t V, d, i, k;
 
     memset(&made, 0, sizeof made);
     if (desc != NULL) made.desc = *desc;
@@ -6090,17 +6057,19 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
             "a codebook made in a step would die with it");
     if (t->desc.kind == SMASK_TOKENS_GIVEN) return c->error;
     V = (size_t)t->desc.vocabulary;
-    t->codebook = (float *)smask__data(c, V,
-        (size_t)t->width * sizeof(float));
+    d = (size_t)t->width;
+    t->codebook = (float *)smask__data(c, V, d * sizeof(float));
     if (t->desc.euclidean) t->offset = smask__floats(c, V);
     if (c->dry || !smask__ok(c)) return c->error;
-    memset(t->codebook, 0, V * (size_t)t->width * sizeof(float));
-    if (t->offset != NULL) memset(t->offset, 0, V * sizeof(float));
-    if (t->desc.kind == SMASK_TOKENS_PROJECTION) smask__token_project(c, t);
+    memset(t->codebook, 0, V * d * sizeof(float));
+    for (i = 0; i < V && t->desc.kind == SMASK_TOKENS_PROJECTION; i++)
+        do for (k = 0; k < d; k++) {
+            const float u = smask_uniform(&c->random);
+            t->codebook[i * d + k] = t->desc.uniform01 ? u : 2 * u - 1;
+        } while (!(smask__square(t->codebook + i * d, d) > 0));
+    smask__token_words(t, 1);
     return c->error;
 }
-
-/* -- What it looks at ------------------------------------------------------ */
 
 SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
 {
@@ -6127,35 +6096,25 @@ SMASK__FN void smask__half_patches(const float *image, size_t C, size_t S,
             }
 }
 
-/* x -= mean(x). The sum of d equal floats is exact in double, so that a
-   patch of one value becomes exactly 0, not a direction of noise. */
-SMASK__FN void smask__centre_row(float *x, size_t d)
-{
-    double sum = 0;
-    float mean;
-    size_t k;
-
-    for (k = 0; k < d; k++) sum += (double)x[k];
-    mean = (float)(sum / (double)d);
-    for (k = 0; k < d; k++) x[k] -= mean;
-}
-
+/* centre: x -= mean(x). The sum of d equal floats is exact in double, so
+   that a patch of one value becomes exactly 0, not a direction of noise. */
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows)
 {
     const size_t C = (size_t)t->desc.channels, S = (size_t)t->desc.image;
     const size_t P = (size_t)t->desc.patch, N = smask_tokenizer_rows(t);
     const size_t d = (size_t)t->width;
-    size_t i;
+    size_t i, k;
 
-    if (t->desc.half)
-        for (i = 0; i < B; i++)
-            smask__half_patches(images + i * C * S * S, C, S, P / 2,
-                rows + i * N * d);
-    else
-        smask_patches(images, B, C, S, P, rows);
-    for (i = 0; t->desc.centre && i < B * N; i++)
-        smask__centre_row(rows + i * d, d);
+    for (i = 0; t->desc.half && i < B; i++)
+        smask__half_patches(images + i * C * S * S, C, S, P / 2,
+            rows + i * N * d);
+    if (!t->desc.half) smask_patches(images, B, C, S, P, rows);
+    for (i = 0; t->desc.centre && i < B * N; i++, rows += d) {
+        double sum = 0;
+        for (k = 0; k < d; k++) sum += (double)rows[k];
+        for (k = 0; k < d; k++) rows[k] -= (float)(sum / (double)d);
+    }
 }
 
 /* -- Tokenizing ------------------------------------------------------------ */
@@ -6166,37 +6125,38 @@ typedef struct smask__cut {
     const smask_tokenizer *t;
     const float *images;
     float *rows;
+    size_t pixels;                   /* of an image, with its channels     */
 } smask__cut;
 
 SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
 {
     const smask__cut *k = (const smask__cut *)arg;
-    const smask_tokenizer_desc *s = &k->t->desc;
-    const size_t i = (size_t)piece;
+    const size_t i = (size_t)piece, N = smask_tokenizer_rows(k->t);
 
     (void)worker;
-    smask_tokenizer_patches(k->t, k->images + i * (size_t)s->channels
-        * (size_t)s->image * (size_t)s->image, 1,
-        k->rows + i * smask_tokenizer_rows(k->t) * (size_t)k->t->width);
+    smask_tokenizer_patches(k->t, k->images + i * k->pixels, 1,
+        k->rows + i * N * (size_t)k->t->width);
 }
 
-/* Kind GIVEN: ids that someone else has made, checked. */
-SMASK__FN smask_result smask__tokens_given(smask_ctx *c,
-    const smask_tokenizer *t, size_t count, int32_t *ids)
+/* Some images at a time: cut them up, then score their rows. */
+SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
+    const float *images, size_t B, int32_t *ids)
 {
-    size_t i;
+    const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
+    const size_t group = smask__least(B, smask__over(SMASK__CUT, N * d));
+    const size_t side = (size_t)t->desc.image;
+    smask__cut cut = { t, NULL, NULL, side * side
+        * (size_t)t->desc.channels };
+    size_t b;
 
-    if (c->dry) return c->error;
-    if (t->given == NULL)
-        return smask__fail(c, SMASK_STATE, "tokenize",
-            "kind GIVEN, and no ids in t->given");
-    for (i = 0; i < count; i++) {
-        if (t->given[i] < 0 || t->given[i] >= t->desc.vocabulary)
-            return smask__fail(c, SMASK_RANGE, "tokenize",
-                "an id in t->given is outside the vocabulary");
-        ids[i] = t->given[i];
+    cut.rows = (float *)smask__data(c, group, N * d * sizeof(float));
+    for (b = 0; b < B && smask__ok(c); b += group) {
+        const size_t count = smask__least(B - b, group);
+        cut.images = c->dry ? NULL : images + b * cut.pixels;
+        smask__run(c, count, smask__cut_piece, &cut);
+        smask__token_ids(c, t, cut.rows, count * N,
+            c->dry ? NULL : ids + b * N);
     }
-    return c->error;
 }
 
 /* A word is never all zeros but for a cluster of blank patches, so the
@@ -6206,303 +6166,162 @@ SMASK__FN int smask__token_ready(const smask_tokenizer *t)
     const size_t count = (size_t)t->desc.vocabulary * (size_t)t->width;
     size_t i = 0;
 
+    if (t->desc.kind == SMASK_TOKENS_GIVEN) return t->given != NULL;
+    if (t->codebook == NULL) return 0;
     while (i < count && !(t->codebook[i] < 0 || t->codebook[i] > 0)) i++;
     return i < count;
-}
-
-/* Some images at a time: cut them up, then score their rows. */
-SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
-    const float *images, size_t B, int32_t *ids)
-{
-    const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
-    const size_t pixels = (size_t)t->desc.channels * (size_t)t->desc.image
-        * (size_t)t->desc.image;
-    const size_t group = smask__least(B, smask__over(SMASK__CUT, N * d));
-    const size_t mark = smask__mark(c);
-    smask__book book;
-    smask__cut cut;
-    size_t b;
-
-    cut.t = t;
-    cut.rows = (float *)smask__data(c, group, N * d * sizeof(float));
-    smask__book_open(c, &book, group * N, t->codebook, t->offset,
-        (size_t)t->desc.vocabulary, d);
-    for (b = 0; b < B && smask__ok(c); b += group) {
-        const size_t count = smask__least(B - b, group);
-        cut.images = c->dry ? NULL : images + b * pixels;
-        smask__run(c, count, smask__cut_piece, &cut);
-        smask__book_read(c, &book, cut.rows, count * N,
-            c->dry ? NULL : ids + b * N);
-    }
-    smask__rewind(c, mark);
 }
 
 SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     const float *images, int32_t B, int32_t *ids)
 {
+    const int given = t->desc.kind == SMASK_TOKENS_GIVEN;
+    const size_t mark = smask__mark(c);
+    size_t i, count;
+
     if (!smask__ok(c)) return c->error;
-    if (B < 1 || (!c->dry && ids == NULL))
+    if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
         return smask__fail(c, SMASK_ARG, "tokenize",
             "no images, or no room for their ids");
-    if (t->desc.kind == SMASK_TOKENS_GIVEN)
-        return smask__tokens_given(c, t, (size_t)B * smask_tokenizer_rows(t),
-            ids);
-    if (!c->dry && images == NULL)
-        return smask__fail(c, SMASK_ARG, "tokenize", "images is NULL");
-    if (!c->dry && (t->codebook == NULL || !smask__token_ready(t)))
+    if (!c->dry && !smask__token_ready(t))
         return smask__fail(c, SMASK_STATE, "tokenize",
-            "the codebook is empty: call smask_tokenizer_fit first");
-    smask__tokens_of(c, t, images, (size_t)B, ids);
+            "the codebook is empty (smask_tokenizer_fit), or t->given");
+    if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
+    count = (size_t)B * smask_tokenizer_rows(t);
+    for (i = 0; given && !c->dry && i < count; i++) {
+        ids[i] = t->given[i];
+        if (ids[i] < 0 || ids[i] >= t->desc.vocabulary)
+            return smask__fail(c, SMASK_RANGE, "tokenize",
+                "an id in t->given is outside the vocabulary");
+    }
+    smask__rewind(c, mark);
     return c->error;
-}
-
-/* -- Words from patches ---------------------------------------------------- */
-
-typedef struct smask__lloyd {
-    const float *x;                  /* (count, d) the points              */
-    size_t count, V, d;
-    float *centre, *offset;          /* (V, d)  (V) -|c|^2 / 2             */
-    int32_t *id;                     /* (count) the centre of each point   */
-    float *gap;                      /* (count) |x - c|^2                  */
-    int32_t *order;                  /* (count) points, by their centre    */
-    int32_t *end;                    /* (V) where, in it, a centre's end   */
-    double *sum;                     /* (workers, d)                       */
-} smask__lloyd;
-
-/* Is row `at` of x unlike all rows in the table? Then it enters it. The
-   table has a power of 2 of slots, at least twice as many as rows. Floats
-   with few digits differ in high bits only: hence the fold, which brings
-   those down to where they choose the slot. */
-SMASK__FN int smask__row_enters(int32_t *table, size_t slots, const float *x,
-    size_t d, int32_t at)
-{
-    const float *row = x + (size_t)at * d;
-    uint32_t hash = 0, bits;
-    size_t i;
-
-    for (i = 0; i < d; i++) {
-        memcpy(&bits, row + i, sizeof bits);
-        hash = (hash ^ bits) * 0x9e3779b1u;
-        hash ^= hash >> 15;
-    }
-    for (i = hash & (slots - 1); table[i] >= 0; i = (i + 1) & (slots - 1))
-        if (memcmp(x + (size_t)table[i] * d, row, d * sizeof *x) == 0)
-            return 0;
-    table[i] = at;
-    return 1;
-}
-
-/* V different patches at random: walk a random order of all, dealt as far
-   as it is needed (Fisher-Yates from the front), and leave out what has
-   been taken already and, unless `zero`, patches without direction. Flat
-   ground makes many patches alike, and a word that is there twice is a
-   word lost. Returns the number found. */
-SMASK__FN size_t smask__token_sample(smask_random *r, const smask__lloyd *l,
-    int32_t *table, size_t slots, int zero)
-{
-    size_t found = 0, i;
-
-    for (i = 0; i < slots; i++) table[i] = -1;
-    for (i = 0; i < l->count; i++) l->order[i] = (int32_t)i;
-    for (i = 0; i < l->count && found < l->V; i++) {
-        const size_t j = i + smask_below(r, (uint32_t)(l->count - i));
-        const int32_t row = l->order[j];
-        const float *x = l->x + (size_t)row * l->d;
-        l->order[j] = l->order[i];
-        if ((zero || smask__square(x, l->d) > 0)
-            && smask__row_enters(table, slots, l->x, l->d, row))
-            memcpy(l->centre + found++ * l->d, x, l->d * sizeof *x);
-    }
-    return found;
-}
-
-SMASK__FN void smask__token_begin(smask_ctx *c, const smask__lloyd *l,
-    int zero)
-{
-    const size_t mark = smask__mark(c);
-    size_t slots = 2;
-    int32_t *table;
-
-    while (slots < 2 * l->V) slots *= 2;
-    table = (int32_t *)smask__data(c, slots, sizeof(int32_t));
-    if (!c->dry && smask__ok(c)
-        && smask__token_sample(&c->random, l, table, slots, zero) < l->V)
-        smask__fail(c, SMASK_ARG, "tokenizer_fit",
-            "fewer different patches than words in the vocabulary");
-    smask__rewind(c, mark);
-}
-
-/* -- K-means --------------------------------------------------------------- */
-
-/* Lloyd's iterations. Two steps in turn, neither of which can make the mean
-   squared distance between the points and their centres larger:
-     assign   each point to its nearest centre
-     update   each centre to the mean of its points                        */
-#define SMASK__POINTS ((size_t)1024)     /* of a piece                     */
-#define SMASK__CENTRES ((size_t)8)
-
-/* |x - c|^2 by subtraction: |x|^2 - 2 x . c + |c|^2 would lose the digits
-   of a small distance between long vectors. */
-SMASK__FN void smask__lloyd_gaps(void *arg, int piece, int worker)
-{
-    const smask__lloyd *l = (const smask__lloyd *)arg;
-    size_t i = (size_t)piece * SMASK__POINTS, k;
-    const size_t end = smask__least(i + SMASK__POINTS, l->count);
-
-    (void)worker;
-    for (; i < end; i++) {
-        const float *x = l->x + i * l->d;
-        const float *y = l->centre + (size_t)l->id[i] * l->d;
-        float sum = 0;
-        for (k = 0; k < l->d; k++) sum += (x[k] - y[k]) * (x[k] - y[k]);
-        l->gap[i] = sum;
-    }
-}
-
-/* Returns the mean squared distance, summed in the order of the points. */
-SMASK__FN double smask__lloyd_assign(smask_ctx *c, smask__lloyd *l)
-{
-    const size_t mark = smask__mark(c);
-    smask__book book;
-    double sum = 0;
-    size_t i;
-
-    if (!c->dry && smask__ok(c))
-        smask__token_offsets(l->offset, l->centre, l->V, l->d);
-    smask__book_open(c, &book, l->count, l->centre, l->offset, l->V, l->d);
-    if (smask__ok(c)) smask__book_read(c, &book, l->x, l->count, l->id);
-    smask__rewind(c, mark);
-    if (c->dry || !smask__ok(c)) return 0;
-    smask__run(c, smask__over(l->count, SMASK__POINTS), smask__lloyd_gaps, l);
-    for (i = 0; i < l->count; i++) sum += (double)l->gap[i];
-    return sum / (double)l->count;
-}
-
-/* Where the points of centre v begin in `order`. */
-SMASK__INLINE int32_t smask__lloyd_first(const smask__lloyd *l, size_t v)
-{
-    return v > 0 ? l->end[v - 1] : 0;
-}
-
-/* Counting sort: after it, the points of centre v are order[end[v - 1]] to
-   order[end[v] - 1], rising. So an update reads each point once, and adds
-   the points of a centre in the same order whoever does it. */
-SMASK__FN void smask__lloyd_sort(smask__lloyd *l)
-{
-    int32_t before = 0;
-    size_t i, v;
-
-    memset(l->end, 0, l->V * sizeof *l->end);
-    for (i = 0; i < l->count; i++) l->end[l->id[i]]++;
-    for (v = 0; v < l->V; v++) {         /* counts become beginnings ...   */
-        const int32_t count = l->end[v];
-        l->end[v] = before;
-        before += count;
-    }
-    for (i = 0; i < l->count; i++)       /* ... and these move to the ends */
-        l->order[l->end[l->id[i]]++] = (int32_t)i;
-}
-
-/* The mean of some points; none leave the centre where it is. */
-SMASK__FN void smask__lloyd_mean(const smask__lloyd *l, size_t v, double *sum)
-{
-    const int32_t begin = smask__lloyd_first(l, v), end = l->end[v];
-    int32_t i;
-    size_t k;
-
-    if (begin == end) return;
-    memset(sum, 0, l->d * sizeof *sum);
-    for (i = begin; i < end; i++) {
-        const float *x = l->x + (size_t)l->order[i] * l->d;
-        for (k = 0; k < l->d; k++) sum[k] += (double)x[k];
-    }
-    for (k = 0; k < l->d; k++)
-        l->centre[v * l->d + k] = (float)(sum[k] / (double)(end - begin));
-}
-
-SMASK__FN void smask__lloyd_means(void *arg, int piece, int worker)
-{
-    const smask__lloyd *l = (const smask__lloyd *)arg;
-    size_t v = (size_t)piece * SMASK__CENTRES;
-    const size_t end = smask__least(v + SMASK__CENTRES, l->V);
-
-    for (; v < end; v++)
-        smask__lloyd_mean(l, v, l->sum + (size_t)worker * l->d);
-}
-
-/* Each centre without points starts again at the worst-served point, and
-   serves it and all points like it from then on. The first centres are
-   different patches, so that few ever lose all their points. */
-SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
-{
-    size_t v, i, worst;
-    float gap;
-
-    for (v = 0; v < l->V; v++) {
-        const float *x;
-        if (smask__lloyd_first(l, v) < l->end[v]) continue;
-        worst = smask__argmax(lanes, l->gap, l->count, &gap);
-        if (!(gap > 0)) return;
-        x = l->x + worst * l->d;
-        memcpy(l->centre + v * l->d, x, l->d * sizeof *x);
-        for (i = worst; i < l->count; i++)
-            if (l->gap[i] >= gap
-                && memcmp(l->x + i * l->d, x, l->d * sizeof *x) == 0)
-                l->gap[i] = 0;
-    }
-}
-
-/* Until the distance stops falling: then no point has moved, and none will.
-   Returns the last distance. */
-SMASK__FN double smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
-    int (*progress)(void *user, int done, int total, double distance),
-    void *user)
-{
-    double distance = 0, before = 0;
-    int i;
-
-    l->offset = smask__floats(c, l->V);
-    l->id = (int32_t *)smask__data(c, l->count, sizeof(int32_t));
-    l->gap = smask__floats(c, l->count);
-    l->end = (int32_t *)smask__data(c, l->V, sizeof(int32_t));
-    l->sum = (double *)smask__data(c, smask__workers(c),
-        l->d * sizeof(double));
-    for (i = 0; i < total; i++) {
-        distance = smask__lloyd_assign(c, l);
-        if (c->dry || !smask__ok(c)) break;
-        smask__lloyd_sort(l);
-        smask__run(c, smask__over(l->V, SMASK__CENTRES), smask__lloyd_means,
-            l);
-        smask__lloyd_reseed(l, c->lanes);
-        if (progress != NULL && !progress(user, i + 1, total, distance))
-            break;
-        if (i > 0 && !(distance < before)) break;
-        before = distance;
-    }
-    return distance;
 }
 
 /* -- Learning a codebook --------------------------------------------------- */
 
-/* By cosine the words become unit vectors; by L2 they stay as long as they
-   are, and get their offsets. */
-SMASK__FN void smask__token_finish(smask_ctx *c, smask_tokenizer *t,
-    double distance)
-{
-    const size_t V = (size_t)t->desc.vocabulary, d = (size_t)t->width;
-    int finite = smask__finite((float)distance);
-    size_t i;
+typedef struct smask__lloyd {
+    smask_tokenizer *t;
+    const float *x;                  /* (count, d) the points              */
+    size_t count, V, d;
+    int32_t *id;                     /* (count) the word of each point     */
+    float *gap;                      /* (count) |x - c|^2                  */
+    double *sum;                     /* (V, d) of a word's points ...      */
+    int32_t *size;                   /* (V) ... and how many they are      */
+} smask__lloyd;
 
-    for (i = 0; i < V && finite; i++) {
-        float *word = t->codebook + i * d;
-        finite = smask__finite((float)smask__square(word, d));
-        if (t->offset == NULL) smask__unit_row(word, d);
+/* V different patches at random: walk a random order of all, dealt as far
+   as it is needed (Fisher-Yates from the front), and leave out what is a
+   word already (flat ground makes many patches alike) and, by cosine, what
+   has no direction. */
+SMASK__FN void smask__token_sample(smask_ctx *c, const smask__lloyd *l,
+    int zero)
+{
+    float *const words = l->t->codebook;
+    size_t found = 0, i, v;
+
+    if (c->dry || !smask__ok(c)) return;
+    for (i = 0; i < l->count; i++) l->id[i] = (int32_t)i;
+    for (i = 0; i < l->count && found < l->V; i++) {
+        const size_t j = i + smask_below(&c->random,
+            (uint32_t)(l->count - i));
+        const float *x = l->x + (size_t)l->id[j] * l->d;
+        l->id[j] = l->id[i];
+        if (!zero && !(smask__square(x, l->d) > 0)) continue;
+        for (v = 0; v < found; v++)
+            if (memcmp(words + v * l->d, x, l->d * sizeof *x) == 0) break;
+        if (v == found) memcpy(words + found++ * l->d, x, l->d * sizeof *x);
     }
-    if (t->offset != NULL)
-        smask__token_offsets(t->offset, t->codebook, V, d);
-    if (!finite)
-        smask__fail(c, SMASK_NUMERIC, "tokenizer_fit",
-            "patches hold values that are not finite, or too large");
+    if (found < l->V)
+        smask__fail(c, SMASK_ARG, "tokenizer_fit",
+            "fewer different patches than words in the vocabulary");
+}
+
+/* K-means by Lloyd's iterations: two steps in turn, neither of which can
+   make the mean squared distance of points to their words larger.
+     assign   each point to its nearest word
+     update   each word to the mean of its points
+   A piece of the update looks through all points and adds up those of some
+   words, in the order of points, whoever does it. |x - c|^2 by subtraction:
+   |x|^2 - 2 x . c + |c|^2 would lose the digits of a small distance. */
+#define SMASK__PIECES ((size_t)8)
+
+SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
+{
+    const smask__lloyd *l = (const smask__lloyd *)arg;
+    const size_t each = smask__over(l->V, SMASK__PIECES), d = l->d;
+    const size_t first = smask__least((size_t)piece * each, l->V);
+    const size_t count = smask__least(each, l->V - first);
+    float *const words = l->t->codebook + first * d;
+    double *const sum = l->sum + first * d;
+    int32_t *const size = l->size + first;
+    size_t i, k;
+
+    (void)worker;
+    memset(sum, 0, count * d * sizeof *sum);
+    memset(size, 0, count * sizeof *size);
+    for (i = 0; i < l->count; i++) {
+        const size_t v = (size_t)l->id[i] - first;
+        const float *x = l->x + i * d, *y = words;
+        float gap = 0;
+        if (v >= count) continue;
+        y += v * d;
+        for (k = 0; k < d; k++) gap += (x[k] - y[k]) * (x[k] - y[k]);
+        for (k = 0; k < d; k++) sum[v * d + k] += (double)x[k];
+        l->gap[i] = gap;
+        size[v]++;
+    }
+    for (i = 0; i < count * d; i++)
+        if (size[i / d] > 0) words[i] = (float)(sum[i] / size[i / d]);
+}
+
+/* A word without points starts again at the worst-served point, and serves
+   it and all points like it from then on. */
+SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
+{
+    const size_t bytes = l->d * sizeof(float);
+    const float *x;
+    size_t v, i;
+    float gap;
+
+    for (v = 0; v < l->V; v++) {
+        if (l->size[v] > 0) continue;
+        x = l->x + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
+        if (!(gap > 0)) return;
+        memcpy(l->t->codebook + v * l->d, x, bytes);
+        for (i = 0; i < l->count; i++)
+            if (memcmp(l->x + i * l->d, x, bytes) == 0) l->gap[i] = 0;
+    }
+}
+
+/* Until the distance stops falling: then no point has moved, and none will. */
+SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
+    int (*progress)(void *user, int done, int total, double distance),
+    void *user)
+{
+    float *const offset = l->t->offset;
+    double distance, before = 0;
+    size_t k;
+    int i;
+
+    if (offset == NULL) l->t->offset = smask__floats(c, l->V);
+    l->gap = smask__floats(c, l->count);
+    l->size = (int32_t *)smask__data(c, l->V, sizeof(int32_t));
+    l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
+    for (i = 0; i < total && smask__ok(c); i++) {
+        if (!c->dry) smask__token_words(l->t, 0);
+        smask__token_ids(c, l->t, l->x, l->count, l->id);
+        if (c->dry || !smask__ok(c)) break;
+        smask__run(c, SMASK__PIECES, smask__lloyd_update, l);
+        for (distance = 0, k = 0; k < l->count; k++)
+            distance += (double)l->gap[k];
+        distance /= (double)l->count;
+        smask__lloyd_reseed(l, c->lanes);
+        if ((progress != NULL && !progress(user, i + 1, total, distance))
+            || (i > 0 && !(distance < before))) break;
+        before = distance;
+    }
+    l->t->offset = offset;
 }
 
 /* PROJECTION and GIVEN have nothing to learn, and that is no error. */
@@ -6513,87 +6332,60 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
 {
     const int kmeans = t->desc.kind == SMASK_TOKENS_KMEANS;
     const size_t mark = smask__mark(c);
-    double distance = 0;
-    smask__lloyd l;
+    smask__lloyd l = { t, patches, count, (size_t)t->desc.vocabulary,
+        (size_t)t->width, NULL, NULL, NULL, NULL };
 
     if (!smask__ok(c)
         || (!kmeans && t->desc.kind != SMASK_TOKENS_PATCHES)) return c->error;
-    if (count < (size_t)t->desc.vocabulary || count > INT32_MAX)
-        return smask__fail(c, SMASK_ARG, "tokenizer_fit",
-            "fewer patches than words in the vocabulary, or above 2^31");
-    if (iterations < 0 || (!c->dry && (!patches || !t->codebook)))
-        return smask__fail(c, SMASK_ARG, "tokenizer_fit",
-            "no patches, no codebook, or iterations is negative");
-    memset(&l, 0, sizeof l);
-    l.x = patches;
-    l.count = count;
-    l.V = (size_t)t->desc.vocabulary;
-    l.d = (size_t)t->width;
-    l.centre = t->codebook;
-    l.order = (int32_t *)smask__data(c, count, sizeof(int32_t));
-    smask__token_begin(c, &l, kmeans || t->desc.euclidean);
+    if (count < l.V || count > INT32_MAX
+        || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
+        return smask__fail(c, SMASK_ARG, "tokenizer_fit", "no codebook, fewer "
+            "patches than words, above 2^31, or iterations below 0");
+    l.id = (int32_t *)smask__data(c, count, sizeof(int32_t));
+    smask__token_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
-        distance = smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20,
-            progress, user);
-    if (!c->dry && smask__ok(c)) smask__token_finish(c, t, distance);
+        smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20, progress,
+            user);
+    if (!c->dry && smask__ok(c)
+        && !smask__token_words(t, t->offset == NULL))
+        smask__fail(c, SMASK_NUMERIC, "tokenizer_fit",
+            "patches hold values that are not finite, or too large");
     smask__rewind(c, mark);
     return c->error;
 }
 
-/* -- How a codebook is used ------------------------------------------------ */
-
 /* H = -sum_v p_v ln p_v with p_v = n_v / n, so n H = n ln n - sum n_v ln n_v.
    A model that ignores the picture can reach H and no less, so H is what a
    loss is to be compared with, not ln V. */
-SMASK__FN void smask__token_entropy(const int32_t *counts, size_t V,
-    smask_token_stats_t *s)
-{
-    double n = 0, sum = 0;
-    size_t v;
-
-    s->used = 0;
-    for (v = 0; v < V; v++) {
-        if (counts[v] == 0) continue;
-        s->used++;
-        n += counts[v];
-        sum += counts[v] * log((double)counts[v]);
-    }
-    s->entropy = s->used > 1 ? log(n) - sum / n : 0;
-    s->perplexity = exp(s->entropy);
-}
-
-SMASK__FN void smask__token_count(smask_ctx *c, const int32_t *ids,
-    size_t count, size_t V, int32_t *counts)
-{
-    size_t i;
-
-    memset(counts, 0, V * sizeof *counts);
-    for (i = 0; i < count; i++) {
-        if (ids[i] < 0 || (size_t)ids[i] >= V) {
-            smask__fail(c, SMASK_RANGE, "token_stats",
-                "an id is outside the vocabulary");
-            return;
-        }
-        counts[ids[i]]++;
-    }
-}
-
 SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     size_t count, int32_t V, int32_t *counts, smask_token_stats_t *stats)
 {
     const size_t mark = smask__mark(c);
+    double sum = 0;
+    size_t i;
+    int32_t v;
 
     memset(stats, 0, sizeof *stats);
     if (V < 1 || count < 1 || count > INT32_MAX)
-        return smask__fail(c, SMASK_ARG, "token_stats",
-            "no vocabulary, or no tokens to count");
+        return smask__fail(c, SMASK_ARG, "token_stats", "nothing to count");
     if (counts == NULL)
         counts = (int32_t *)smask__data(c, (size_t)V, sizeof(int32_t));
-    if (!c->dry && smask__ok(c)) {
-        smask__token_count(c, ids, count, (size_t)V, counts);
-        if (smask__ok(c)) smask__token_entropy(counts, (size_t)V, stats);
+    smask__rewind(c, mark);              /* it stays until the next taking */
+    if (c->dry || !smask__ok(c)) return c->error;
+    memset(counts, 0, (size_t)V * sizeof *counts);
+    for (i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= V)
+            return smask__fail(c, SMASK_RANGE, "token_stats",
+                "an id is outside the vocabulary");
+        counts[ids[i]]++;
     }
-    smask__rewind(c, mark);
+    for (v = 0; v < V; v++) {
+        stats->used += counts[v] > 0;
+        if (counts[v] > 0) sum += counts[v] * log((double)counts[v]);
+    }
+    if (stats->used > 1)
+        stats->entropy = log((double)count) - sum / (double)count;
+    stats->perplexity = exp(stats->entropy);
     return c->error;
 }
 
@@ -7326,280 +7118,114 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
-#define SMASK__FILE_VERSION 1            /* of the metadata below          */
-#define SMASK__HEADER_MOST 100000000u    /* bytes, as the format has it    */
+/* Descriptions in the metadata: key (timm's word where timm has one), field,
+   largest value that makes sense. All fields have four bytes and travel as
+   one whole number. Floats do so as their bits: nothing is rounded, and from
+   0 up floats have the order of their bits, so that one limit serves both. */
+typedef struct smask__number { char key[28]; size_t at; uint32_t most; }
+    smask__number;
+#define SMASK__V(key, field, most)                                          \
+    { key, offsetof(smask_vit_desc, field), most },
+#define SMASK__T(key, field, most)                                          \
+    { "tokenizer." key, offsetof(smask_tokenizer_desc, field), most },
+static const smask__number smask__vit_numbers[] = {
+    SMASK__V("img_size", image, 16384) SMASK__V("patch_size", patch, 1024)
+    SMASK__V("in_chans", channels, 1024) SMASK__V("embed_dim", dim, 65536)
+    SMASK__V("depth", depth, 199) SMASK__V("num_heads", heads, 65536)
+    SMASK__V("mlp_ratio", mlp_ratio, 64) SMASK__V("sincos", sincos, 1)
+    SMASK__V("num_classes", classes, 16777216)
+    SMASK__V("vocab_size", vocabulary, 16777216)
+    SMASK__V("decoder_depth", decoder_depth, 199)
+    SMASK__V("class_token", class_token, 1)
+    SMASK__V("pool_class", pool_class, 1)
+    SMASK__V("mask_token", mask_token, 1)
+    SMASK__V("relative_bias", relative_bias, 2)
+    SMASK__V("no_position", no_position, 1)
+    SMASK__V("no_bridge", no_bridge, 1)
+    SMASK__V("decoder_shares_position", decoder_shares_position, 1)
+    SMASK__V("init_values_bits", layer_scale, 0x7f7fffff)    /* finite     */
+    SMASK__V("drop_path_bits", drop_path, 0x3f7fffff)        /* below 1    */
+    { "", 0, 0 } };
+static const smask__number smask__tokenizer_numbers[] = {
+    SMASK__T("img_size", image, 16384) SMASK__T("patch_size", patch, 1024)
+    SMASK__T("in_chans", channels, 1024) SMASK__T("half", half, 1)
+    SMASK__T("vocab_size", vocabulary, 16777216)
+    SMASK__T("centre", centre, 1) SMASK__T("uniform01", uniform01, 1)
+    SMASK__T("euclidean", euclidean, 1) { "", 0, 0 } };
 
-/* What describes a model in a file: field, key (timm's word where timm has
-   one), largest value that makes sense. Drawing, recomputing and memory are
-   the run's affair and stay out. */
-#define SMASK__VIT_KEYS(X)                                                  \
-    X(image, "img_size", 16384)      X(patch, "patch_size", 1024)           \
-    X(channels, "in_chans", 1024)    X(dim, "embed_dim", 65536)             \
-    X(depth, "depth", 199)           X(heads, "num_heads", 65536)           \
-    X(mlp_ratio, "mlp_ratio", 64)    X(classes, "num_classes", 16777216)    \
-    X(class_token, "class_token", 1) X(pool_class, "pool_class", 1)         \
-    X(mask_token, "mask_token", 1)   X(vocabulary, "vocab_size", 16777216)  \
-    X(sincos, "sincos", 1)           X(relative_bias, "relative_bias", 2)   \
-    X(no_bridge, "no_bridge", 1)     X(no_position, "no_position", 1)       \
-    X(decoder_depth, "decoder_depth", 199)                                  \
-    X(decoder_shares_position, "decoder_shares_position", 1)
-#define SMASK__VIT_REALS(X)                                                 \
-    X(layer_scale, "init_values")    X(drop_path, "drop_path_rate")
-#define SMASK__TOKENIZER_KEYS(X)                                            \
-    X(image, "tokenizer.img_size", 16384)                                   \
-    X(patch, "tokenizer.patch_size", 1024)                                  \
-    X(channels, "tokenizer.in_chans", 1024)                                 \
-    X(vocabulary, "tokenizer.vocab_size", 16777216)                         \
-    X(half, "tokenizer.half", 1)     X(centre, "tokenizer.centre", 1)       \
-    X(uniform01, "tokenizer.uniform01", 1)                                  \
-    X(euclidean, "tokenizer.euclidean", 1)
-/* For the reader's information: a run that goes on brings its own. */
-#define SMASK__ADAM_REALS(X)                                                \
-    X(lr, "adam.lr")                 X(layer_decay, "adam.layer_decay")     \
-    X(beta1, "adam.beta1")           X(weight_decay, "adam.weight_decay")   \
-    X(beta2, "adam.beta2")           X(final_lr, "adam.final_lr")           \
-    X(eps, "adam.eps")               X(clip, "adam.clip")
-
-static const char smask__token_kinds[][12] = {
-    "projection", "patches", "kmeans", "given"           /* smask_token_kind */
-};
-
-/* ---- Numbers as text ---- */
-
-/* n in decimal, NUL-terminated, into 24 bytes. Returns the length. */
-SMASK__FN size_t smask__digits(uint64_t n, char *out)
+/* n in decimal into 24 bytes, NUL-terminated. */
+SMASK__FN void smask__digits(uint64_t n, char *out)
 {
-    char back[24];
-    size_t count = 0, i;
+    size_t i = 1;
+    uint64_t rest;
 
-    do back[count++] = (char)('0' + n % 10); while ((n /= 10) != 0);
-    for (i = 0; i < count; i++) out[i] = back[count - 1 - i];
-    out[count] = '\0';
-    return count;
+    for (rest = n; rest > 9; rest /= 10) i++;
+    for (out[i] = '\0'; i > 0; n /= 10) out[--i] = (char)('0' + n % 10);
 }
 
-SMASK__INLINE int smask__is_digit(char s) { return s >= '0' && s <= '9'; }
-
-/* The n characters of s as a whole number. 0 if they are none. */
-SMASK__FN int smask__whole(const char *s, size_t n, uint64_t *out)
+/* The other way round: moves *s past the digits. 0 if there are none, or
+   too many, or a 0 in front, which JSON does not allow. */
+SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
 {
-    size_t i;
+    const char *first = *s;
 
-    *out = 0;
-    for (i = 0; i < n && smask__is_digit(s[i]); i++) {
-        const uint64_t digit = (uint64_t)(s[i] - '0');
+    for (*out = 0; *s < end && **s >= '0' && **s <= '9'; ++*s) {
+        const uint64_t digit = (uint64_t)(**s - '0');
         if (*out > ((uint64_t)-1 - digit) / 10) return 0;
         *out = 10 * *out + digit;
     }
-    return n > 0 && i == n;
+    return *s - first == 1 || (*s > first && *first != '0');
 }
-
-/* x 10^k, to 14 digits. */
-SMASK__FN double smask__tens(double x, int k)
-{
-    double power = 1;
-    int i;
-
-    for (i = 0; i < k || i < -k; i++) power *= 10;
-    return k < 0 ? x / power : x * power;
-}
-
-/* A decimal number, like -12.5e-3. 0 if s is none. */
-SMASK__FN int smask__real(const char *s, float *out)
-{
-    const int minus = *s == '-';
-    int digits = 0, places = 0, point = 0, k = 0;
-    double x = 0;
-
-    for (s += minus; smask__is_digit(*s) || (*s == '.' && !point); s++)
-        if (*s == '.') point = 1;
-        else {
-            x = 10 * x + (*s - '0');
-            digits++;
-            places += point;
-        }
-    if (digits > 0 && *s == 'e') {
-        const int down = s[1] == '-';
-        s += 1 + down;
-        for (digits = 0; smask__is_digit(*s) && k < 100; s++, digits++)
-            k = 10 * k + (*s - '0');
-        if (down) k = -k;
-    }
-    x = smask__tens(x, k - places);
-    if (digits == 0 || *s != '\0' || x > 3.4028235e38) return 0;
-    *out = (float)(minus ? -x : x);
-    return 1;
-}
-
-/* The shortest decimal that reads back as the same float, into 24 bytes:
-   1.5e-3. Nine digits tell any two floats apart, fewer mostly do. */
-SMASK__FN void smask__real_text(float x, char *out)
-{
-    const double size = x < 0 ? -(double)x : (double)x;
-    int high = 0, places, k;             /* 10^high is the leading digit's */
-    float back;
-
-    while (size > 0 && smask__tens(size, -high) >= 10) high++;
-    while (size > 0 && smask__tens(size, -high) < 1) high--;
-    for (places = 0; places < 9; places++) {
-        uint64_t m = (uint64_t)(smask__tens(size, places - high) + 0.5);
-        char digits[24], *to = out;
-        size_t n;
-        for (k = high - places; m > 0 && m % 10 == 0; k++) m /= 10;
-        n = smask__digits(m, digits);
-        k += (int)n - 1;
-        if (x < 0) *to++ = '-';
-        *to++ = digits[0];
-        if (n > 1) *to++ = '.';
-        memcpy(to, digits + 1, n);
-        to += n - 1;
-        if (m > 0 && k != 0) *to++ = 'e';
-        if (m > 0 && k < 0) *to++ = '-';
-        if (m > 0 && k != 0) smask__digits((uint64_t)(k < 0 ? -k : k), to);
-        if (smask__real(out, &back) && back == x) return;
-    }
-}
-
-/* ---- UTF-8 ---- */
-
-/* Bytes of the character at `text`: 1 to 4, or 0 if it is none. */
-SMASK__FN size_t smask__utf8(const char *text, const char *end)
-{
-    const unsigned char *s = (const unsigned char *)text;
-    const size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2
-        : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
-    size_t i;
-
-    if (n > (size_t)(end - text)) return 0;
-    for (i = 1; i < n; i++) if ((s[i] & 0xc0) != 0x80) return 0;
-    /* Longer than need be; half of a UTF-16 pair; beyond U+10FFFF. */
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)
-        || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return n;
-}
-
-SMASK__FN size_t smask__utf8_put(uint32_t u, char *out)
-{
-    const size_t n = u < 0x80 ? 1 : u < 0x800 ? 2 : u < 0x10000 ? 3 : 4;
-    static const unsigned char first[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
-    size_t i;
-
-    for (i = n - 1; i > 0; i--, u >>= 6)
-        out[i] = (char)(unsigned char)(0x80 | (u & 0x3f));
-    out[0] = (char)(unsigned char)(first[n] | u);
-    return n;
-}
-
-/* ---- Errors that name a tensor ---- */
-
-typedef struct smask__label { char text[96]; size_t bytes; } smask__label;
-
-/* Append, cut where it is full. A file is no reason to send control codes
-   to a terminal. */
-SMASK__FN void smask__label_add(smask__label *l, const char *s, size_t n)
-{
-    for (; n > 0 && l->bytes + 1 < sizeof l->text; n--, s++)
-        l->text[l->bytes++] = (unsigned char)*s < 0x20 || *s == 0x7f
-            ? '?' : *s;
-    l->text[l->bytes] = '\0';
-}
-
-SMASK__FN void smask__label_shape(smask__label *l, const int32_t *shape,
-    int32_t rank)
-{
-    char digits[24];
-    int32_t i;
-
-    smask__label_add(l, "(", 1);
-    for (i = 0; i < rank; i++) {
-        if (i > 0) smask__label_add(l, ",", 1);
-        smask__label_add(l, digits,
-            smask__digits((uint64_t)shape[i], digits));
-    }
-    smask__label_add(l, ")", 1);
-}
-
-SMASK__FN smask_result smask__fail_name(smask_ctx *c, smask_result code,
-    const char *where, const char *name, size_t name_bytes, const char *what)
-{
-    smask__label l;
-
-    l.bytes = 0;
-    smask__label_add(&l, name, name_bytes);
-    smask__label_add(&l, " ", 1);
-    smask__label_add(&l, what, strlen(what));
-    return smask__fail(c, code, where, l.text);
-}
-
-/* ---- What travels ----
-   One list, for both directions: weights, moments, running means, codebook.
-   The writer puts all of it into the file that is there, the reader looks
-   here for whom an entry of the file is meant. */
-
-typedef struct smask__cargo {
-    const smask_params *params;
-    const smask_tokenizer *t;        /* these three may be NULL            */
-    const smask_adam *a;
-    const smask_ema *e;
-} smask__cargo;
-
-typedef enum smask__kind { SMASK__WEIGHT, SMASK__M, SMASK__V, SMASK__MEAN,
-    SMASK__TABLE, SMASK__KINDS } smask__kind;
 
 typedef struct smask__slot {
-    smask__kind kind;
-    const char *prefix, *name;       /* one after the other: the name      */
-    int32_t shape[4], rank;
-    float *x;                        /* NULL: not aboard                   */
+    int kind;                        /* 0 weight, 1 m, 2 v, 3 mean, 4 words */
+    const char *name;
+    const int32_t *shape;
+    int32_t rank;
+    float *x;
 } smask__slot;
 
-/* Slot i of the list; 0 past its end. */
-SMASK__FN int smask__slot_at(const smask__cargo *g, int32_t i,
-    smask__slot *s)
+/* What travels, in either direction: fn(arg, slot) for each array of these,
+   which all but v may be NULL. */
+SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
+    const smask_adam *a, const smask_ema *e,
+    void (*fn)(void *arg, const smask__slot *s), void *arg)
 {
-    static const char prefix[][12] = { "", "adam.m.", "adam.v.", "ema.",
-        "tokenizer." };
-    const int32_t count = g->params->count, kind = i / count;
-    const smask_param *p = &g->params->item[i %= count];
-    float *const *list = NULL;
+    static const char prefix[][8] = { "", "adam.m.", "adam.v.", "ema." };
+    float *const *list[4] = { NULL, NULL, NULL, NULL };
+    int32_t i, book[2] = { 0, 0 };
+    char name[72];
+    smask__slot s = { 0, NULL, NULL, 0, NULL };
 
-    memset(s, 0, sizeof *s);
-    s->kind = (smask__kind)kind;
-    if (kind > SMASK__TABLE || (kind == SMASK__TABLE && i > 1)) return 0;
-    s->prefix = prefix[kind];
-    if (kind == SMASK__TABLE) {
-        s->name = i == 0 ? "codebook" : "offset";
-        s->rank = i == 0 ? 2 : 1;
-        if (g->t == NULL) return 1;
-        s->shape[0] = g->t->desc.vocabulary;
-        s->shape[1] = i == 0 ? g->t->width : 0;
-        s->x = i == 0 ? g->t->codebook : g->t->offset;
-        return 1;
+    if (a != NULL) list[1] = a->m;
+    if (a != NULL) list[2] = a->v;
+    if (e != NULL) list[3] = e->mean;
+    for (s.name = name; s.kind < 4; s.kind++)
+        for (i = 0; i < v->params.count; i++) {
+            const smask_param *p = &v->params.item[i];
+            if (s.kind > 0 && list[s.kind] == NULL) break;
+            memcpy(name, prefix[s.kind], sizeof *prefix);
+            memcpy(name + strlen(name), p->name, sizeof p->name);
+            s.shape = p->shape;
+            s.rank = p->rank;
+            s.x = s.kind > 0 ? list[s.kind][i] : p->t->x;
+            fn(arg, &s);
+        }
+    for (s.rank = 2; t != NULL && s.rank > 0; s.rank--) {
+        book[0] = t->desc.vocabulary;
+        book[1] = t->width;
+        s.shape = book;
+        s.name = s.rank > 1 ? "tokenizer.codebook" : "tokenizer.offset";
+        s.x = s.rank > 1 ? t->codebook : t->offset;
+        if (s.x != NULL) fn(arg, &s);
     }
-    s->name = p->name;
-    s->rank = p->rank;
-    memcpy(s->shape, p->shape, sizeof s->shape);
-    if (kind == SMASK__M && g->a != NULL) list = g->a->m;
-    if (kind == SMASK__V && g->a != NULL) list = g->a->v;
-    if (kind == SMASK__MEAN && g->e != NULL) list = g->e->mean;
-    s->x = kind == SMASK__WEIGHT ? p->t->x : list != NULL ? list[i] : NULL;
-    return 1;
 }
-
-/* ---- Writing ----
-   A pen with three passes: what it is given is counted, or written, or, in
-   the last pass, everything but floats is ignored. */
 
 typedef struct smask__pen {
     smask_ctx *c;
     const smask_io *io;
     int pass;                        /* 0 measure, 1 header, 2 floats      */
-    int comma;                       /* 1: the next item needs one before  */
-    uint64_t header;                 /* bytes of its text, from pass 0     */
-    uint64_t offset;                 /* where the next tensor begins       */
-    const smask_note *notes;
-    int32_t note, note_count;        /* the next one, and how many         */
+    size_t header, offset;           /* bytes of text; of floats so far    */
 } smask__pen;
 
 SMASK__FN void smask__pen_bytes(smask__pen *p, const void *data, size_t n)
@@ -7608,245 +7234,138 @@ SMASK__FN void smask__pen_bytes(smask__pen *p, const void *data, size_t n)
         smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
 }
 
-SMASK__FN void smask__ink(smask__pen *p, const char *text, size_t bytes)
+SMASK__FN void smask__ink(smask__pen *p, const char *text)
 {
-    if (p->pass == 0) p->header += bytes;
-    if (p->pass == 1) smask__pen_bytes(p, text, bytes);
+    if (p->pass == 0) p->header += strlen(text);
+    if (p->pass == 1) smask__pen_bytes(p, text, strlen(text));
 }
 
-SMASK__FN void smask__ink_text(smask__pen *p, const char *text)
-{
-    smask__ink(p, text, strlen(text));
-}
-
-/* [3,4] */
-SMASK__FN void smask__ink_list(smask__pen *p, const uint64_t *n, int32_t count)
-{
-    char digits[24];
-    int32_t i;
-
-    for (i = 0; i < count; i++) {
-        smask__ink_text(p, i == 0 ? "[" : ",");
-        smask__ink(p, digits, smask__digits(n[i], digits));
-    }
-    smask__ink_text(p, count == 0 ? "[]" : "]");
-}
-
-/* The inside of a JSON string. What is not UTF-8 would make the whole file
-   unreadable elsewhere: it becomes the sign for that. */
-SMASK__FN void smask__ink_string(smask__pen *p, const char *s)
-{
-    static const char hex[] = "0123456789abcdef";
-    const char *end = s + strlen(s);
-    size_t n;
-
-    for (; s < end; s += n) {
-        n = smask__utf8(s, end);
-        if (*s == '"' || *s == '\\') smask__ink_text(p, "\\");
-        if (n == 0) {
-            smask__ink_text(p, "\\ufffd");
-            n = 1;
-        } else if ((unsigned char)*s < 0x20) {
-            smask__ink_text(p, *s < 16 ? "\\u000" : "\\u001");
-            smask__ink(p, hex + (*s & 15), 1);
-        } else smask__ink(p, s, n);
-    }
-}
-
-/* "prefixname": */
-SMASK__FN void smask__ink_key(smask__pen *p, const char *prefix,
-    const char *name)
-{
-    smask__ink_text(p, p->comma ? ",\"" : "\"");
-    smask__ink_string(p, prefix);
-    smask__ink_string(p, name);
-    smask__ink_text(p, "\":");
-    p->comma = 1;
-}
-
-/* The bytes are made by shifts: the same file on any machine. */
-SMASK__FN void smask__pen_floats(smask__pen *p, const float *x, size_t count)
-{
-    unsigned char bytes[1024];
-    uint32_t bits;
-    size_t i, n;
-
-    for (; count > 0; x += n, count -= n) {
-        n = smask__least(count, sizeof bytes / 4);
-        for (i = 0; i < n; i++) {
-            memcpy(&bits, x + i, 4);
-            bytes[4 * i] = (unsigned char)(bits & 0xff);
-            bytes[4 * i + 1] = (unsigned char)(bits >> 8 & 0xff);
-            bytes[4 * i + 2] = (unsigned char)(bits >> 16 & 0xff);
-            bytes[4 * i + 3] = (unsigned char)(bits >> 24);
-        }
-        smask__pen_bytes(p, bytes, 4 * n);
-    }
-}
-
-/* A line of metadata; no note that is still to come may have its key. */
-SMASK__FN void smask__put(smask__pen *p, const char *key, const char *value)
-{
-    int32_t i;
-
-    for (i = p->note; i < p->note_count; i++)
-        if (strcmp(p->notes[i].key, key) == 0)
-            smask__fail_name(p->c, SMASK_ARG, "write", key, strlen(key),
-                "is taken: give the note another key");
-    smask__ink_key(p, "", key);
-    smask__ink_text(p, "\"");
-    smask__ink_string(p, value);
-    smask__ink_text(p, "\"");
-}
-
-SMASK__FN void smask__put_whole(smask__pen *p, const char *key, uint64_t n)
+SMASK__FN void smask__ink_number(smask__pen *p, const char *before,
+    uint64_t n)
 {
     char digits[24];
 
     smask__digits(n, digits);
-    smask__put(p, key, digits);
+    smask__ink(p, before);
+    smask__ink(p, digits);
 }
 
-SMASK__FN void smask__put_real(smask__pen *p, const char *key, float x)
+/* A string of JSON. Texts are UTF-8; control codes become blanks. */
+SMASK__FN void smask__ink_string(smask__pen *p, const char *before,
+    const char *text)
 {
-    char text[24];
+    char letter[2] = "";
 
-    if (!smask__finite(x)) {
-        smask__fail_name(p->c, SMASK_NUMERIC, "write", key, strlen(key),
-            "is not finite");
-        return;
+    for (smask__ink(p, before); *text != '\0'; text++) {
+        letter[0] = (unsigned char)*text < 0x20 ? ' ' : *text;
+        if (*text == '"' || *text == '\\') smask__ink(p, "\\");
+        smask__ink(p, letter);
     }
-    smask__real_text(x, text);
-    smask__put(p, key, text);
+    smask__ink(p, "\"");
 }
 
-#define SMASK__PUT_WHOLE(field, key, most)                                  \
-    smask__put_whole(p, key, (uint64_t)d->field);
-#define SMASK__PUT_REAL(field, key) smask__put_real(p, key, d->field);
-
-SMASK__FN void smask__put_vit(smask__pen *p, const smask_vit_desc *d)
+SMASK__FN void smask__put_whole(smask__pen *p, const char *key, uint64_t n)
 {
-    smask__put_whole(p, "splitmask", SMASK__FILE_VERSION);
-    SMASK__VIT_KEYS(SMASK__PUT_WHOLE)
-    SMASK__VIT_REALS(SMASK__PUT_REAL)
+    smask__ink_string(p, ",\"", key);
+    smask__ink_number(p, ":\"", n);
+    smask__ink(p, "\"");
 }
 
-SMASK__FN void smask__put_tokenizer(smask__pen *p,
-    const smask_tokenizer_desc *d)
+/* A LayerScale below 0 or not a number means none to chapter 8: 0. */
+SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
+    const void *desc)
 {
-    smask__put(p, "tokenizer.kind", smask__token_kinds[d->kind]);
-    SMASK__TOKENIZER_KEYS(SMASK__PUT_WHOLE)
+    uint32_t n;
+
+    for (; list->key[0] != '\0'; list++) {
+        memcpy(&n, (const char *)desc + list->at, sizeof n);
+        smask__put_whole(p, list->key, n > 0x7f7fffff ? 0 : n);
+    }
 }
 
-SMASK__FN void smask__put_training(smask__pen *p, const smask_adam *a)
+/* The bytes are made by shifts: the same file on any machine. */
+SMASK__FN void smask__put_floats(smask__pen *p, const float *x, size_t count)
 {
-    const smask_adam_desc *d = &a->desc;
+    unsigned char bytes[1024];
+    uint32_t bits;
+    size_t i, k;
 
-    smask__put_whole(p, "adam.step", (uint64_t)a->step);
-    smask__put_whole(p, "random.state", p->c->random.state);
-    smask__put_whole(p, "random.stream", p->c->random.stream);
-    SMASK__ADAM_REALS(SMASK__PUT_REAL)
-    smask__put_whole(p, "adam.warmup", (uint64_t)d->warmup);
-    smask__put_whole(p, "adam.steps", (uint64_t)d->steps);
+    for (i = 0; i < count; i++) {
+        unsigned char *to = bytes + 4 * i % sizeof bytes;
+        memcpy(&bits, x + i, 4);
+        for (k = 0; k < 4; k++, bits >>= 8)
+            to[k] = (unsigned char)(bits & 0xff);
+        if (i + 1 == count || to + 4 == bytes + sizeof bytes)
+            smask__pen_bytes(p, bytes, (size_t)(to + 4 - bytes));
+    }
 }
-
-#undef SMASK__PUT_WHOLE
-#undef SMASK__PUT_REAL
 
 /* One tensor: its entry in the header, or its floats. */
-SMASK__FN void smask__put_tensor(smask__pen *p, const char *prefix,
-    const char *name, const int32_t *shape, int32_t rank, const float *x)
+SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
 {
-    uint64_t list[4], place[2];
+    smask__pen *p = (smask__pen *)arg;
     size_t count = 1;
     int32_t i;
 
-    for (i = 0; i < rank; i++) {
-        list[i] = (uint64_t)shape[i];
-        count *= (size_t)shape[i];
-    }
-    if (p->pass == 2) {
-        smask__pen_floats(p, x, count);
-        return;
-    }
-    place[0] = p->offset;
-    place[1] = p->offset += 4 * (uint64_t)count;
-    smask__ink_key(p, prefix, name);
-    smask__ink_text(p, "{\"dtype\":\"F32\",\"shape\":");
-    smask__ink_list(p, list, rank);
-    smask__ink_text(p, ",\"data_offsets\":");
-    smask__ink_list(p, place, 2);
-    smask__ink_text(p, "}");
+    for (i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
+    if (p->pass == 2) smask__put_floats(p, s->x, count);
+    if (p->pass == 2) return;
+    smask__ink_string(p, ",\"", s->name);
+    smask__ink(p, ":{\"dtype\":\"F32\",\"shape\":[");
+    for (i = 0; i < s->rank; i++)
+        smask__ink_number(p, i > 0 ? "," : "", (uint64_t)s->shape[i]);
+    smask__ink_number(p, "],\"data_offsets\":[", p->offset);
+    smask__ink_number(p, ",", p->offset += 4 * count);
+    smask__ink(p, "]}");
 }
 
-/* Each pass begins with the length of the header, a multiple of 8, and the
-   head of the metadata. "format" is what loaders of PyTorch models want. */
-SMASK__FN void smask__pen_begin(smask__pen *p)
+/* End a pass and begin the next; 0 after the last. Spaces up to a multiple
+   of 8 align the floats of a mapped file. PyTorch's loaders want "format". */
+SMASK__FN int smask__pen_pass(smask__pen *p)
 {
-    const uint64_t length = (p->header + 7) / 8 * 8;
-    char bytes[8];
-    int i;
+    unsigned char bytes[8];
+    size_t full, i;
 
+    if (p->pass >= 0) smask__ink(p, "}");
+    full = smask__up(p->header, 8);
+    if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
+    if (++p->pass > 2) return 0;
     for (i = 0; i < 8; i++)
-        bytes[i] = (char)(unsigned char)(length >> (8 * i) & 0xff);
-    if (p->pass == 1) smask__ink(p, bytes, 8);
-    p->comma = 0;
+        bytes[i] = (unsigned char)((uint64_t)full >> (8 * i) & 0xff);
+    if (p->pass == 1) smask__pen_bytes(p, bytes, 8);
     p->offset = 0;
-    p->note = 0;
-    smask__ink_text(p, "{\"__metadata__\":{");
-    smask__put(p, "format", "pt");
-}
-
-/* Spaces fill the header, so that floats in a mapped file are aligned. */
-SMASK__FN void smask__pen_end(smask__pen *p)
-{
-    smask__ink_text(p, "}");
-    if (p->pass == 1) smask__ink(p, "       ", (8 - p->header % 8) % 8);
-}
-
-SMASK__FN void smask__put_metadata(smask__pen *p, const smask_vit_desc *d,
-    const smask__cargo *g)
-{
-    smask__put_vit(p, d);
-    if (g->t != NULL) smask__put_tokenizer(p, &g->t->desc);
-    if (g->a != NULL) smask__put_training(p, g->a);
-    if (g->e != NULL) smask__put_real(p, "ema.decay", g->e->decay);
-    while (p->note < p->note_count) {
-        const smask_note *note = &p->notes[p->note++];
-        smask__put(p, note->key, note->value);
-    }
-    smask__ink_text(p, "}");
+    smask__ink(p, "{\"__metadata__\":{\"format\":\"pt\"");
+    return 1;
 }
 
 SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_note *notes, int32_t note_count)
 {
-    smask__cargo g;
-    smask__slot s;
-    smask__pen p;
+    smask__pen p = { c, io, -1, 0, 0 };
     int32_t i;
 
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
         return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
-    memset(&p, 0, sizeof p);
-    p.c = c;
-    p.io = io;
-    p.notes = notes;
-    p.note_count = notes != NULL ? note_count : 0;
-    g.params = &v->params;
-    g.t = t;
-    g.a = a;
-    g.e = e;
-    for (p.pass = 0; p.pass < 3; p.pass++) {
-        smask__pen_begin(&p);
-        smask__put_metadata(&p, &v->desc, &g);
-        for (i = 0; smask__slot_at(&g, i, &s); i++)
-            if (s.x != NULL)
-                smask__put_tensor(&p, s.prefix, s.name, s.shape, s.rank,
-                    s.x);
-        smask__pen_end(&p);
+    while (smask__pen_pass(&p)) {
+        smask__put_whole(&p, "splitmask", 1);        /* of the metadata    */
+        smask__put_numbers(&p, smask__vit_numbers, &v->desc);
+        if (t != NULL) {
+            smask__put_whole(&p, "tokenizer.kind", (uint64_t)t->desc.kind);
+            smask__put_numbers(&p, smask__tokenizer_numbers, &t->desc);
+        }
+        if (a != NULL) {
+            smask__put_whole(&p, "adam.step", (uint64_t)a->step);
+            smask__put_whole(&p, "random.state", c->random.state);
+            smask__put_whole(&p, "random.stream", c->random.stream);
+        }
+        for (i = 0; notes != NULL && i < note_count; i++) {
+            smask__ink_string(&p, ",\"", notes[i].key);
+            smask__ink_string(&p, ":\"", notes[i].value);
+        }
+        smask__ink(&p, "}");
+        smask__each(v, t, a, e, smask__put_tensor, &p);
     }
     return c->error;
 }
@@ -7854,166 +7373,70 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
 SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count)
 {
-    smask__pen p;
-    int32_t i, k, good = io != NULL && io->write != NULL;
+    smask__pen p = { c, io, -1, 0, 0 };
+    int32_t i, good = io != NULL && io->write != NULL;
 
     if (!smask__ok(c) || c->dry) return c->error;
-    for (i = 0; i < count && good; i++) {
-        good = tensors[i] != NULL && strcmp(names[i], "__metadata__") != 0;
-        for (k = 0; k < i; k++) good &= strcmp(names[i], names[k]) != 0;
-    }
+    for (i = 0; i < count; i++) good &= tensors[i] != NULL;
     if (!good)
-        return smask__fail(c, SMASK_ARG, "write",
-            "no callback, no tensor, or a name that is taken");
-    memset(&p, 0, sizeof p);
-    p.c = c;
-    p.io = io;
-    for (p.pass = 0; p.pass < 3; p.pass++) {
-        smask__pen_begin(&p);
-        smask__ink_text(&p, "}");
-        for (i = 0; i < count; i++)
-            smask__put_tensor(&p, "", names[i], tensors[i]->shape,
-                tensors[i]->rank, tensors[i]->x);
-        smask__pen_end(&p);
+        return smask__fail(c, SMASK_ARG, "write", "no callback or tensor");
+    while (smask__pen_pass(&p)) {
+        smask__ink(&p, "}");
+        for (i = 0; i < count; i++) {
+            const smask__slot s = { 0, names[i], tensors[i]->shape,
+                tensors[i]->rank, tensors[i]->x };
+            smask__put_tensor(&p, &s);
+        }
     }
     return c->error;
 }
 
-/* ---- JSON ----
-   As much of it as a header may hold: no value stands deeper than it has a
+/* ---- The header ----
+   As much of JSON as it may hold: no value stands deeper than it has a
    place in the format, so nothing recurses. Every function takes what it is
    named after and returns 1, or returns 0 and `at` is where it went wrong. */
 
-typedef struct smask__json {
-    const char *at, *end;
-    const char *what;                /* a fault in words, where known      */
-} smask__json;
-
-SMASK__FN void smask__json_blank(smask__json *j)
-{
-    while (j->at < j->end && (*j->at == ' ' || *j->at == '\n'
-            || *j->at == '\r' || *j->at == '\t')) j->at++;
-}
+typedef struct smask__json { const char *at, *end; } smask__json;
 
 SMASK__FN int smask__json_sign(smask__json *j, char sign)
 {
-    smask__json_blank(j);
+    while (j->at < j->end && memchr(" \n\r\t", *j->at, 4) != NULL) j->at++;
     if (j->at == j->end || *j->at != sign) return 0;
     j->at++;
     return 1;
 }
 
-SMASK__FN int smask__json_size(smask__json *j, size_t *out)
-{
-    const char *first;
-    uint64_t n;
-    size_t count;
-
-    smask__json_blank(j);
-    first = j->at;
-    while (j->at < j->end && smask__is_digit(*j->at)) j->at++;
-    count = (size_t)(j->at - first);
-    if (!smask__whole(first, count, &n) || (*first == '0' && count > 1))
-        return 0;
-    *out = (size_t)n;
-    return (uint64_t)*out == n;
-}
-
-/* uXXXX */
-SMASK__FN int smask__json_hex(smask__json *j, uint32_t *u)
-{
-    int i;
-
-    if (j->end - j->at < 5 || *j->at != 'u') return 0;
-    for (*u = 0, i = 1; i < 5; i++) {
-        const char s = j->at[i], low = (char)(s | 0x20);
-        const int digit = smask__is_digit(s) ? s - '0'
-            : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-        if (digit < 0) return 0;
-        *u = *u << 4 | (uint32_t)digit;
-    }
-    j->at += 5;
-    return 1;
-}
-
-/* What follows a backslash. A character beyond U+FFFF comes as two halves;
-   NUL is refused, since texts end with it here. */
-SMASK__FN size_t smask__json_escape(smask__json *j, char *out)
-{
-    static const char signs[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
-    uint32_t u, half = 0;
-    size_t i;
-
-    for (i = 0; i < 8 && j->at < j->end; i++)
-        if (*j->at == signs[i]) {
-            j->at++;
-            *out = means[i];
-            return 1;
-        }
-    if (!smask__json_hex(j, &u)) return 0;
-    if (u >= 0xd800 && u < 0xdc00) {
-        if (j->at == j->end || *j->at++ != '\\' || !smask__json_hex(j, &half)
-            || half < 0xdc00 || half > 0xdfff) return 0;
-        u = 0x10000 + ((u - 0xd800) << 10) + (half - 0xdc00);
-    } else if (u == 0 || (u >= 0xdc00 && u < 0xe000)) return 0;
-    return smask__utf8_put(u, out);
-}
-
-/* The next character of a string, as UTF-8 into 4 bytes. Returns how many;
-   0 where it ends or breaks off, and `at` stays. */
-SMASK__FN size_t smask__json_letter(smask__json *j, char *out)
-{
-    const char *first = j->at;
-    size_t n;
-
-    if (j->at == j->end || *j->at == '"' || (unsigned char)*j->at < 0x20)
-        return 0;
-    if (*j->at != '\\') {
-        n = smask__utf8(j->at, j->end);
-        memcpy(out, j->at, n);
-        j->at += n;
-        return n;
-    }
-    j->at++;
-    n = smask__json_escape(j, out);
-    if (n == 0) j->at = first;
-    return n;
-}
-
-/* A string: where its inside lies, escapes and all. */
+/* Where the inside of a string lies, escapes and all. */
 SMASK__FN int smask__json_string(smask__json *j, const char **s, size_t *n)
 {
-    char letter[4];
-
     if (!smask__json_sign(j, '"')) return 0;
-    *s = j->at;
-    while (smask__json_letter(j, letter) > 0) ;
+    for (*s = j->at; j->at < j->end && *j->at != '"'; j->at++)
+        if (*j->at == '\\' && ++j->at == j->end) return 0;
     *n = (size_t)(j->at - *s);
-    if (j->at == j->end || *j->at != '"') return 0;
-    j->at++;
-    return 1;
+    return smask__json_sign(j, '"');
 }
 
-/* The inside of a string, decoded; as much as fits, NUL-terminated. Returns
-   its whole length. */
-SMASK__FN size_t smask__json_decode(const char *s, size_t n, char *out,
-    size_t bytes)
+/* "key": and before it, but for the first, a comma. */
+SMASK__FN int smask__json_key(smask__json *j, int first, const char **s,
+    size_t *n)
 {
-    smask__json j;
-    char letter[4];
-    size_t length = 0, used = 0, k;
+    return (first || smask__json_sign(j, ',')) && smask__json_string(j, s, n)
+        && smask__json_sign(j, ':');
+}
 
-    j.at = s;
-    j.end = s + n;
-    while ((k = smask__json_letter(&j, letter)) > 0) {
-        if (used == length && length + k < bytes) {
-            memcpy(out + used, letter, k);
-            used += k;
-        }
-        length += k;
+/* [1,2,...]: the first four into `list`, all of them counted. */
+SMASK__FN int smask__json_list(smask__json *j, size_t *list, size_t *count)
+{
+    uint64_t n;
+
+    if (!smask__json_sign(j, '[')) return 0;
+    for (*count = 0; !smask__json_sign(j, ']'); ++*count) {
+        if (*count > 0 && !smask__json_sign(j, ',')) return 0;
+        smask__json_sign(j, ' ');        /* over blanks                    */
+        if (!smask__whole(&j->at, j->end, &n) || n > (size_t)-1) return 0;
+        if (*count < 4) list[*count] = (size_t)n;
     }
-    if (bytes > 0) out[used] = '\0';
-    return length;
+    return 1;
 }
 
 /* Are the n characters of s this text? */
@@ -8022,328 +7445,224 @@ SMASK__FN int smask__is(const char *s, size_t n, const char *text)
     return strlen(text) == n && memcmp(s, text, n) == 0;
 }
 
-/* ---- The header ---- */
-
-/* The types of the format and their bytes. The number in the list is what
-   smask_file_entry.type holds; one past it stands for types unknown here.
-   Only the first three can be read. */
+/* The types that can be read, and their bytes. All others are one more, and
+   so are more dimensions, or longer ones, than tensors have here. */
 static const struct { char name[8]; size_t bytes; } smask__types[] = {
-    { "F32", 4 }, { "F16", 2 }, { "BF16", 2 }, { "F64", 8 }, { "I64", 8 },
-    { "U64", 8 }, { "I32", 4 }, { "U32", 4 }, { "I16", 2 }, { "U16", 2 },
-    { "I8", 1 }, { "U8", 1 }, { "BOOL", 1 }, { "F8_E4M3", 1 },
-    { "F8_E5M2", 1 }, { "C64", 8 }
-};
-#define SMASK__TYPES                                                        \
-    ((int32_t)(sizeof smask__types / sizeof smask__types[0]))
-#define SMASK__READABLE 3
+    { "F32", 4 }, { "F16", 2 }, { "BF16", 2 } };
+#define SMASK__TYPES 3
 
-/* A shape and its number of elements. One of more than four dimensions, or
-   of a dimension beyond int32_t, has rank -1: no tensor of ours. */
-SMASK__FN int smask__json_shape(smask__json *j, smask_file_entry *e,
-    size_t *count)
-{
-    size_t side;
-    int odd = 0;
-
-    *count = 1;
-    e->rank = 0;
-    if (!smask__json_sign(j, '[')) return 0;
-    if (smask__json_sign(j, ']')) return 1;
-    do {
-        if (!smask__json_size(j, &side)
-            || !smask__mul(*count, side, count)) return 0;
-        odd |= e->rank == 4 || side > 0x7fffffff;
-        if (!odd) e->shape[e->rank++] = (int32_t)side;
-    } while (smask__json_sign(j, ','));
-    if (odd) e->rank = -1;
-    return smask__json_sign(j, ']');
-}
-
-/* {"dtype":...,"shape":[...],"data_offsets":[...]} in any order. */
+/* {"dtype":...,"shape":[...],"data_offsets":[...]} in any order; shape, type
+   and place must agree. */
 SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
 {
+    size_t shape[4], place[4] = { 0, 0, 0, 0 }, n, rank = 0, two = 2, i;
     const char *s;
-    size_t n, count = 0, bytes;
-    int seen = 0, part, good;
+    int seen = 0, part;
 
     if (!smask__json_sign(j, '{')) return 0;
-    do {
-        if (!smask__json_string(j, &s, &n) || !smask__json_sign(j, ':'))
-            return 0;
+    while (!smask__json_sign(j, '}')) {
+        if (!smask__json_key(j, seen == 0, &s, &n)) return 0;
         part = smask__is(s, n, "dtype") ? 1 : smask__is(s, n, "shape") ? 2
             : smask__is(s, n, "data_offsets") ? 4 : 0;
-        j->what = "has a field that is unknown or there twice";
-        if (part == 0 || (seen & part) != 0) return 0;
-        j->what = NULL;
+        if (part == 0 || (seen & part) != 0
+            || !(part == 1 ? smask__json_string(j, &s, &n)
+                : part == 2 ? smask__json_list(j, shape, &rank)
+                : smask__json_list(j, place, &two)) || two != 2) return 0;
         seen |= part;
-        if (part == 1) {
-            good = smask__json_string(j, &s, &n);
-            while (good && e->type < SMASK__TYPES
-                && !smask__is(s, n, smask__types[e->type].name)) e->type++;
-        } else if (part == 2) good = smask__json_shape(j, e, &count);
-        else good = smask__json_sign(j, '[') && smask__json_size(j, &e->begin)
-            && smask__json_sign(j, ',') && smask__json_size(j, &e->end)
-            && smask__json_sign(j, ']');
-        if (!good) return 0;
-    } while (smask__json_sign(j, ','));
-    if (!smask__json_sign(j, '}')) return 0;
-    j->what = "lacks dtype, shape or data_offsets";
-    if (seen != 7) return 0;
-    j->what = "has a shape and data_offsets that disagree";
-    n = e->type < SMASK__TYPES ? smask__types[e->type].bytes : 0;
-    if (!smask__mul(count, n, &bytes) || e->end < e->begin
-        || (n > 0 && bytes != e->end - e->begin)) return 0;
-    j->what = NULL;
-    if (e->rank < 0) e->type = SMASK__TYPES;
-    if (e->rank < 0) e->rank = 0;
+        while (part == 1 && e->type < SMASK__TYPES
+            && !smask__is(s, n, smask__types[e->type].name)) e->type++;
+    }
+    n = smask__types[e->type % SMASK__TYPES].bytes;
+    for (i = 0; i < rank && i < 4; i++) {
+        if (!smask__mul(n, shape[i], &n)) return 0;
+        if (shape[i] > 0x7fffffff) rank = 5;
+        e->shape[i] = (int32_t)(shape[i] & 0x7fffffff);
+    }
+    if (rank > 4) e->type = SMASK__TYPES;
+    else e->rank = (int32_t)rank;
+    e->begin = place[0];
+    e->end = place[1];
+    return seen == 7 && e->begin <= e->end
+        && (e->type == SMASK__TYPES || n == e->end - e->begin);
+}
+
+/* {"key":"value",...}: the first value of `key` into s, n, if it is there. */
+SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
+    const char **s, size_t *n)
+{
+    const char *k, *value;
+    size_t k_bytes, bytes;
+    int i;
+
+    if (!smask__json_sign(j, '{')) return 0;
+    for (i = 0; !smask__json_sign(j, '}'); i++) {
+        if (!smask__json_key(j, i == 0, &k, &k_bytes)
+            || !smask__json_string(j, &value, &bytes)) return 0;
+        if (*s != NULL || !smask__is(k, k_bytes, key)) continue;
+        *s = value;
+        *n = bytes;
+    }
     return 1;
 }
 
-/* {"key":"value",...} */
-SMASK__FN int smask__json_pairs(smask__json *j)
+/* The whole header. Its entries into `list` (NULL: count them), in the order
+   of their places, as most files have them already: of tensors that lie end
+   to end, begin + end rises. The metadata's value of `key` into s, n. */
+SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
+    int32_t *count, const char *key, const char **s, size_t *n)
 {
-    const char *s;
-    size_t n;
+    smask_file_entry e;
+    int32_t i, metadata = 0;
 
-    if (!smask__json_sign(j, '{')) return 0;
-    if (smask__json_sign(j, '}')) return 1;
-    do {
-        if (!smask__json_string(j, &s, &n) || !smask__json_sign(j, ':')
-            || !smask__json_string(j, &s, &n)) return 0;
-    } while (smask__json_sign(j, ','));
-    return smask__json_sign(j, '}');
-}
-
-/* The whole header: its entries into `list` (NULL: only count them), and
-   where the metadata lies (NULL if there is none). `last` is the entry that
-   was read last, so that a fault has a name. */
-SMASK__FN int smask__file_json(const smask_file *f, smask__json *j,
-    smask_file_entry *list, int32_t *count, smask__json *notes,
-    smask_file_entry *last)
-{
+    *s = NULL;
     *count = 0;
-    notes->at = notes->end = NULL;
-    j->at = f->header;
-    j->end = f->header + f->header_bytes;
-    j->what = NULL;
     if (!smask__json_sign(j, '{')) return 0;
-    if (!smask__json_sign(j, '}')) {
-        do {
-            memset(last, 0, sizeof *last);
-            if (!smask__json_string(j, &last->name, &last->name_bytes)
-                || !smask__json_sign(j, ':')) return 0;
-            if (smask__is(last->name, last->name_bytes, "__metadata__")) {
-                if (notes->at != NULL) j->what = "is there twice";
-                notes->at = j->at;
-                if (j->what != NULL || !smask__json_pairs(j)) return 0;
-                notes->end = j->at;
-            } else {
-                if (!smask__json_entry(j, last)) return 0;
-                if (list != NULL) list[*count] = *last;
-                ++*count;
-            }
-        } while (smask__json_sign(j, ','));
-        if (!smask__json_sign(j, '}')) return 0;
+    while (!smask__json_sign(j, '}')) {
+        memset(&e, 0, sizeof e);
+        if (!smask__json_key(j, *count + metadata == 0, &e.name,
+                &e.name_bytes)) return 0;
+        if (smask__is(e.name, e.name_bytes, "__metadata__")) {
+            if (metadata++ > 0 || !smask__json_pairs(j, key, s, n)) return 0;
+            continue;
+        }
+        if (!smask__json_entry(j, &e) || *count == 65535) return 0;
+        i = (*count)++;
+        if (list == NULL) continue;
+        for (; i > 0 && list[i - 1].begin + list[i - 1].end
+                > e.begin + e.end; i--) list[i] = list[i - 1];
+        list[i] = e;
     }
-    smask__json_blank(j);
+    smask__json_sign(j, ' ');
     return j->at == j->end;
 }
 
-/* The order of names, or of places. */
-SMASK__FN int smask__entry_before(const smask_file_entry *a,
-    const smask_file_entry *b, int by_name)
+/* Data NULL: read and forget. */
+SMASK__FN int smask__file_get(smask_ctx *c, smask_file *f, void *data,
+    size_t bytes)
 {
-    const int d = !by_name ? 0 : memcmp(a->name, b->name,
-        smask__least(a->name_bytes, b->name_bytes));
+    unsigned char waste[512];
 
-    if (by_name) return d != 0 ? d < 0 : a->name_bytes < b->name_bytes;
-    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
+    while (bytes > 0 && smask__ok(c)) {
+        const size_t n = data != NULL ? bytes : smask__least(bytes, 512);
+        if (f->io.read(f->io.user, data != NULL ? data : waste, n) != n)
+            smask__fail(c, SMASK_IO, "read", "the file is cut short");
+        bytes -= n;
+    }
+    return smask__ok(c);
 }
 
-/* Shell's sort: no recursion, and no order of the input is a very bad one.
-   Most files are in order already. */
-SMASK__FN void smask__entry_sort(smask_file_entry *e, size_t count,
-    int by_name)
+/* Its entries, in file order: end to end from the first byte on. */
+SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
 {
-    size_t gap = 1, i, k;
-
-    while (gap < count / 3) gap = 3 * gap + 1;
-    for (; gap > 0; gap /= 3)
-        for (i = gap; i < count; i++) {
-            const smask_file_entry keep = e[i];
-            for (k = i; k >= gap
-                    && smask__entry_before(&keep, &e[k - gap], by_name);
-                    k -= gap) e[k] = e[k - gap];
-            e[k] = keep;
-        }
-}
-
-/* A name with escapes in it is decoded into memory of its own. */
-SMASK__FN void smask__entry_names(smask_ctx *c, smask_file *f)
-{
+    char text[80] = "the header makes no sense at byte ";
+    smask__json j = { f->header, f->header + f->header_bytes };
+    const char *s;
+    size_t end = 0, n;
     int32_t i;
 
-    for (i = 0; i < f->count; i++) {
-        smask_file_entry *e = &f->entry[i];
-        char *name;
-        if (memchr(e->name, '\\', e->name_bytes) == NULL) continue;
-        name = (char *)smask__data(c, e->name_bytes + 1, 1);
-        if (name == NULL) return;
-        e->name_bytes = smask__json_decode(e->name, e->name_bytes, name,
-            e->name_bytes + 1);
-        e->name = name;
+    if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
+        smask__digits((uint64_t)(j.at - f->header), text + strlen(text));
+        smask__fail(c, SMASK_FORMAT, "open", text);
     }
-}
-
-/* No name twice, and tensors that lie end to end from the first byte on. */
-SMASK__FN smask_result smask__entries_check(smask_ctx *c, smask_file *f)
-{
-    smask_file_entry *e = f->entry;
-    size_t end = 0;
-    int32_t i;
-
-    smask__entry_sort(e, (size_t)f->count, 1);
-    for (i = 1; i < f->count; i++)
-        if (!smask__entry_before(&e[i - 1], &e[i], 1))
-            return smask__fail_name(c, SMASK_FORMAT, "open", e[i].name,
-                e[i].name_bytes, "is there twice");
-    smask__entry_sort(e, (size_t)f->count, 0);
-    for (i = 0; i < f->count; end = e[i++].end)
-        if (e[i].begin != end)
-            return smask__fail_name(c, SMASK_FORMAT, "open", e[i].name,
-                e[i].name_bytes, e[i].begin < end
-                    ? "overlaps with another tensor"
-                    : "has a gap before it");
-    return SMASK_OK;
-}
-
-/* The text of the header into the arena. */
-SMASK__FN smask_result smask__header_read(smask_ctx *c, smask_file *f)
-{
-    unsigned char length[8];
-    uint64_t bytes = 0;
-    char *text;
-    int i;
-
-    if (f->io.read(f->io.user, length, 8) != 8)
-        return smask__fail(c, SMASK_IO, "open", "the file ends in its "
-            "first 8 bytes");
-    for (i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
-    if (bytes < 2 || bytes > SMASK__HEADER_MOST)
-        return smask__fail(c, SMASK_FORMAT, "open", "no safetensors file: "
-            "impossible length of its header");
-    text = (char *)smask__data(c, (size_t)bytes, 1);
-    if (text == NULL) return c->error;
-    if (f->io.read(f->io.user, text, (size_t)bytes) != (size_t)bytes)
-        return smask__fail(c, SMASK_IO, "open", "the file ends in its "
-            "header");
-    f->header = text;
-    f->header_bytes = (size_t)bytes;
-    return SMASK_OK;
-}
-
-SMASK__FN smask_result smask__header_parse(smask_ctx *c, smask_file *f)
-{
-    static const char fault[] = "the header makes no sense at byte";
-    smask_file_entry last;
-    smask__json j, notes;
-    char digits[24];
-    int32_t count;
-
-    if (!smask__file_json(f, &j, NULL, &count, &notes, &last)) {
-        smask__digits((uint64_t)(j.at - f->header), digits);
-        return j.what == NULL ? smask__fail_name(c, SMASK_FORMAT, "open",
-                fault, sizeof fault - 1, digits)
-            : smask__fail_name(c, SMASK_FORMAT, "open", last.name,
-                last.name_bytes, j.what);
-    }
-    f->entry = (smask_file_entry *)smask__data(c, (size_t)count,
+    f->entry = (smask_file_entry *)smask__data(c, (size_t)f->count,
         sizeof *f->entry);
-    if (f->entry == NULL) return c->error;
-    smask__file_json(f, &j, f->entry, &f->count, &notes, &last);
-    smask__entry_names(c, f);
-    return smask__ok(c) ? smask__entries_check(c, f) : c->error;
+    if (f->entry == NULL) return;
+    j.at = f->header;
+    smask__json_header(&j, f->entry, &f->count, "", &s, &n);
+    for (i = 0; i < f->count; end = f->entry[i++].end)
+        if (f->entry[i].begin != end)
+            smask__fail(c, SMASK_FORMAT, "open",
+                "tensors overlap, or there is a gap before one");
 }
 
 SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
     const smask_io *io)
 {
     const size_t mark = smask__mark(c);
+    unsigned char length[8] = { 0 };
+    uint64_t bytes = 0;
+    char *text;
+    int i;
 
     memset(f, 0, sizeof *f);
     if (!smask__ok(c)) return c->error;
-    if (c->dry)
-        return smask__fail(c, SMASK_STATE, "open", "a dry run reads no "
-            "file: open it before, and plan for its header");
-    if (io == NULL || io->read == NULL)
-        return smask__fail(c, SMASK_ARG, "open", "no callback");
+    if (c->dry || io == NULL || io->read == NULL)
+        return smask__fail(c, c->dry ? SMASK_STATE : SMASK_ARG, "open",
+            "no callback, or a dry run: open before, plan for the header");
     f->io = *io;
-    if (smask__header_read(c, f) == SMASK_OK
-        && smask__header_parse(c, f) == SMASK_OK) return SMASK_OK;
+    smask__file_get(c, f, length, 8);
+    for (i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
+    if (smask__ok(c) && (bytes < 2 || bytes > 100000000))    /* the format */
+        smask__fail(c, SMASK_FORMAT, "open",
+            "no safetensors file: impossible length of its header");
+    f->header_bytes = (size_t)bytes;
+    f->header = text = (char *)smask__data(c, f->header_bytes, 1);
+    if (smask__file_get(c, f, text, f->header_bytes))
+        smask__header_parse(c, f);
+    if (smask__ok(c)) return SMASK_OK;
     smask__rewind(c, mark);
     memset(f, 0, sizeof *f);
     return c->error;
 }
 
-/* ---- What the header tells ---- */
-
-/* If a key is there more than once, the first counts. */
+/* Of the escapes, those that are written here are undone. */
 SMASK__DEF int smask_file_note(const smask_file *f, const char *key,
     char *out, size_t bytes)
 {
-    smask_file_entry last;
-    smask__json j, notes;
-    const char *k, *value;
-    size_t key_bytes, value_bytes;
-    char word[64];                       /* longer keys are not looked for */
+    smask__json j = { f->header, NULL };
+    const char *s, *end;
+    size_t n, length;
     int32_t count;
 
     if (bytes > 0) out[0] = '\0';
     if (f->header == NULL) return -1;
-    smask__file_json(f, &j, NULL, &count, &notes, &last);
-    if (notes.at == NULL || !smask__json_sign(&notes, '{')) return -1;
-    while (smask__json_string(&notes, &k, &key_bytes)
-           && smask__json_sign(&notes, ':')
-           && smask__json_string(&notes, &value, &value_bytes)) {
-        if (smask__json_decode(k, key_bytes, word, sizeof word)
-                < sizeof word && strcmp(word, key) == 0)
-            return (int)smask__json_decode(value, value_bytes, out, bytes);
-        if (!smask__json_sign(&notes, ',')) break;
+    j.end = f->header + f->header_bytes;
+    smask__json_header(&j, NULL, &count, key, &s, &n);
+    if (s == NULL) return -1;
+    for (end = s + n, length = 0; s < end; s++, length++) {
+        if (*s == '\\' && (s[1] == '"' || s[1] == '\\')) s++;
+        if (length + 1 < bytes) out[length] = *s;
+        if (length + 1 < bytes) out[length + 1] = '\0';
     }
-    return -1;
+    return (int)length;
 }
 
-/* A number of the metadata. 1 if it is there; 0 if it is not, or if it is
-   none, or too large, which are errors. */
-SMASK__FN int smask__note_number(smask_ctx *c, const smask_file *f,
-    const char *key, uint64_t most, uint64_t *whole, float *real)
+/* A whole number of the metadata. 0 if it is not there; if it is none, that
+   is an error. */
+SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
+    const char *key, uint64_t most, uint64_t *out)
 {
-    char text[32];
+    char text[24];
+    const char *s = text;
     const int n = smask_file_note(f, key, text, sizeof text);
+    uint64_t whole;
 
     if (n < 0) return 0;
-    if (n < (int)sizeof text && (whole == NULL ? smask__real(text, real)
-            : smask__whole(text, (size_t)n, whole) && *whole <= most))
-        return 1;
-    smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),
-        "is no number that makes sense");
-    return 0;
+    if (n >= (int)sizeof text || !smask__whole(&s, text + n, &whole)
+        || s != text + n || whole > most) {
+        smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
+        return 0;
+    }
+    *out = whole;
+    return 1;
 }
 
-SMASK__FN int32_t smask__note_int(smask_ctx *c, const smask_file *f,
-    const char *key, uint64_t most)
+/* What the metadata has of the list; the rest is as it is in the desc. */
+SMASK__FN smask_result smask__note_numbers(smask_ctx *c, const smask_file *f,
+    const smask__number *list, void *desc)
 {
-    uint64_t n;
-
-    return smask__note_number(c, f, key, most, &n, NULL) ? (int32_t)n : 0;
-}
-
-SMASK__FN float smask__note_real(smask_ctx *c, const smask_file *f,
-    const char *key)
-{
-    float x;
-
-    return smask__note_number(c, f, key, 0, NULL, &x) ? x : 0;
+    for (; list->key[0] != '\0'; list++) {
+        char *field = (char *)desc + list->at;
+        uint32_t bits;
+        uint64_t n;
+        memcpy(&bits, field, sizeof bits);
+        if (smask__note_whole(c, f, list->key, list->most, &n))
+            bits = (uint32_t)n;
+        if (bits > list->most)
+            smask__fail(c, SMASK_FORMAT, list->key, "is too large");
+        memcpy(field, &bits, sizeof bits);
+    }
+    return c->error;
 }
 
 SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
@@ -8357,155 +7676,88 @@ SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     return NULL;
 }
 
-/* One more than the largest I of the names blocks.I.* */
-SMASK__FN uint64_t smask__file_blocks(const smask_file *f)
+/* Dimension i of a tensor of that rank; 0 if there is none. */
+SMASK__FN int32_t smask__file_side(const smask_file *f, const char *name,
+    int32_t rank, int32_t i)
 {
-    uint64_t depth = 0, at;
-    int32_t i;
-    size_t n;
+    const smask_file_entry *e = smask__file_find(f, name);
 
-    for (i = 0; i < f->count; i++) {
-        const smask_file_entry *e = &f->entry[i];
-        if (e->name_bytes < 8 || memcmp(e->name, "blocks.", 7) != 0)
-            continue;
-        for (n = 7; n < e->name_bytes && e->name[n] != '.'; n++) ;
-        if (smask__whole(e->name + 7, n - 7, &at) && at < 0x7fffffff
-            && at >= depth) depth = at + 1;
-    }
-    return depth;
-}
-
-/* Tensors that timm's models have when they compute something else than
-   the encoder of chapter 8 does. To skip them would give wrong features
-   without a word. */
-SMASK__FN smask_result smask__file_foreign(smask_ctx *c, const smask_file *f)
-{
-    static const char names[][28] = {
-        "dist_token", "reg_token", "norm_pre.weight", "fc_norm.weight",
-        "blocks.0.attn.q_norm.weight", "blocks.0.attn.q_bias",
-        "blocks.0.mlp.norm.weight", "blocks.0.mlp.fc1_g.weight"
-    };
-    size_t i;
-
-    for (i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (smask__file_find(f, names[i]) != NULL)
-            return smask__fail_name(c, SMASK_FORMAT, "file", names[i],
-                strlen(names[i]), "means an architecture unknown here");
-    return SMASK_OK;
-}
-
-SMASK__FN int32_t smask__square_root(int32_t n)
-{
-    int32_t r = 0;
-
-    while (r < 32768 && r * r < n) r++;
-    return r * r == n ? r : 0;
+    return e != NULL && e->rank == rank ? e->shape[i] : 0;
 }
 
 /* A timm ViT or DeiT, from the shapes of its tensors. A class token is also
-   what timm pools. What shapes do not tell is num_heads: from the metadata,
-   else heads are 64 wide. */
-SMASK__FN smask_result smask__file_shapes(smask_ctx *c, const smask_file *f,
+   what timm pools. What shapes do not tell is num_heads: without metadata
+   heads are 64 wide. What chapter 8 does not compute is refused: to skip it
+   would give wrong features without a word. */
+SMASK__FN void smask__file_shapes(smask_ctx *c, const smask_file *f,
     smask_vit_desc *d)
 {
-    const smask_file_entry *patch = smask__file_find(f,
-        "patch_embed.proj.weight");
-    const smask_file_entry *position = smask__file_find(f, "pos_embed");
-    const smask_file_entry *up = smask__file_find(f,
-        "blocks.0.mlp.fc1.weight");
-    const smask_file_entry *head = smask__file_find(f, "head.weight");
-    int32_t grid;
+    static const char patch[] = "patch_embed.proj.weight";
+    static const char up[] = "blocks.0.mlp.fc1.weight";
+    const int32_t F = smask__file_side(f, up, 2, 0);
+    int32_t N, grid = 0, i;
 
-    if (smask__file_foreign(c, f) != SMASK_OK) return c->error;
-    if (patch == NULL || patch->rank != 4 || position == NULL
-        || position->rank != 3 || up == NULL || up->rank != 2)
-        return smask__fail(c, SMASK_FORMAT, "file", "no vision transformer: "
-            "patch_embed, pos_embed or blocks are not there");
-    d->dim = patch->shape[0];
-    d->channels = patch->shape[1];
-    d->patch = patch->shape[2];
-    d->depth = (int32_t)smask__file_blocks(f);
+    if (smask__file_find(f, "dist_token") || smask__file_find(f, "reg_token")
+        || smask__file_find(f, "blocks.0.attn.q_norm.weight"))
+        smask__fail(c, SMASK_FORMAT, "file",
+            "dist_token, reg_token or q_norm: that model is unknown here");
+    d->dim = smask__file_side(f, patch, 4, 0);
+    d->channels = smask__file_side(f, patch, 4, 1);
+    d->patch = smask__file_side(f, patch, 4, 2);
+    for (i = 0; i < f->count; i++) {
+        const size_t n = f->entry[i].name_bytes;
+        const char *name = f->entry[i].name;
+        d->depth += n > 20 && memcmp(name, "blocks.", 7) == 0
+            && memcmp(name + n - 13, ".norm1.weight", 13) == 0;
+    }
     d->class_token = smask__file_find(f, "cls_token") != NULL;
     d->pool_class = d->class_token;
     if (smask__file_find(f, "blocks.0.ls1.gamma") != NULL)
         d->layer_scale = 1e-5f;          /* timm's; the file has the values */
-    if (head != NULL && head->rank == 2 && head->shape[1] == d->dim)
-        d->classes = head->shape[0];
-    grid = smask__square_root(position->shape[1] - d->class_token);
-    if (d->dim < 1 || d->patch < 1 || d->patch != patch->shape[3]
-        || position->shape[2] != d->dim || up->shape[1] != d->dim
-        || up->shape[0] % d->dim != 0 || grid < 1 || grid > 16384 / d->patch)
-        return smask__fail(c, SMASK_FORMAT, "file", "patches or grid are "
-            "not square, or widths do not fit together");
+    if (smask__file_side(f, "head.weight", 2, 1) == d->dim)
+        d->classes = smask__file_side(f, "head.weight", 2, 0);
+    N = smask__file_side(f, "pos_embed", 3, 1) - d->class_token;
+    while (grid < 16384 && grid * grid < N) grid++;
+    if (d->dim < 1 || d->patch < 1 || grid < 1 || grid * grid != N
+        || grid > 16384 / d->patch || F < 1 || F % d->dim || d->depth < 1
+        || smask__file_side(f, patch, 4, 3) != d->patch
+        || smask__file_side(f, "pos_embed", 3, 2) != d->dim
+        || smask__file_side(f, up, 2, 1) != d->dim)
+        smask__fail(c, SMASK_FORMAT, "file", "no vision transformer, or "
+            "none of square patches and widths that fit together");
+    if (!smask__ok(c)) return;
     d->image = grid * d->patch;
-    d->mlp_ratio = up->shape[0] / d->dim;
-    d->heads = smask__note_int(c, f, "num_heads", 65536);
-    return c->error;
+    d->mlp_ratio = F / d->dim;
 }
-
-/* Numbers from a file must not take chapter 8 out of its range. */
-SMASK__FN smask_result smask__vit_limits(smask_ctx *c,
-    const smask_vit_desc *d)
-{
-#define SMASK__LIMIT(field, key, most)                                      \
-    if (d->field < 0 || d->field > most)                                    \
-        smask__fail_name(c, SMASK_FORMAT, "file", key, strlen(key),         \
-            "is too large");
-    SMASK__VIT_KEYS(SMASK__LIMIT)
-#undef SMASK__LIMIT
-    return c->error;
-}
-
-#define SMASK__GET_INT(field, key, most)                                    \
-    d->field = smask__note_int(c, f, key, most);
-#define SMASK__GET_REAL(field, key) d->field = smask__note_real(c, f, key);
 
 SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc)
 {
-    smask_vit_desc *d = desc;
-    uint64_t version;
+    uint64_t version = 0;
 
-    memset(d, 0, sizeof *d);
+    memset(desc, 0, sizeof *desc);
     if (!smask__ok(c)) return c->error;
-    if (!smask__note_number(c, f, "splitmask", (uint64_t)-1, &version,
-            NULL)) {
-        if (smask__ok(c)) smask__file_shapes(c, f, d);
-        return smask__vit_limits(c, d);
-    }
-    if (version > SMASK__FILE_VERSION)
-        return smask__fail(c, SMASK_FORMAT, "file",
+    if (!smask__note_whole(c, f, "splitmask", (uint64_t)-1, &version))
+        smask__file_shapes(c, f, desc);
+    if (version > 1)
+        smask__fail(c, SMASK_FORMAT, "file",
             "written by a later version of splitmask.h: use that one");
-    SMASK__VIT_KEYS(SMASK__GET_INT)
-    SMASK__VIT_REALS(SMASK__GET_REAL)
-    return c->error;
+    return smask__note_numbers(c, f, smask__vit_numbers, desc);
 }
 
 SMASK__DEF smask_result smask_file_tokenizer(smask_ctx *c,
     const smask_file *f, smask_tokenizer_desc *desc)
 {
-    smask_tokenizer_desc *d = desc;
-    char kind[16];
-    int i;
+    uint64_t kind = 0;
 
-    memset(d, 0, sizeof *d);
+    memset(desc, 0, sizeof *desc);
     if (!smask__ok(c)) return c->error;
-    if (smask_file_note(f, "tokenizer.kind", kind, sizeof kind) < 0)
-        return smask__fail(c, SMASK_FORMAT, "file", "has no tokenizer");
-    for (i = 0; i < 4; i++)
-        if (strcmp(kind, smask__token_kinds[i]) == 0) break;
-    if (i == 4)
-        return smask__fail(c, SMASK_FORMAT, "file",
-            "tokenizer.kind is unknown here");
-    d->kind = (smask_token_kind)i;
-    SMASK__TOKENIZER_KEYS(SMASK__GET_INT)
-    return c->error;
+    if (!smask__note_whole(c, f, "tokenizer.kind", SMASK_TOKENS_GIVEN,
+            &kind))
+        smask__fail(c, SMASK_FORMAT, "file", "has no tokenizer");
+    desc->kind = (smask_token_kind)kind;
+    return smask__note_numbers(c, f, smask__tokenizer_numbers, desc);
 }
-
-#undef SMASK__GET_INT
-#undef SMASK__GET_REAL
-
-/* ---- Reading the floats ---- */
 
 /* Half precision to float, in bits. Below 2^-14 the exponent is stuck and
    the fraction counts in steps of 2^-24. */
@@ -8523,145 +7775,69 @@ SMASK__FN uint32_t smask__half_bits(uint32_t h)
     return sign | bits;
 }
 
-/* The floats of one entry. They are read into the far end of `out` and
-   widened from its front: float i is written where nothing unread is. */
-SMASK__FN smask_result smask__entry_take(smask_ctx *c, smask_file *f,
+/* The floats of one entry; out NULL: nowhere. They are read into the far end
+   of `out` and widened from its front, where nothing unread is. */
+SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
     const smask_file_entry *e, float *out)
 {
-    const size_t width = smask__types[e->type].bytes;
+    const size_t width = out != NULL ? smask__types[e->type].bytes : 4;
     const size_t bytes = e->end - e->begin, count = bytes / width;
-    unsigned char *raw = (unsigned char *)out + (4 - width) * count;
+    unsigned char *raw = (unsigned char *)out;
     size_t i;
 
     f->at = e->end;
-    if (bytes > 0 && f->io.read(f->io.user, raw, bytes) != bytes)
-        return smask__fail_name(c, SMASK_IO, "read", e->name, e->name_bytes,
-            "is cut short: the file ends in it");
-    for (i = 0; i < count; i++) {
-        const unsigned char *b = raw + i * width;
-        uint32_t bits = (uint32_t)b[0] | (uint32_t)b[1] << 8;
+    if (out != NULL) raw += (4 - width) * count;
+    if (!smask__file_get(c, f, raw, bytes) || out == NULL) return;
+    for (i = 0; i < count; i++, raw += width) {
+        uint32_t bits = (uint32_t)raw[0] | (uint32_t)raw[1] << 8;
         if (e->type == 0)
-            bits |= (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+            bits |= (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
         else bits = e->type == 1 ? smask__half_bits(bits) : bits << 16;
         memcpy(out + i, &bits, 4);
     }
-    return SMASK_OK;
 }
 
-/* Read and forget, up to byte `end` of the data. */
-SMASK__FN smask_result smask__file_skip(smask_ctx *c, smask_file *f,
-    size_t end)
-{
-    unsigned char waste[512];
+/* What the check before the first float finds. */
+typedef struct smask__match {
+    smask_ctx *c;
+    const smask_file *f;
+    float **home;                    /* of each entry: its floats; or NULL */
+    int32_t lacks[2];                /* weights, others not in the file    */
+} smask__match;
 
-    while (f->at < end) {
-        const size_t n = smask__least(sizeof waste, end - f->at);
-        if (f->io.read(f->io.user, waste, n) != n)
-            return smask__fail(c, SMASK_IO, "read",
-                "the file ends before its data does");
-        f->at += n;
+/* The entry of this slot. A classifier for other classes is no fault but
+   another task: it is left where it is. */
+SMASK__FN void smask__match_slot(void *arg, const smask__slot *s)
+{
+    smask__match *m = (smask__match *)arg;
+    const char *wrong = NULL;
+    int32_t i, found = 0;
+
+    for (i = 0; i < m->f->count; i++) {
+        const smask_file_entry *e = &m->f->entry[i];
+        if (!smask__is(e->name, e->name_bytes, s->name)) continue;
+        if (e->rank == s->rank && memcmp(e->shape, s->shape,
+                (size_t)s->rank * sizeof *s->shape) == 0) {
+            m->home[i] = s->x;
+            found++;
+        } else if (strncmp(s->name, "head.", 5) != 0)
+            wrong = "has another shape in the file than in the model";
+        if (e->type >= SMASK__TYPES) wrong = "is not F32, F16 or BF16";
+        if (found > 1) wrong = "is in the file twice";
     }
-    return SMASK_OK;
-}
-
-/* Can the entry be read, and does it have this shape? */
-SMASK__FN int smask__entry_fits(smask_ctx *c, const smask_file_entry *e,
-    const smask__slot *s)
-{
-    smask__label l;
-
-    if (e->type >= SMASK__READABLE) {
-        smask__fail_name(c, SMASK_FORMAT, "read", e->name, e->name_bytes,
-            "is not F32, F16 or BF16");
-        return 0;
-    }
-    if (e->rank == s->rank && memcmp(e->shape, s->shape,
-            (size_t)s->rank * sizeof *s->shape) == 0) return 1;
-    l.bytes = 0;
-    smask__label_add(&l, e->name, e->name_bytes);
-    smask__label_add(&l, " is ", 4);
-    smask__label_shape(&l, e->shape, e->rank);
-    smask__label_add(&l, ", wanted ", 9);
-    smask__label_shape(&l, s->shape, s->rank);
-    smask__fail(c, SMASK_FORMAT, "read", l.text);
-    return 0;
-}
-
-/* A classifier for another number of classes is no fault but another task:
-   the file's is skipped, and the model's counts as missing. */
-SMASK__FN int smask__other_task(const smask_file_entry *e,
-    const smask__slot *s)
-{
-    return s->kind == SMASK__WEIGHT && e->rank == s->rank
-        && e->shape[0] != s->shape[0] && (strcmp(s->name, "head.weight") == 0
-            || strcmp(s->name, "head.bias") == 0);
-}
-
-/* Where the floats of an entry go; NULL: nowhere. found (SMASK__KINDS)
-   counts the slots of each kind that the file fills. */
-SMASK__FN float *smask__entry_home(smask_ctx *c, const smask__cargo *g,
-    const smask_file_entry *e, int32_t *found)
-{
-    smask__slot s;
-    int32_t i;
-
-    for (i = 0; smask__slot_at(g, i, &s); i++) {
-        const size_t n = strlen(s.prefix);
-        if (s.x == NULL || e->name_bytes < n
-            || memcmp(e->name, s.prefix, n) != 0
-            || !smask__is(e->name + n, e->name_bytes - n, s.name)) continue;
-        if (smask__other_task(e, &s) || !smask__entry_fits(c, e, &s))
-            return NULL;
-        found[s.kind]++;
-        return s.x;
-    }
-    return NULL;
-}
-
-/* All that can go wrong before the first float is taken. */
-SMASK__FN smask_result smask__read_check(smask_ctx *c, const smask_file *f,
-    const smask__cargo *g, int32_t *found)
-{
-    int32_t wanted[SMASK__KINDS], i;
-    smask__slot s;
-
-    memset(wanted, 0, sizeof wanted);
-    for (i = 0; smask__slot_at(g, i, &s); i++) wanted[s.kind] += s.x != NULL;
-    for (i = 0; i < f->count && smask__ok(c); i++)
-        smask__entry_home(c, g, &f->entry[i], found);
-    if (!smask__ok(c)) return c->error;
-    if (found[SMASK__M] != wanted[SMASK__M]
-        || found[SMASK__V] != wanted[SMASK__V]
-        || found[SMASK__MEAN] != wanted[SMASK__MEAN])
-        return smask__fail(c, SMASK_STATE, "read",
-            "the file lacks training state of this model");
-    if (found[SMASK__TABLE] != wanted[SMASK__TABLE])
-        return smask__fail(c, SMASK_FORMAT, "read",
-            "the file lacks the codebook of this tokenizer");
-    return SMASK_OK;
-}
-
-/* The state of a run besides its moments. */
-SMASK__FN smask_result smask__note_training(smask_ctx *c,
-    const smask_file *f, uint64_t *step, smask_random *r)
-{
-    const uint64_t most = (uint64_t)-1;
-
-    if (smask__note_number(c, f, "adam.step", most >> 1, step, NULL)
-        && smask__note_number(c, f, "random.state", most, &r->state, NULL)
-        && smask__note_number(c, f, "random.stream", most, &r->stream, NULL))
-        return SMASK_OK;
-    return smask__fail(c, SMASK_STATE, "read",
-        "the file has no training state");
+    if (wrong != NULL) smask__fail(m->c, SMASK_FORMAT, s->name, wrong);
+    m->lacks[s->kind > 0] += found == 0;
 }
 
 SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
 {
-    int32_t found[SMASK__KINDS], i;
-    smask_random random = c->random;
+    const size_t mark = smask__mark(c);
+    const uint64_t most = (uint64_t)-1;
+    smask__match m = { c, f, NULL, { 0, 0 } };
+    smask_random r = c->random;
     uint64_t step = 0;
-    smask__cargo g;
+    int32_t i;
 
     if (missing != NULL) *missing = 0;
     if (!smask__ok(c) || c->dry) return c->error;
@@ -8671,23 +7847,24 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (f->header == NULL || f->at != 0)
         return smask__fail(c, SMASK_STATE, "read",
             "the file is not open, or has been read already");
-    memset(found, 0, sizeof found);
-    g.params = &v->params;
-    g.t = t;
-    g.a = a;
-    g.e = e;
-    if (a != NULL) smask__note_training(c, f, &step, &random);
-    if (!smask__ok(c) || smask__read_check(c, f, &g, found) != SMASK_OK)
-        return c->error;
-    if (missing != NULL)
-        *missing = v->params.count - found[SMASK__WEIGHT];
-    for (i = 0; i < f->count && smask__ok(c); i++) {
-        float *home = smask__entry_home(c, &g, &f->entry[i], found);
-        if (home != NULL) smask__entry_take(c, f, &f->entry[i], home);
-        else smask__file_skip(c, f, f->entry[i].end);
-    }
+    m.home = (float **)smask__data(c, (size_t)f->count, sizeof *m.home);
+    if (m.home == NULL) return c->error;
+    for (i = 0; i < f->count; i++) m.home[i] = NULL;
+    smask__each(v, t, a, e, smask__match_slot, &m);
+    if (a != NULL)
+        m.lacks[1] += 3
+            - smask__note_whole(c, f, "adam.step", most >> 1, &step)
+            - smask__note_whole(c, f, "random.state", most, &r.state)
+            - smask__note_whole(c, f, "random.stream", most, &r.stream);
+    if (m.lacks[1] > 0)
+        smask__fail(c, SMASK_STATE, "read",
+            "the file lacks training state or codebook that is asked for");
+    if (missing != NULL) *missing = m.lacks[0];
+    for (i = 0; i < f->count && smask__ok(c); i++)
+        smask__entry_take(c, f, &f->entry[i], m.home[i]);
+    smask__rewind(c, mark);
     if (!smask__ok(c)) return c->error;
-    c->random = random;
+    c->random = r;
     if (a != NULL) a->step = (int64_t)step;
     return SMASK_OK;
 }
@@ -8696,31 +7873,20 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count)
 {
     const smask_file_entry *e = smask__file_find(f, name);
-    const char *what = NULL;
 
     if (!smask__ok(c) || c->dry) return c->error;
-    if (e == NULL) what = "is not in the file";
-    else if (e->type >= SMASK__READABLE) what = "is not F32, F16 or BF16";
-    else if ((e->end - e->begin) / smask__types[e->type].bytes != count)
-        what = "has another number of elements";
-    if (what != NULL)
-        return smask__fail_name(c, SMASK_FORMAT, "read", name, strlen(name),
-            what);
+    if (e == NULL)
+        return smask__fail(c, SMASK_FORMAT, name, "is not in the file");
+    if (e->type >= SMASK__TYPES
+        || (e->end - e->begin) / smask__types[e->type].bytes != count)
+        return smask__fail(c, SMASK_FORMAT, name,
+            "is of another size, or not F32, F16 or BF16");
     if (f->at > e->begin)
-        return smask__fail_name(c, SMASK_STATE, "read", name, strlen(name),
-            "lies before what has been read");
-    if (smask__file_skip(c, f, e->begin) != SMASK_OK) return c->error;
-    return smask__entry_take(c, f, e, out);
+        return smask__fail(c, SMASK_STATE, name, "has been passed by");
+    if (smask__file_get(c, f, NULL, e->begin - f->at))
+        smask__entry_take(c, f, e, out);
+    return c->error;
 }
-
-#undef SMASK__FILE_VERSION
-#undef SMASK__HEADER_MOST
-#undef SMASK__VIT_KEYS
-#undef SMASK__VIT_REALS
-#undef SMASK__TOKENIZER_KEYS
-#undef SMASK__ADAM_REALS
-#undef SMASK__TYPES
-#undef SMASK__READABLE
 
 /* ======================================================================
    14  THE CREW                                                   >>crew

@@ -359,7 +359,7 @@ static void bytes_of_a_file(void)
     for (i = sizeof expected - 1; i < header; i++)
         SAME(file.data[8 + i], ' ');
     CHECK(memcmp(file.data + 8 + header, bytes, sizeof bytes) == 0);
-    names[1] = "a";
+    tensors[1] = NULL;
     SAME(smask_write_tensors(&c, &io, names, tensors, 2), SMASK_ARG);
     smask_shutdown(&c);
     free(file.data);
@@ -371,12 +371,12 @@ static void notes_come_back(void)
 {
     static const char german[] = "gr\xc3\xbc\xc3\x9f\x65 \xe2\x82\xac "
         "\xf0\x9f\x8e\xad";
+    static const char *keys[] = { "a", "b c", "d", "\xc3\xa9", "" };
     static const char *odd[] = { "", "plain", "quote \" and \\ and /",
-        "line\nfeed\ttab\x01\x1f", german,
-        "0123456789012345678901234567890123456789" };
+        german, "0123456789012345678901234567890123456789" };
     static model a;
     const smask_vit_desc d = small_desc();
-    smask_note notes[8];
+    smask_note notes[6];
     char out[256];
     smask_file f;
     memory file;
@@ -384,94 +384,63 @@ static void notes_come_back(void)
     int32_t i;
 
     make(&a, &d, 1, 0);
-    for (i = 0; i < 6; i++) {
-        static const char *keys[] = { "a", "b \"", "c", "d", "\xc3\xa9",
-            "" };
+    for (i = 0; i < 5; i++) {
         notes[i].key = keys[i];
         notes[i].value = odd[i];
     }
-    notes[6].key = "broken";             /* a lone byte of a character     */
-    notes[6].value = "x\xffy\xe2\x82z";
-    file = write_model(&a, 0, notes, 7);
+    notes[5].key = "codes";              /* these become blanks            */
+    notes[5].value = "line\nfeed\ttab\x01\x1f";
+    file = write_model(&a, 0, notes, 6);
     io = io_of(&file);
     SAME(smask_open(&a.c, &f, &io), SMASK_OK);
-    for (i = 0; i < 6; i++) {
+    for (i = 0; i < 5; i++) {
         SAME(smask_file_note(&f, notes[i].key, out, sizeof out),
             strlen(odd[i]));
         CHECK_TEXT(out, odd[i]);
     }
-    smask_file_note(&f, "broken", out, sizeof out);
-    CHECK_TEXT(out, "x\xef\xbf\xbdy\xef\xbf\xbd\xef\xbf\xbdz");
+    smask_file_note(&f, "codes", out, sizeof out);
+    CHECK_TEXT(out, "line feed tab  ");
     SAME(smask_file_note(&f, "none", out, sizeof out), -1);
     CHECK_TEXT(out, "");
     SAME(smask_file_note(&f, "a\"", NULL, 0), -1);
-    /* Cut, but never inside a character. */
-    SAME(smask_file_note(&f, "b \"", out, 6), 5);
+    SAME(smask_file_note(&f, "b c", out, 6), 5);
     CHECK_TEXT(out, "plain");
-    SAME(smask_file_note(&f, "b \"", out, 4), 5);
+    SAME(smask_file_note(&f, "b c", out, 4), 5);
     CHECK_TEXT(out, "pla");
-    SAME(smask_file_note(&f, "\xc3\xa9", out, 4), 16);
-    CHECK_TEXT(out, "gr");
-    SAME(smask_file_note(&f, "b \"", NULL, 0), 5);
+    SAME(smask_file_note(&f, "b c", NULL, 0), 5);
     CHECK_TEXT((smask_file_note(&f, "embed_dim", out, 9), out), "16");
-    CHECK_TEXT((smask_file_note(&f, "drop_path_rate", out, 9), out), "1e-1");
     free(file.data);
-
-    /* Keys are given once. */
-    notes[1].key = "num_heads";
-    SAME(smask_write(&a.c, &io, &a.v, NULL, NULL, NULL, notes, 2),
-        SMASK_ARG);
-    CHECK(strstr(smask_detail(&a.c), "num_heads") != NULL);
-    smask_clear(&a.c);
-    notes[1].key = "a";
-    SAME(smask_write(&a.c, &io, &a.v, NULL, NULL, NULL, notes, 2),
-        SMASK_ARG);
     smask_shutdown(&a.c);
 }
 
-/* Settings are decimals that any reader turns into the same float. */
-static void decimals_are_exact(void)
+/* Fractions come back to the last bit; what means none comes back as 0. */
+static void fractions_are_exact(void)
 {
-    static const float odd[] = { 0, 1, -1, 10, 0.1f, 0.98f, 1e-8f, 1.5e-3f,
-        9.9999999f, 0.99999994f, 16777216, 3.4028235e38f, 1.17549435e-38f,
-        8388607.5f, 123456792, 1e15f, 1e-15f };
+    static const float odd[][2] = { { 0, 0 }, { 0.1f, 0.1f },
+        { 1e-5f, 0.99999994f }, { 3.4028235e38f, 1e-40f }, { -1, 0 } };
     static model a;
     const smask_vit_desc d = small_desc();
-    const int count = (int)(sizeof odd / sizeof odd[0]);
     smask_random r;
     int i;
 
     make(&a, &d, 1, 0);
     smask_seed(&r, 3, 0);
     for (i = 0; i < 1000; i++) {
-        char text[64];
+        smask_vit_desc told;
         smask_file f;
         memory file;
         smask_io io;
-        float x, back;
-        memset(&file, 0, sizeof file);
-        x = i < count ? odd[i] : ldexpf(smask_uniform(&r) - 0.5f,
+        a.v.desc.layer_scale = i < 5 ? odd[i][0] : ldexpf(smask_uniform(&r),
             (int)smask_below(&r, 240) - 120);
-        a.a.desc.clip = x;
+        a.v.desc.drop_path = i < 5 ? odd[i][1] : smask_uniform(&r);
+        file = write_model(&a, 0, NULL, 0);
         io = io_of(&file);
-        smask_write(&a.c, &io, &a.v, NULL, &a.a, NULL, NULL, 0);
         smask_begin_step(&a.c);
-        smask_open(&a.c, &f, &io);
-        CHECK(smask_file_note(&f, "adam.clip", text, sizeof text) < 18);
-        back = strtof(text, NULL);
-        CHECK(back == x);
-        smask_end_step(&a.c);
-        free(file.data);
-    }
-    a.a.desc.clip = 1.5e-3f;
-    {
-        char text[64];
-        smask_file f;
-        memory file = write_model(&a, 1, NULL, 0);
-        smask_io io = io_of(&file);
         SAME(smask_open(&a.c, &f, &io), SMASK_OK);
-        smask_file_note(&f, "adam.clip", text, sizeof text);
-        CHECK_TEXT(text, "1.5e-3");
+        SAME(smask_file_vit(&a.c, &f, &told), SMASK_OK);
+        NEAR(told.layer_scale, i == 4 ? 0 : a.v.desc.layer_scale, 0);
+        NEAR(told.drop_path, a.v.desc.drop_path, 0);
+        smask_end_step(&a.c);
         free(file.data);
     }
     smask_shutdown(&a.c);
@@ -558,7 +527,7 @@ static void malicious_headers(void)
         { "{\"a\"}", "byte 4" },
         { "{\"a\":1}", "byte 5" },
         { "{\"a\":null}", "byte 5" },
-        { "{\"a\":{}}", "byte 6" },
+        { "{\"a\":{}}", "byte 7" },
         { "{a:" T("[1]", "0", "4") "}", "byte 1" },
         { "{'a':" T("[1]", "0", "4") "}", "byte 1" },
         { "{\"a\":" T("[1]", "0", "4") ",}", "byte" },
@@ -571,11 +540,11 @@ static void malicious_headers(void)
         { "{\"a\":" T("[18446744073709551615,2]", "0", "4") "}", "byte" },
         { "{\"a\":" T("[4294967296,4294967296]", "0", "0") "}", "byte" },
         { "{\"a\":" T("[4611686018427387904]", "0", "0") "}",
-            "a has a shape and data_offsets that disagree" },
+            "byte" },
         { "{\"a\":" T("[1]", "0", "99999999999999999999") "}", "byte" },
-        { "{\"a\":" T("[1]", "4", "0") "}", "disagree" },
-        { "{\"a\":" T("[1]", "0", "3") "}", "disagree" },
-        { "{\"a\":" T("[2]", "0", "4") "}", "disagree" },
+        { "{\"a\":" T("[1]", "4", "0") "}", "byte" },
+        { "{\"a\":" T("[1]", "0", "3") "}", "byte" },
+        { "{\"a\":" T("[2]", "0", "4") "}", "byte" },
         { "{\"a\":" T("[-1]", "0", "4") "}", "byte" },
         { "{\"a\":" T("[1.0]", "0", "4") "}", "byte" },
         { "{\"a\":" T("[1e0]", "0", "4") "}", "byte" },
@@ -587,27 +556,23 @@ static void malicious_headers(void)
         { "{\"a\":" T("[1]", "-0", "4") "}", "byte" },
         { "{\"a\":" T("[\"1\"]", "0", "4") "}", "byte" },
         /* places */
-        { "{\"a\":" T("[1]", "4", "8") "}", "a has a gap before it" },
+        { "{\"a\":" T("[1]", "4", "8") "}", "gap" },
         { "{\"a\":" T("[1]", "0", "4") ",\"b\":" T("[1]", "8", "12") "}",
-            "b has a gap" },
+            "gap" },
         { "{\"a\":" T("[2]", "0", "8") ",\"b\":" T("[2]", "4", "12") "}",
-            "b overlaps" },
+            "overlap" },
         { "{\"a\":" T("[1]", "0", "4") ",\"b\":" T("[1]", "0", "4") "}",
-            "overlaps" },
+            "overlap" },
         { "{\"a\":" T("[2]", "0", "8") ",\"b\":" T("[1]", "4", "8") "}",
-            "b overlaps" },
+            "overlap" },
         /* keys */
-        { "{\"a\":" T("[1]", "0", "4") ",\"a\":" T("[1]", "4", "8") "}",
-            "a is there twice" },
-        { "{\"a\":" T("[1]", "0", "4") ",\"\\u0061\":" T("[1]", "4", "8")
-            "}", "a is there twice" },
-        { "{\"__metadata__\":{},\"__metadata__\":{}}", "is there twice" },
+        { "{\"__metadata__\":{},\"__metadata__\":{}}", "byte" },
         { "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}",
-            "a has a field that is unknown or there twice" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", "a lacks" },
-        { "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", "a lacks" },
-        { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", "a lacks" },
-        { "{\"a\":{\"type\":\"F32\"}}", "a has a field" },
+            "byte" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", "byte" },
+        { "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", "byte" },
+        { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", "byte" },
+        { "{\"a\":{\"type\":\"F32\"}}", "byte" },
         { "{\"a\":{\"dtype\":32}}", "byte" },
         { "{\"a\":{\"shape\":[1],\"data_offsets\":[0]}}", "byte" },
         { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4,8]}}", "byte" },
@@ -621,23 +586,8 @@ static void malicious_headers(void)
         { "{\"a\\", "byte" },
         { "{\"a\\\"", "byte" },
         { "{\"\\u", "byte" },
-        { "{\"\\u12\":{}}", "byte 2" },
-        { "{\"\\u12g4\":{}}", "byte 2" },
-        { "{\"\\x41\":{}}", "byte 2" },
-        { "{\"\\ud800\":{}}", "byte 2" },
-        { "{\"\\ud800\"\":{}}", "byte 2" },
-        { "{\"\\ud800\\\":{}}", "byte 2" },
-        { "{\"\\ud800\\u0041\":{}}", "byte 2" },
-        { "{\"\\ud800\\ud800\":{}}", "byte 2" },
-        { "{\"\\udc00\":{}}", "byte 2" },
-        { "{\"\\u0000\":{}}", "byte 2" },
-        { "{\"a\tb\":{}}", "byte 3" },
-        { "{\"\xff\":{}}", "byte 2" },
-        { "{\"\xc0\x80\":{}}", "byte 2" },
-        { "{\"\xed\xa0\x80\":{}}", "byte 2" },
-        { "{\"\xf4\x90\x80\x80\":{}}", "byte 2" },
-        { "{\"\xe2\x82\":{}}", "byte 2" },
-        { "{\"\xf0\x9f\x8e", "byte 2" }
+        { "{\"\\u0061", "byte" },
+        { "{\"\xf0\x9f\x8e", "byte" }
     };
     size_t i;
 
@@ -705,11 +655,11 @@ static void unusual_headers(void)
     }
 }
 
-/* What entries say, in file order, with names in their plain form. */
+/* What entries say, in file order. */
 static void entries_tell(void)
 {
-    memory file = file_of("{\"late\":" T("[1,2]", "8", "16") ",\"\\u0065\\n\""
-        ":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
+    memory file = file_of("{\"late\":" T("[1,2]", "8", "16") ",\"e\":"
+        "{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
         "\"six\":" T("[1,1,1,1,1,2]", "16", "24") "}", 24);
     smask_ctx c;
     smask_file f;
@@ -718,8 +668,8 @@ static void entries_tell(void)
     smask_setup(&c, NULL);
     SAME(smask_open(&c, &f, &io), SMASK_OK);
     SAME(f.count, 3);
-    SAME(f.entry[0].name_bytes, 2);
-    CHECK(memcmp(f.entry[0].name, "e\n", 2) == 0);
+    SAME(f.entry[0].name_bytes, 1);
+    CHECK(memcmp(f.entry[0].name, "e", 1) == 0);
     SAME(f.entry[0].type, 2);
     SAME(f.entry[0].shape[0], 4);
     CHECK(memcmp(f.entry[1].name, "late", 4) == 0);
@@ -832,7 +782,7 @@ static void random_damage(void)
 static void arena_too_small(void)
 {
     static unsigned char block[20000];
-    memory file = file_of("{\"b\":" T("[1]", "4", "8") ",\"\\u0061\":"
+    memory file = file_of("{\"b\":" T("[1]", "4", "8") ",\"a\":"
         T("[1]", "0", "4") "}", 8);
     size_t bytes;
     int opened = 0;
@@ -1027,7 +977,7 @@ static void timm_relatives(void)
         smask_setup(&c, NULL);
         SAME(smask_open(&c, &f, &io), SMASK_OK);
         SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
-        CHECK(strstr(smask_detail(&c), extra[i]) != NULL);
+        CHECK(strstr(smask_detail(&c), "unknown here") != NULL);
         smask_shutdown(&c);
         free(file.data);
     }
@@ -1063,13 +1013,14 @@ static void wild_architectures(void)
         { "\"img_size\":\"2147483647\"", SMASK_FORMAT },
         { "\"vocab_size\":\"4294967295\"", SMASK_FORMAT },
         { "\"class_token\":\"2\"", SMASK_FORMAT },
-        { "\"init_values\":\"1e-5\"", SMASK_OK },
-        { "\"init_values\":\"1e\"", SMASK_FORMAT },
-        { "\"init_values\":\"x\"", SMASK_FORMAT },
-        { "\"init_values\":\"1e99\"", SMASK_FORMAT },
-        { "\"init_values\":\"1e999999999999\"", SMASK_FORMAT },
-        { "\"init_values\":\"nan\"", SMASK_FORMAT },
-        { "\"init_values\":\".\"", SMASK_FORMAT },
+        { "\"init_values_bits\":\"925353388\"", SMASK_OK },    /* 1e-5 */
+        { "\"init_values_bits\":\"2139095039\"", SMASK_OK },   /* most */
+        { "\"init_values_bits\":\"2139095040\"", SMASK_FORMAT },
+        { "\"init_values_bits\":\"2147483648\"", SMASK_FORMAT },
+        { "\"init_values_bits\":\"1e-5\"", SMASK_FORMAT },
+        { "\"init_values_bits\":\"nan\"", SMASK_FORMAT },
+        { "\"drop_path_bits\":\"1065353215\"", SMASK_OK },     /* below 1 */
+        { "\"drop_path_bits\":\"1065353216\"", SMASK_FORMAT },
         { "\"splitmask\":\"2\"", SMASK_OK }      /* the first one counts   */
     };
     size_t i;
@@ -1192,7 +1143,7 @@ static void what_does_not_match(void)
     memcpy(a.v.patch_b->x, b.v.patch_b->x, 16 * 4);
     SAME(read_model(&b, &file, 0, &missing), SMASK_FORMAT);
     CHECK_TEXT(smask_detail(&b.c),
-        "read: pos_embed is (1,4,16), wanted (1,16,16)");
+        "pos_embed: has another shape in the file than in the model");
     CHECK(same_floats(a.v.patch_b->x, b.v.patch_b->x, 16));
     smask_clear(&b.c);
     /* No training state, no codebook, no means. */
@@ -1204,7 +1155,7 @@ static void what_does_not_match(void)
         file.at = 0;
         smask_open(&a.c, &f, &io);
         SAME(smask_read(&a.c, &f, &a.v, &a.t, NULL, NULL, NULL),
-            SMASK_FORMAT);
+            SMASK_STATE);
         smask_clear(&a.c);
         SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, &a.e, NULL),
             SMASK_STATE);
@@ -1231,29 +1182,33 @@ static void a_type_that_is_not_read(void)
     make(&a, &d, 1, 0);
     SAME(read_model(&a, &file, 0, &missing), SMASK_FORMAT);
     CHECK_TEXT(smask_detail(&a.c),
-        "read: norm.bias is not F32, F16 or BF16");
+        "norm.bias: is not F32, F16 or BF16");
     free(file.data);
     smask_shutdown(&a.c);
 }
 
-/* A name may be spelt with escapes. */
-static void a_name_with_escapes(void)
+/* A name spelt with escapes is nobody's; one that is there twice is refused
+   when it is wanted. */
+static void odd_names(void)
 {
     static model a;
     const smask_vit_desc d = small_desc();
     memory file = file_of("{\"norm\\u002ebias\":" T("[16]", "0", "64") "}",
         64);
+    memory twice = file_of("{\"norm.bias\":" T("[16]", "0", "64")
+        ",\"x\":" T("[1]", "64", "68") ",\"x\":" T("[1]", "68", "72")
+        ",\"norm.bias\":" T("[16]", "72", "136") "}", 136);
     int32_t missing;
-    float sum = 0;
-    int i;
 
     make(&a, &d, 1, 0);
-    for (i = 0; i < 16; i++) a.v.norm_b->x[i] = 1;
     SAME(read_model(&a, &file, 0, &missing), SMASK_OK);
-    SAME(missing, a.v.params.count - 1);
-    for (i = 0; i < 16; i++) sum += a.v.norm_b->x[i];
-    NEAR(sum, 0, 0);
+    SAME(missing, a.v.params.count);
+    a.v.norm_b->x[3] = 1;
+    SAME(read_model(&a, &twice, 0, &missing), SMASK_FORMAT);
+    CHECK_TEXT(smask_detail(&a.c), "norm.bias: is in the file twice");
+    NEAR(a.v.norm_b->x[3], 1, 0);
     free(file.data);
+    free(twice.data);
     smask_shutdown(&a.c);
 }
 
@@ -1274,7 +1229,7 @@ static void one_tensor_at_a_time(void)
     SAME(smask_read_tensor(&c, &f, "b", x, 2), SMASK_FORMAT);
     smask_clear(&c);
     SAME(smask_read_tensor(&c, &f, "e", x, 3), SMASK_FORMAT);
-    CHECK_TEXT(smask_detail(&c), "read: e is not in the file");
+    CHECK_TEXT(smask_detail(&c), "e: is not in the file");
     smask_clear(&c);
     SAME(smask_read_tensor(&c, &f, "b", x, 3), SMASK_OK);
     NEAR(x[0] + x[1] + x[2], 0, 0);
@@ -1312,16 +1267,6 @@ static void a_writer_that_stops(void)
         CHECK(memcmp(file.data, whole.data, n) == 0);
         smask_clear(&a.c);
         free(file.data);
-    }
-    a.a.desc.lr = (float)HUGE_VAL;
-    {
-        memory file;
-        smask_io io;
-        memset(&file, 0, sizeof file);
-        io = io_of(&file);
-        SAME(smask_write(&a.c, &io, &a.v, NULL, &a.a, NULL, NULL, 0),
-            SMASK_NUMERIC);
-        SAME(file.size, 0);
     }
     free(whole.data);
     smask_shutdown(&a.c);
@@ -1399,7 +1344,7 @@ int main(void)
     RUN(training_resumes);
     RUN(bytes_of_a_file);
     RUN(notes_come_back);
-    RUN(decimals_are_exact);
+    RUN(fractions_are_exact);
     RUN(cut_at_every_byte);
     RUN(wrong_lengths);
     RUN(malicious_headers);
@@ -1415,7 +1360,7 @@ int main(void)
     RUN(half_types);
     RUN(what_does_not_match);
     RUN(a_type_that_is_not_read);
-    RUN(a_name_with_escapes);
+    RUN(odd_names);
     RUN(one_tensor_at_a_time);
     RUN(a_writer_that_stops);
     RUN(dry_runs);
