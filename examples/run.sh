@@ -4,8 +4,11 @@
 # cores. The shapes' classes differ by form alone: colours, textures, places,
 # sizes and angles are drawn anew for each image.
 #   sh examples/run.sh [OUT]       OUT: where to write      [out/run]
+#   SEED=2 make run                another seed             [1]
 OUT=${1:-out/run}
-MODEL="--dim 128 --depth 6 --heads 4 --image 32 --patch 4"
+MODEL="--dim 64 --depth 4 --heads 2 --image 32 --patch 4"
+HOW="--decoder-depth 1 --vocab 256 --batch 64 --steps 1000 --crop 0.6 --lr 2e-3"
+SEED=${SEED:-1}
 
 # value NAME FILE: the number of a result line.
 value() { awk -v name="$1" '$1 == name { printf "%.1f", $2 }' "$2"; }
@@ -13,14 +16,16 @@ value() { awk -v name="$1" '$1 == name { printf "%.1f", $2 }' "$2"; }
 mkdir -p "$OUT" || exit 2
 echo "Pre-training without labels"
 # shellcheck disable=SC2086  # several words are meant
-build/pretrain --data shapes $MODEL --out "$OUT" > "$OUT/pretrain" || exit
+build/pretrain --data shapes $MODEL $HOW --seed "$SEED" --out "$OUT" \
+    > "$OUT/pretrain" || exit
 cat "$OUT/pretrain"
 echo
 echo "Asking for classes"
 build/evaluate --data shapes --model "$OUT/model.safetensors" \
     > "$OUT/trained" || exit
 # shellcheck disable=SC2086
-build/evaluate --data shapes --model random $MODEL > "$OUT/random" || exit
+build/evaluate --data shapes --model random $MODEL --seed "$SEED" \
+    > "$OUT/random" || exit
 
 echo
 echo "Right on the test images of shapes, in percent; blind guessing: 10"

@@ -1,6 +1,6 @@
 /* shapes.h: a data set that is drawn instead of downloaded.
 
-   Ten forms. An image shows three to five copies of one of them, light on
+   Ten forms. An image shows five to eight copies of one of them, light on
    darker ground. Number, place, size, angle, colours, textures, light and
    clutter are drawn alike for all classes, so that the form alone tells
    them apart; neighbours in plain pixels know little.
@@ -16,7 +16,7 @@
 #include <math.h>
 
 #define SHAPES_CLASSES 10
-#define SHAPES_COPIES 5              /* of the form, at most               */
+#define SHAPES_COPIES 8              /* of the form, at most               */
 #define SHAPES_STROKES 3             /* of clutter, at most                */
 
 static const char *const shapes_name[SHAPES_CLASSES] = { "disc", "ring",
@@ -217,11 +217,11 @@ typedef struct scene {
     int32_t which, count, strokes;
 } scene;
 
-/* Copies that hardly touch, as many of 3 .. 5 as find a place. */
+/* Copies that hardly touch, as many of 5 .. 8 as find a place. */
 static void place_copies(smask_random *random, scene *s)
 {
-    const int32_t wanted = 3 + (int32_t)smask_below(random,
-        SHAPES_COPIES - 2);
+    const int32_t wanted = 5 + (int32_t)smask_below(random,
+        SHAPES_COPIES - 4);
     int32_t tries, k;
 
     s->count = 0;
@@ -229,7 +229,7 @@ static void place_copies(smask_random *random, scene *s)
         const double angle = draw(random, 0, 6.283185307179586);
         copy *one = &s->copies[s->count];
 
-        one->radius = draw(random, 0.28, 0.4) / 2;
+        one->radius = draw(random, 0.22, 0.31) / 2;
         one->x = draw(random, one->radius, 1 - one->radius);
         one->y = draw(random, one->radius, 1 - one->radius);
         one->co = cos(angle);
