@@ -92,6 +92,13 @@ int main(void)
    ----------------------------------------------------------------------
    A TOUR                                                         >>tour
 
+   Words first. An encoder turns patches into features: lists of numbers
+   that say what is there. A decoder turns features into guesses. A label
+   is a person's word for an image. Cross-entropy is the surprise, in
+   nats, at the right answer: 0 if it was certain. InfoNCE is the
+   cross-entropy of picking one's own other half out of a batch. The slope
+   of a loss by a weight (its gradient) tells which way to move it.
+
    Supervised training tells a model what is in an image. Here nobody
    does. Instead a part of the image is hidden, and the model is asked for
    it. To answer well it has to find out how images hang together: that a
@@ -185,8 +192,8 @@ int main(void)
 
    The library never aborts, prints, exits or touches errno. For a line of
    text when something happens, set desc.logger. With SPLITMASK_DEBUG it
-   checks its own assumptions, tensors of past steps, and every op's
-   output for numbers that are none.
+   finds tensors of past steps, and looks through every op's output for
+   numbers that are none.
 
    ----------------------------------------------------------------------
    THREADS                                                     >>threads
@@ -422,8 +429,10 @@ typedef struct smask_tensor {
     const void *extra;
     float scalar[2];
     int32_t arg[3];
-    int32_t owns;                    /* dx is the tape's to recycle        */
-    int32_t inner;                   /* so is x, once backward has passed  */
+    int32_t owns;                    /* dx: 0 none yet, 1 memory of the tape,
+                                        2 borrowed                         */
+    int32_t inner;                   /* x: 0 stays, 1 backward may reuse it,
+                                        2 and has done so                  */
 } smask_tensor;
 
 /* A named parameter. Names are timm's, so that files move both ways. */
@@ -573,7 +582,7 @@ typedef struct smask_mask {
     int32_t *masked_at[2];           /* (B, masked)                        */
 } smask_mask;
 
-/* What the objectives weigh. Zero: the paper's method as METHOD settles it:
+/* What the objectives weigh. Zero: the paper's method as >>choices settles it:
    inpaint + match, blocks, half and half. */
 typedef struct smask_objective {
     smask_mask_kind mask;            /*                           [BLOCKS] */
@@ -820,7 +829,8 @@ SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
      bias (T, H) or NULL, a table; index (N, N): rows of it, 0 .. T-1
    gradient   qkv, bias          saves   two floats a row and head
    cost       4 B N N D; backward 10 B N N D
-   memory     y; per worker (N, K) a few times. Never (B, H, N, N)
+   memory     y; per worker (N, N), in backward twice; with a bias also
+              (H, N, N). Never (B, H, N, N)
    errors     SHAPE, ARG (index without bias)
    source     Vaswani et al. 2017, eq. 1 [Vas17]                       */
 SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
@@ -891,8 +901,13 @@ SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     int32_t d1, int32_t d2, int32_t d3);
 
 /* Fill dx of every parameter that `loss` (1) depends on, adding to what is
-   there. errors: SHAPE if loss is no scalar; NUMERIC if it is not finite;
-   STATE in a NO_AUTOGRAD build or if a user op has no backward. */
+   there. What happens inside blocks is gone afterwards: one backward a
+   step, so add losses first.
+   errors     ARG without a loss; SHAPE if it is no scalar; NUMERIC if it
+              is not finite; MEMORY; STATE if nothing was recorded, in a
+              NO_AUTOGRAD build, if a user op has no backward, or the
+              second time through a block. After any of them but NUMERIC
+              call smask_params_zero: some slopes may be half made       */
 SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
 
 /* Compare backward with central differences: fn must rebuild the loss from
@@ -930,7 +945,8 @@ SMASK_API void smask_half(const float *images, size_t B, size_t C, size_t S,
 /* Patch embedding, without positions: (B, N, D). */
 SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
-/* One block: x (B, N, D) -> (B, N, D). index as for smask_attention. */
+/* One block: x (B, N, D) -> (B, N, D). bias: v->bias, k->bias or NULL,
+   looked up by v->bias_index. */
 SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias);
 /* All encoder blocks, without the final norm. */
@@ -940,8 +956,12 @@ SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
    token, which comes first. */
 SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
-/* Seen tokens -> all tokens of each view, after the decoder's final norm.
-   x (R, S, D) normed and bridged here; index (R, N): row of x or -1. */
+/* Seen tokens -> all tokens of each of R views, after the decoder's norm.
+     a (.., S, D)   b (.., S, D) or NULL   index (R, N)   ->   (R, N, D)
+     a and b come from smask_vit_blocks; norm and bridge are applied here.
+     index: a row of a, or rows of a + a row of b, or -1 for the mask
+     token; yours, until end of step
+   errors     STATE without decoder; ARG; SHAPE; RANGE                 */
 SMASK_API smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R);
 /* tokens (B, N', D) -> (B, D): mean over patches, or the class token. */
@@ -1132,13 +1152,6 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #define SMASK__FN static
 #define SMASK__INLINE static
 #define SMASK__SOON(p) ((void)0)
-#endif
-
-#ifdef SPLITMASK_DEBUG
-#include <assert.h>
-#define SMASK__ASSERT(x) assert(x)
-#else
-#define SMASK__ASSERT(x) ((void)0)
 #endif
 
 /* With SPLITMASK_STATIC the interface is static, too. */
@@ -1722,9 +1735,9 @@ typedef struct smask__adam_step {
     _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
 #define v_store_part(p, v, n)                                               \
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
-/* Four floats of rows 0, 4, 8 and 12 after p, a row each 128 bits. */
 #define v_sum(v) _mm512_reduce_add_ps(v)
 #define v_top(v) _mm512_reduce_max_ps(v)
+/* Four floats of rows 0, 4, 8 and 12 after p, a row each 128 bits. */
 #define v_quad(p, ld)                                                       \
     _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
     _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
@@ -3178,7 +3191,7 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
 
 /* Which slopes are wanted, and whether dx is added to or written. A dry run
    has no pointers to tell by. */
-typedef struct smask__wanted { int w, x, norm, dx_add; } smask__wanted;
+typedef struct smask__wanted { int w, b, x, norm, dx_add; } smask__wanted;
 
 /* All but dx are added to; db, dln_w, dln_b may be NULL.
      y = f(x) w' + b:   dw += (keep dy)' f(x)      db += sum rows keep dy
@@ -3199,19 +3212,22 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         v.group = l->group;
     }
     memset(&p, 0, sizeof p);
-    if (wanted->w) {
+    if (wanted->w || wanted->b) {                    /* db comes with dw   */
         p.m = l->O;
         p.n = l->I;
         p.k = l->rows;
         p.a = v;
         p.b = smask__linear_input(l);
-        p.c = dw;
+        p.c = wanted->w ? dw : smask__floats(c, l->O * l->I);
         p.c_ld = l->I;
-        p.add = 1;
+        p.add = wanted->w;
         p.sums = db;
         smask__product_across(c, &p);
     }
-    if (!wanted->x && !wanted->norm) return;
+    if (!wanted->x && !wanted->norm) {
+        smask__rewind(c, mark);
+        return;
+    }
     memset(&p, 0, sizeof p);
     p.m = l->rows;
     p.n = l->I;
@@ -3329,7 +3345,12 @@ SMASK__FN void smask__layernorm_bwd(smask_ctx *c, const float *x,
 
 /* ---- Attention, one head of one image at a time:
      S = q k' / sqrt(K) + bias     P = softmax(S), row by row     y = P v
-   All of it for one head stays in the worker's cache. S and P are held
+   Each token makes three vectors of itself, side by side in qkv: what it
+   asks (q), what it answers to (k), what it gives (v). Token i receives
+   the mean of all v_j, weighted by how well q_i fits k_j. The D columns
+   are cut into H heads of K that do this apart, so that a token can look
+   in H directions at once. All of it for one head stays in the worker's
+   cache. S and P are held
    turned, a column for each query: then softmax runs down the columns of as
    many queries as a vector holds, and no sum has to cross its lanes. Kept
    for backward are the largest of each row of S and 1 / sum exp, from which
@@ -3694,7 +3715,8 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     dx.c_ld = a->D;
     smask__product_plan(c, &dx);
     if (a->slopes) smask__pack(c, &dx);
-    for (a->first = 0; a->first < a->rows; a->first += most) {
+    for (a->first = 0; a->first < a->rows && smask__ok(c);
+        a->first += most) {
         a->count = smask__least(most, a->rows - a->first);
         z.m = a->count;
         z.a = smask__view_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
@@ -3840,12 +3862,9 @@ SMASK__FN void *smask__take(smask_ctx *c, size_t bytes)
     return c->block;
 }
 
-SMASK__FN int smask__desc_right(smask_ctx *c, uint32_t magic)
+SMASK__FN int smask__desc_right(smask_ctx *c)
 {
-    if (magic != SMASK__MAGIC)
-        smask__fail(c, SMASK_STATE, "setup",
-            "the caller was compiled against another version of this file");
-    else if (c->desc.lanes < SMASK_LANES_AUTO
+    if (c->desc.lanes < SMASK_LANES_AUTO
         || c->desc.lanes >= SMASK_LANES_COUNT
         || !smask__lanes_there((smask_lanes)c->lanes))
         smask__fail(c, SMASK_ARG, "setup",
@@ -3858,8 +3877,13 @@ SMASK__DEF smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
 {
     size_t bytes;
 
+    if (magic != SMASK__MAGIC) {         /* write what all versions have   */
+        c->magic = magic;
+        c->error = SMASK_STATE;
+        return c->error;
+    }
     smask__start(c, desc, magic);
-    if (!smask__desc_right(c, magic)) return c->error;
+    if (!smask__desc_right(c)) return c->error;
     bytes = c->desc.memory_size;
     if (c->desc.memory == NULL) {
         if (bytes == 0) bytes = (size_t)64 << 20;
@@ -3875,6 +3899,7 @@ SMASK__DEF void smask_shutdown(smask_ctx *c)
 {
     const smask_allocator *a = &c->desc.allocator;
 
+    if (c->magic != SMASK__MAGIC) return;
     if (c->block != NULL) {
         if (a->alloc == NULL) smask__default_release(c->block);
         else if (a->release != NULL) a->release(a->user, c->block);
@@ -3894,7 +3919,7 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
     memset(sizes, 0, sizeof *sizes);
     smask__start(&c, desc, SMASK__MAGIC);
     c.dry = 1;
-    if (!smask__desc_right(&c, SMASK__MAGIC)) return c.error;
+    if (!smask__desc_right(&c)) return c.error;
     bytes = c.desc.memory != NULL ? c.desc.memory_size : (size_t)4 << 20;
     block = c.desc.memory != NULL ? c.desc.memory : smask__take(&c, bytes);
     if (block == NULL)
@@ -3903,9 +3928,9 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
     smask__settle(&c, block, bytes);
     result = smask__ok(&c) ? fn(&c, user) : c.error;
     if (result == SMASK_OK) result = c.error;
+    if (c.in_step) smask_end_step(&c);
     sizes->bytes = c.peak + SMASK__ALIGN - 1;
-    sizes->kept_bytes = c.in_step ? c.kept_low + c.kept_high
-        : c.low + c.high;
+    sizes->kept_bytes = c.low + c.high;
     sizes->step_bytes = c.step_peak;
     sizes->nodes = c.peak_nodes;
     smask_shutdown(&c);
@@ -4233,6 +4258,10 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     if (r != NULL && (smask_columns(r) != O
         || smask_row_count(r) != smask_row_count(x))) {
         smask__fail_shapes(c, where, "r", r, "x", x);
+        return NULL;
+    }
+    if (keep != NULL && x->rank < 2) {
+        smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
         return NULL;
     }
     y = smask__made_rows(c, SMASK_OP_LINEAR, x, O, source, 6);
@@ -4782,6 +4811,7 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
         dx = smask__slope(c, s[0], &wanted.dx_add);
     }
     wanted.w = s[1]->wants;
+    wanted.b = s[2] != NULL && s[2]->wants;
     wanted.x = s[0]->wants;
     wanted.norm = s[4] != NULL && s[4]->wants;
     smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
@@ -4897,6 +4927,7 @@ SMASK__FN void smask__contrast_back(smask_ctx *c, smask_tensor *y)
 SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 {
     const smask_user_op *op = (const smask_user_op *)y->extra;
+    float *hidden[3];                    /* slopes that are not wanted now */
     int i;
 
     if (op->backward == NULL) {
@@ -4905,7 +4936,15 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
         return;
     }
     for (i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
-    if (!c->dry && smask__ok(c)) op->backward(y, op->user);
+    if (c->dry || !smask__ok(c)) return;
+    for (i = 0; i < 3; i++) {
+        smask_tensor *t = y->source[i];
+        hidden[i] = t != NULL && !t->wants ? t->dx : NULL;
+        if (hidden[i] != NULL) t->dx = NULL;
+    }
+    op->backward(y, op->user);
+    for (i = 0; i < 3; i++)
+        if (hidden[i] != NULL) y->source[i]->dx = hidden[i];
 }
 
 /* From node `from` back to `to`, which is not taken; `one` is the page of
@@ -4948,10 +4987,11 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     c->free_list = NULL;
     leaf = smask__node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
         x->shape[2], x->shape[3]);
-    if (leaf == NULL) return;
-    leaf->x = x->x;
-    leaf->wants = x->wants;
-    t = again->fn(c, leaf, again->user);
+    if (leaf != NULL) {
+        leaf->x = x->x;
+        leaf->wants = x->wants;
+    }
+    t = leaf != NULL ? again->fn(c, leaf, again->user) : NULL;
     if (t != NULL) {
         t->dx = y->dx;
         t->owns = 2;
@@ -5365,7 +5405,12 @@ SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
         what = "image is no multiple of patch";
     else if (d->channels < 1 || d->dim < 1 || d->depth < 1
         || d->mlp_ratio < 1 || d->depth > 199 || d->decoder_depth > 199)
-        what = "channels, dim, depth and mlp_ratio are 1 or more";
+        what = "channels, dim, depth or mlp_ratio is not 1 or more, or depth "
+            "is above 199";
+    else if (d->image > 16384 || d->patch > 1024 || d->channels > 1024
+        || d->dim > 65536 || d->mlp_ratio > 64 || d->vocabulary > 1 << 24)
+        what = "image, patch, channels, dim, mlp_ratio or vocabulary is too "
+            "large";
     else if (d->heads < 1 || d->dim % d->heads != 0)
         what = "dim is no multiple of heads";
     else if (d->vocabulary < 0 || d->decoder_depth < 0 || d->classes < 0)
@@ -5522,6 +5567,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
             d.class_token != 0);
         v->bias_index = index;
     }
+    if (!smask__ok(c)) memset(v, 0, sizeof *v);      /* no half a model    */
     return c->error;
 }
 
@@ -5584,6 +5630,12 @@ SMASK__DEF void smask_half(const float *images, size_t B, size_t C, size_t S,
             }
 }
 
+/* Rows are counted in int32_t: two views of B images must fit. */
+SMASK__FN int smask__batch_fits(const smask_vit *v, int32_t B)
+{
+    return B >= 1 && B <= INT32_MAX / 2 / (v->tokens + 2);
+}
+
 typedef struct smask__patch_cut {
     const float *images;
     float *rows;
@@ -5607,9 +5659,10 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const int32_t wide = d->channels * d->patch * d->patch;
     smask__patch_cut cut;
 
-    if (v->patch_w == NULL || B < 1 || (images == NULL && !c->dry)) {
+    if (v->patch_w == NULL || !smask__batch_fits(v, B)
+        || (images == NULL && !c->dry)) {
         smask__fail(c, SMASK_ARG, "vit_embed",
-            "no model, or no images");
+            "no model, no images, or a batch out of range");
         return NULL;
     }
     cut.images = images;
@@ -5818,8 +5871,8 @@ SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     smask_tensor *nothing, *masks, *places, *seen;
 
     if (zero != NULL) memset(zero, 0, (size_t)D * sizeof *zero);
-    for (i = 0; i < R * N && place != NULL && index != NULL; i++)
-        place[i] = index[i] < 0 ? i % N : -1;
+    for (i = 0; place != NULL && i < R * N; i++)
+        place[i] = index != NULL && index[i] < 0 ? i % N : -1;
     for (i = 0; i < N && place != NULL; i++) {
         place[R * N + i] = -1;           /* the mask token, at each place  */
         place[(R + 1) * N + i] = i + skip;           /* without the class  */
@@ -5840,8 +5893,10 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 {
     smask_tensor *x;
 
-    if (v->decoder == NULL) {
-        smask__fail(c, SMASK_STATE, "vit_decode", "the model has no decoder");
+    if (v->decoder == NULL || !smask__batch_fits(v, R)) {
+        smask__fail(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
+            "vit_decode", v->decoder == NULL ? "the model has no decoder"
+            : "R is out of range");
         return NULL;
     }
     x = smask__bridge(c, v, a);
@@ -6677,11 +6732,16 @@ SMASK__FN smask_objective smask__objective(const smask_objective *o)
 
 /* Do model and tokenizer speak of the same patches and words? */
 SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
-    const smask_vit *v, const smask_tokenizer *t)
+    const smask_vit *v, const smask_tokenizer *t, int32_t B)
 {
     const char *what = NULL;
 
     if (!smask__ok(c)) return 0;
+    if (v == NULL || t == NULL || !smask__batch_fits(v, B)) {
+        smask__fail(c, SMASK_ARG, where,
+            "no model, no tokenizer, or a batch out of range");
+        return 0;
+    }
     if (v->head_w == NULL) {
         smask__fail(c, SMASK_STATE, where,
             "the model has no head; set desc.vocabulary");
@@ -6785,7 +6845,7 @@ SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_mask *m = &l->mask;
 
     memset(l, 0, sizeof *l);
-    if (!smask__objective_fits(c, "splitmask_loss", v, t)) return NULL;
+    if (!smask__objective_fits(c, "splitmask_loss", v, t, B)) return NULL;
     if (v->decoder == NULL) {
         smask__fail(c, SMASK_STATE, "splitmask_loss",
             "the model has no decoder; set desc.decoder_depth");
@@ -6846,7 +6906,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     int32_t *tokens, *index, i, k;
 
     memset(l, 0, sizeof *l);
-    if (!smask__objective_fits(c, "beit_loss", v, t)) return NULL;
+    if (!smask__objective_fits(c, "beit_loss", v, t, B)) return NULL;
     if (v->mask == NULL) {
         smask__fail(c, SMASK_STATE, "beit_loss",
             "the model has no mask token; set desc.mask_token");
@@ -6913,7 +6973,7 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
         list[i] = smask__floats(c, count);
         if (list[i] != NULL) memset(list[i], 0, count * sizeof(float));
     }
-    return list;
+    return smask__ok(c) ? list : NULL;
 }
 
 SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
@@ -6955,9 +7015,17 @@ typedef struct smask__adam_work {
     smask_adam *a;
     const smask_params *p;
     double *sum;                     /* of squared slopes, by piece        */
-    float clip;
+    float clip, correct1, correct2;
     int lanes, largest;              /* L + 1                              */
 } smask__adam_work;
+
+/* 1 / (1 - beta^t). Where beta^t is below all doubles pow would set errno,
+   which this library leaves alone. */
+SMASK__FN float smask__adam_correct(float beta, double t)
+{
+    return log((double)beta) * t < -700 ? 1
+        : (float)(1 / (1 - pow((double)beta, t)));
+}
 
 /* Pieces run through all parameters in turn, each cut on its own. Returns
    the parameter of a piece, or the number of pieces for piece -1. */
@@ -6999,7 +7067,6 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
     size_t at = 0, n = 0;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_param *p = &w->p->item[i];
-    const double t = (double)w->a->step + 1;
     smask__adam_step s;
 
     (void)worker;
@@ -7011,8 +7078,8 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
     s.eps = d->eps;
     s.decay = p->decay ? s.rate * d->weight_decay : 0;
     s.clip = w->clip;
-    s.correct1 = (float)(1 / (1 - pow((double)d->beta1, t)));
-    s.correct2 = (float)(1 / (1 - pow((double)d->beta2, t)));
+    s.correct1 = w->correct1;
+    s.correct2 = w->correct2;
     SMASK__CALL(w->lanes, adam, (p->t->x + at, p->t->dx + at,
         w->a->m[i] + at, w->a->v[i] + at, n, &s))
 }
@@ -7054,6 +7121,8 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     w.clip = a->desc.clip > 0 && a->norm > a->desc.clip
         ? a->desc.clip / a->norm : 1;
     a->rate = smask_adam_rate(a, a->step);
+    w.correct1 = smask__adam_correct(a->desc.beta1, (double)a->step + 1);
+    w.correct2 = smask__adam_correct(a->desc.beta2, (double)a->step + 1);
     smask__run(c, pieces, smask__adam_piece, &w);
     a->step++;
     return c->error;
@@ -7065,6 +7134,9 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     int32_t i;
 
     memset(e, 0, sizeof *e);
+    if (c->desc.inference || c->in_step)
+        return smask__fail(c, SMASK_STATE, "ema_init", c->in_step
+            ? "call it between steps" : "the context is for inference");
     if (!(decay >= 0 && decay < 1))
         return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
     e->decay = decay;
@@ -7455,7 +7527,8 @@ static const struct { char name[8]; size_t bytes; } smask__types[] = {
    and place must agree. */
 SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
 {
-    size_t shape[4], place[4] = { 0, 0, 0, 0 }, n, rank = 0, two = 2, i;
+    size_t shape[4] = { 1, 1, 1, 1 }, place[4] = { 0, 0, 0, 0 };
+    size_t n, rank = 0, two = 2, i;
     const char *s;
     int seen = 0, part;
 
@@ -7859,6 +7932,8 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (m.lacks[1] > 0)
         smask__fail(c, SMASK_STATE, "read",
             "the file lacks training state or codebook that is asked for");
+    if (a != NULL && (r.stream & 1) == 0)            /* no such generator  */
+        smask__fail(c, SMASK_FORMAT, "read", "random.stream is even");
     if (missing != NULL) *missing = m.lacks[0];
     for (i = 0; i < f->count && smask__ok(c); i++)
         smask__entry_take(c, f, &f->entry[i], m.home[i]);
@@ -8151,7 +8226,7 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
      decoder positions   a table of its own, added to all N tokens
                          (desc.decoder_shares_position)
      encoder -> decoder  final norm, then one linear layer (desc.no_bridge)
-     decoder             2 blocks, the encoder's heads and MLP ratio, a
+     decoder             set decoder_depth 2; the encoder's heads and MLP, a
                          norm, then the head (desc.decoder_depth)
      mask                BEiT's blocks, scaled to the grid: 8 to 38 % of it
                          each, topped up to exactly half (objective.mask)
@@ -8168,7 +8243,8 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
      k-means             Euclidean, 20 rounds of Lloyd, starting from random
                          patches; clusters that run empty start again
      LayerScale, relative positions, stochastic depth: off
-     AdamW               0.9, 0.98; clip 3; decay 0.05 on matrices only
+     AdamW               0.9, 0.98; clip 3; decay 0.05 on matrices, bias
+                         tables and mask tokens
 
    SOURCES                                                      >>sources
    [Ba16]    Ba, Kiros, Hinton: Layer normalization. 2016.
