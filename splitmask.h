@@ -4813,7 +4813,8 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
     wanted.w = s[1]->wants;
     wanted.b = s[2] != NULL && s[2]->wants;
     wanted.x = s[0]->wants;
-    wanted.norm = s[4] != NULL && s[4]->wants;
+    wanted.norm = (s[4] != NULL && s[4]->wants)
+        || (s[5] != NULL && s[5]->wants);
     smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
     smask__slope_pass(c, y, s[3]);
 }
