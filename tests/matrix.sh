@@ -10,6 +10,7 @@
 #              gcc and clang x the macros that change what is computed, each
 #              alone; those that only cut something off, together; none; all.
 #              The languages take turns.
+#   guards     tests with unreadable pages around the operands, at -O3
 #   sanitizers address, undefined, memory and thread, where the compiler has
 #              them, on the tests that reach most of the code
 #   targets    -m32; the processor's own flags; aarch64 under qemu
@@ -166,6 +167,13 @@ else
     job aarch64_NO_SIMD "smoke qemu-aarch64 $arm -static $flags -O1" \
         "-DSPLITMASK_NO_SIMD $WARN -I. -Itests tests/smoke.c"
 fi
+
+# What optimisers make of loads beside the last element: the tests whose
+# operands end at a page that cannot be read, at the highest level.
+for compiler in $compilers; do
+    language c99
+    job "${compiler}_O3_guards" "linked 'gemm kernels' $compiler $flags -O3"
+done
 
 # Sanitizers: the library and these tests, all instrumented. At -O0, since
 # with checks in every line the inlined kernels compile for minutes.
