@@ -695,6 +695,8 @@ SMASK_API void smask_clear(smask_ctx *c);
 /* Bytes of the arena: rounded to 64, zeroed. Until the end of the step, or
    of the context when outside one. NULL when full, or in a dry run. */
 SMASK_API void *smask_alloc(smask_ctx *c, size_t bytes);
+/* True in a dry run. */
+SMASK_API int smask_is_dry(const smask_ctx *c);
 
 /* ---- 3  Chance ---- */
 
@@ -755,8 +757,6 @@ SMASK_API void smask_shutdown(smask_ctx *c);
 SMASK_API smask_result smask_plan(const smask_desc *desc,
     smask_result (*fn)(smask_ctx *c, void *user), void *user,
     smask_sizes *sizes);
-/* True in a dry run. */
-SMASK_API int smask_is_dry(const smask_ctx *c);
 
 /* A step: all that is made in between is gone at its end. */
 SMASK_API void smask_begin_step(smask_ctx *c);
@@ -1045,6 +1045,8 @@ SMASK_API smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 
 /* ---- 12  The optimiser ---- */
 
+/* Make the moments, zero, in kept memory; desc NULL: the defaults.
+   errors     STATE in a step or for inference; ARG; MEMORY            */
 SMASK_API smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p);
 /* The learning rate of update number `step` (0 the first). */
@@ -1054,8 +1056,11 @@ SMASK_API float smask_adam_rate(const smask_adam *a, int64_t step);
               that the gradients are zeroed                            */
 SMASK_API smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p);
+/* Start a running mean at the weights as they are; decay in [0, 1).
+   errors     STATE, ARG, MEMORY                                       */
 SMASK_API smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p);
+/* mean = decay mean + (1 - decay) w, for each weight. */
 SMASK_API void smask_ema_update(smask_ctx *c, smask_ema *e,
     const smask_params *p);
 /* Exchange the weights with their running mean (twice: as before). */
@@ -1117,7 +1122,6 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 }
 #endif
 #endif /* SPLITMASK_INCLUDED */
-
 
 /* ######################################################################
    PART III                                               IMPLEMENTATION
@@ -1253,19 +1257,6 @@ SMASK__FN void smask__say_number(smask_ctx *c, int64_t n)
     smask__say(c, digits + at);
 }
 
-SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
-    const smask_tensor *t)
-{
-    int32_t i;
-
-    smask__say(c, name);
-    for (i = 0; i < t->rank; i++) {
-        smask__say(c, i == 0 ? " (" : ",");
-        smask__say_number(c, t->shape[i]);
-    }
-    smask__say(c, t->rank > 0 ? ")" : " ()");
-}
-
 /* Remember the first error: "where: what". Later ones are its echo. */
 SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
     const char *where, const char *what)
@@ -1284,30 +1275,6 @@ SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
     if (c->desc.logger.log != NULL)
         c->desc.logger.log(c->desc.logger.user, code, c->detail);
     return code;
-}
-
-/* The same with the shapes of two tensors: "where: what a (2,3), b (4)". */
-SMASK__FN smask_result smask__fail_shapes(smask_ctx *c, const char *where,
-    const char *a_name, const smask_tensor *a, const char *b_name,
-    const smask_tensor *b)
-{
-    smask_logger logger = c->desc.logger;
-
-    if (c->error != SMASK_OK) return c->error;
-    c->desc.logger.log = NULL;           /* speak once the text is whole   */
-    smask__fail(c, SMASK_SHAPE, where, "");
-#ifndef SPLITMASK_NO_TEXT
-    smask__say_shape(c, a_name, a);
-    if (b != NULL) {
-        smask__say(c, ", ");
-        smask__say_shape(c, b_name, b);
-    }
-#else
-    (void)a_name; (void)a; (void)b_name; (void)b;
-#endif
-    c->desc.logger = logger;
-    if (logger.log != NULL) logger.log(logger.user, SMASK_SHAPE, c->detail);
-    return SMASK_SHAPE;
 }
 
 /* ======================================================================
@@ -1440,7 +1407,7 @@ SMASK__INLINE size_t smask__workers(const smask_ctx *c)
    Idea       PCG32: a 64-bit linear congruential generator whose output is
               permuted so that no pattern shows. 16 bytes of state. Every
               draw is made on the calling thread, in program order.
-   May call   1.                 Called by   8 to 11.
+   May call   1.                 Called by   7 to 10.
    Source     O'Neill 2014, see >>sources [ONe14].
    ====================================================================== */
 
@@ -1519,7 +1486,9 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 #endif
 
 #if defined(__GNUC__) && !defined(SPLITMASK_NO_SIMD)
+#if !defined(__i386__) || defined(__SSE2__)
 #define SMASK__HAS_VECTOR4
+#endif
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -1726,26 +1695,53 @@ typedef struct smask__adam_step {
 #define v_load(p) _mm512_loadu_ps(p)
 #define v_store(p, v) _mm512_storeu_ps(p, v)
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define v_max(a, b) _mm512_max_ps(a, b)
-#define v_min(a, b) _mm512_min_ps(a, b)
-#define v_sqrt(a) _mm512_sqrt_ps(a)
-#define v_round(a) _mm512_roundscale_ps(a, 8)
-#define v_times2(a, n) _mm512_scalef_ps(a, n)        /* a 2^n              */
+/* With all lanes named, for some compilers think that the plain forms read
+   what is not set. */
+#define SMASK__ALL ((__mmask16)0xffff)
+#define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
+#define v_min(a, b) _mm512_maskz_min_ps(SMASK__ALL, a, b)
+#define v_sqrt(a) _mm512_maskz_sqrt_ps(SMASK__ALL, a)
+#define v_round(a)                                                          \
+    _mm512_maskz_cvtepi32_ps(SMASK__ALL,                                    \
+    _mm512_maskz_cvtps_epi32(SMASK__ALL, a))
+#define v_times2(a, n) _mm512_maskz_scalef_ps(SMASK__ALL, a, n)  /* a 2^n  */
 #define v_load_part(p, n)                                                   \
     _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
 #define v_store_part(p, v, n)                                               \
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
-#define v_sum(v) _mm512_reduce_add_ps(v)
-#define v_top(v) _mm512_reduce_max_ps(v)
+#define v_sum(v) smask__sum_avx512(v)
+#define v_top(v) smask__top_avx512(v)
 /* Four floats of rows 0, 4, 8 and 12 after p, a row each 128 bits. */
 #define v_quad(p, ld)                                                       \
     _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
     _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
     1), _mm_loadu_ps((p) + 8 * (ld)), 2), _mm_loadu_ps((p) + 12 * (ld)), 3)
-#define v_low(a, b) _mm512_unpacklo_ps(a, b)         /* a0 b0 a1 b1        */
-#define v_high(a, b) _mm512_unpackhi_ps(a, b)        /* a2 b2 a3 b3        */
+#define v_low(a, b) _mm512_maskz_unpacklo_ps(SMASK__ALL, a, b)  /* a0 b0.. */
+#define v_high(a, b) _mm512_maskz_unpackhi_ps(SMASK__ALL, a, b) /* a2 b2.. */
 #define v_pair0(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
 #define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
+
+/* Halves onto halves, until one float is left. */
+SMASK__INLINE float smask__sum_avx512(__m512 v)
+{
+    const __m256 h = _mm256_add_ps(
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));
+    const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h),
+        _mm256_extractf128_ps(h, 1));
+    const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
+SMASK__INLINE float smask__top_avx512(__m512 v)
+{
+    const __m256 h = _mm256_max_ps(
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));
+    const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h),
+        _mm256_extractf128_ps(h, 1));
+    const __m128 d = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
 
 #elif SMASK__PASS == 8
 #ifdef __clang__
@@ -2554,6 +2550,7 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 }
 
 #undef SMASK__EACH
+#undef SMASK__ALL
 #undef SMASK__N
 #undef SMASK__MR
 #undef SMASK__W
@@ -2659,7 +2656,7 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
               registers or in the first cache.
               A' B is the same loop with A packed into groups of MR columns,
               so that an element of A lies where a row's would.
-   May call   1 to 4.            Called by   6, 9.
+   May call   1 to 4.            Called by   6, 7, 9.
    Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
               [GG08] [BLIS15].
    ====================================================================== */
@@ -3026,7 +3023,7 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
               tensors yet: pointers and sizes. Work is cut into pieces that
               depend on the sizes alone, and what pieces sum up is added in
               their order, so that threads never change a bit.
-   May call   1 to 5.            Called by   7 (and 9, 12).
+   May call   1 to 5.            Called by   7, 12.
    Source     Backward of matrix products and softmax: any textbook;
               LayerNorm [Ba16]; GELU [HG16]; attention [Vas17], recomputed
               as in [Dao22]; InfoNCE [Oord18].
@@ -3096,7 +3093,7 @@ SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
      y = r + keep * (f(x) w' + b)      f: nothing, LayerNorm or GELU      */
 
 typedef struct smask__linear {
-    size_t rows, I, O;
+    size_t rows, in, out;            /* w is (out, in)                     */
     const float *x, *w, *b;
     smask__lens lens;                /* PLAIN, NORM or GELU                */
     float *stat;                     /* NORM: mean, 1 / std by row         */
@@ -3107,7 +3104,7 @@ typedef struct smask__linear {
 
 SMASK__FN smask__view smask__linear_input(const smask__linear *l)
 {
-    smask__view v = smask__view_of(l->x, l->I);
+    smask__view v = smask__view_of(l->x, l->in);
 
     v.lens = l->lens;
     v.stat = l->stat;
@@ -3123,17 +3120,17 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
 
     memset(&p, 0, sizeof p);
     p.m = l->rows;
-    p.n = l->O;
-    p.k = l->I;
+    p.n = l->out;
+    p.k = l->in;
     p.a = smask__linear_input(l);
     p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
-    p.b = smask__view_of(l->w, l->I);
+    p.b = smask__view_of(l->w, l->in);
     p.turned = 1;                                    /* w is (O,I)         */
     p.c = y;
-    p.c_ld = l->O;
+    p.c_ld = l->out;
     p.bias = l->b;
     p.r = l->r;
-    p.r_ld = l->O;
+    p.r_ld = l->out;
     p.keep = l->keep;
     p.group = l->group;
     smask__product_do(c, &p);
@@ -3151,18 +3148,18 @@ SMASK__FN void smask__gelu_after(void *arg, size_t row, size_t rows,
     float *df, int piece)
 {
     const smask__lens_after *a = (const smask__lens_after *)arg;
-    const size_t at = row * a->l->I;
+    const size_t at = row * a->l->in;
 
     (void)piece;
     SMASK__CALL(a->lanes, gelu_bwd, (a->dx + at, df, a->l->x + at,
-        rows * a->l->I, a->add))
+        rows * a->l->in, a->add))
 }
 
 SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
     float *df, int piece)
 {
     const smask__lens_after *a = (const smask__lens_after *)arg;
-    const size_t D = a->l->I;
+    const size_t D = a->l->in;
     float *dw = a->partial + 2 * (size_t)piece * D, *db = dw + D;
     size_t i;
 
@@ -3201,7 +3198,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     float *dx, float *dln_w, float *dln_b)
 {
     const size_t mark = smask__mark(c);
-    smask__view v = smask__view_of(dy, l->O);
+    smask__view v = smask__view_of(dy, l->out);
     smask__product p;
     smask__lens_after after;
     size_t pieces;
@@ -3213,13 +3210,13 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     }
     memset(&p, 0, sizeof p);
     if (wanted->w || wanted->b) {                    /* db comes with dw   */
-        p.m = l->O;
-        p.n = l->I;
+        p.m = l->out;
+        p.n = l->in;
         p.k = l->rows;
         p.a = v;
         p.b = smask__linear_input(l);
-        p.c = wanted->w ? dw : smask__floats(c, l->O * l->I);
-        p.c_ld = l->I;
+        p.c = wanted->w ? dw : smask__floats(c, l->out * l->in);
+        p.c_ld = l->in;
         p.add = wanted->w;
         p.sums = db;
         smask__product_across(c, &p);
@@ -3230,12 +3227,12 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     }
     memset(&p, 0, sizeof p);
     p.m = l->rows;
-    p.n = l->I;
-    p.k = l->O;
+    p.n = l->in;
+    p.k = l->out;
     p.a = v;
-    p.b = smask__view_of(l->w, l->I);                /* (O,I): k rows      */
+    p.b = smask__view_of(l->w, l->in);                /* (O,I): k rows      */
     p.c = dx;
-    p.c_ld = l->I;
+    p.c_ld = l->in;
     p.add = wanted->dx_add;
     if (l->lens != SMASK__PLAIN) {
         p.own = 1;                                   /* rows, then onwards */
@@ -3250,15 +3247,15 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     after.lanes = c->lanes;
     if (l->lens == SMASK__NORM) {
         p.after = smask__norm_after;
-        if (!wanted->x) after.dx = smask__floats(c, l->rows * l->I);
-        after.partial = smask__floats(c, pieces * 2 * l->I);
+        if (!wanted->x) after.dx = smask__floats(c, l->rows * l->in);
+        after.partial = smask__floats(c, pieces * 2 * l->in);
     } else if (l->lens == SMASK__GELU) {
         p.after = smask__gelu_after;
     }
     smask__pack(c, &p);
     smask__product_rows(c, &p);
     if (l->lens == SMASK__NORM)
-        smask__add_parts(c, after.partial, pieces, l->I, dln_w, dln_b);
+        smask__add_parts(c, after.partial, pieces, l->in, dln_w, dln_b);
     smask__rewind(c, mark);
 }
 
@@ -3412,7 +3409,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     f.b = to;
     f.ld = nr;
     f.panel = nr * k;
-    if (!turned && columns % nr == 0 && ld % 128 != 0) {
+    if (!turned && columns % nr == 0 && nr > 2 && ld % 128 != 0) {
         f.b = x;
         f.ld = ld;
         f.panel = nr;
@@ -3820,11 +3817,48 @@ SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
               node, all that was made of it has had its say, and its dx is
               complete. A gradient lives from its first contribution to the
               node's own turn; then its memory serves the next.
-   May call   1 to 6.            Called by   8 to 12.
+   May call   1 to 6.            Called by   8, 11, 12.
    Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
    ====================================================================== */
 
 /* ---- Contexts and steps ---- */
+
+SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
+    const smask_tensor *t)
+{
+    int32_t i;
+
+    smask__say(c, name);
+    for (i = 0; i < t->rank; i++) {
+        smask__say(c, i == 0 ? " (" : ",");
+        smask__say_number(c, t->shape[i]);
+    }
+    smask__say(c, t->rank > 0 ? ")" : " ()");
+}
+
+/* An error with the shapes of two tensors: "where: what a (2,3), b (4)". */
+SMASK__FN smask_result smask__fail_shapes(smask_ctx *c, const char *where,
+    const char *a_name, const smask_tensor *a, const char *b_name,
+    const smask_tensor *b)
+{
+    smask_logger logger = c->desc.logger;
+
+    if (c->error != SMASK_OK) return c->error;
+    c->desc.logger.log = NULL;           /* speak once the text is whole   */
+    smask__fail(c, SMASK_SHAPE, where, "");
+#ifndef SPLITMASK_NO_TEXT
+    smask__say_shape(c, a_name, a);
+    if (b != NULL) {
+        smask__say(c, ", ");
+        smask__say_shape(c, b_name, b);
+    }
+#else
+    (void)a_name; (void)a; (void)b_name; (void)b;
+#endif
+    c->desc.logger = logger;
+    if (logger.log != NULL) logger.log(logger.user, SMASK_SHAPE, c->detail);
+    return SMASK_SHAPE;
+}
 
 SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
     uint32_t magic)
@@ -4214,8 +4248,8 @@ SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
 
     memset(&l, 0, sizeof l);
     l.rows = smask_row_count(y);
-    l.I = smask_columns(s[0]);
-    l.O = smask_columns(y);
+    l.in = smask_columns(s[0]);
+    l.out = smask_columns(y);
     l.x = s[0]->x;
     l.w = s[1]->x;
     l.b = s[2] != NULL ? s[2]->x : NULL;
@@ -4237,25 +4271,25 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     smask_tensor *const source[6] = { x, w, b, r, ln_w, ln_b };
     smask__linear l;
     smask_tensor *y;
-    size_t I, O;
+    size_t in, out;
 
     if (x == NULL || w == NULL) return NULL;
-    I = smask_columns(x);
-    O = (size_t)w->shape[0];
-    if (smask_count(w) != I * O) {
+    in = smask_columns(x);
+    out = (size_t)w->shape[0];
+    if (smask_count(w) != in * out) {
         smask__fail_shapes(c, where, "w", w, "x", x);
         return NULL;
     }
-    if (b != NULL && !smask__is_vector(b, O)) {
+    if (b != NULL && !smask__is_vector(b, out)) {
         smask__fail_shapes(c, where, "b", b, "w", w);
         return NULL;
     }
     if (lens == SMASK__NORM
-        && (!smask__is_vector(ln_w, I) || !smask__is_vector(ln_b, I))) {
+        && (!smask__is_vector(ln_w, in) || !smask__is_vector(ln_b, in))) {
         smask__fail_shapes(c, where, "ln_w", ln_w, "x", x);
         return NULL;
     }
-    if (r != NULL && (smask_columns(r) != O
+    if (r != NULL && (smask_columns(r) != out
         || smask_row_count(r) != smask_row_count(x))) {
         smask__fail_shapes(c, where, "r", r, "x", x);
         return NULL;
@@ -4264,7 +4298,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
         return NULL;
     }
-    y = smask__made_rows(c, SMASK_OP_LINEAR, x, O, source, 6);
+    y = smask__made_rows(c, SMASK_OP_LINEAR, x, out, source, 6);
     if (y == NULL) return NULL;
     y->arg[0] = (int32_t)lens;
     y->extra = keep;
@@ -5223,7 +5257,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
               images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
                 -> block 1 .. block L -> norm -> mean over N -> (B,D)
-   May call   1 to 7.            Called by   9, 11, 13.
+   May call   1 to 7.            Called by   9, 11, 12.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
               positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
               depth [Hua16].
@@ -5987,7 +6021,7 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
               The scores never exist whole: as soon as a worker has some
               rows of them in its cache, it reads off the winners.
-   May call   1 to 5, 8.         Called by   11, 13.
+   May call   1 to 5, 8.         Called by   11.
    Source     El-Nouby et al. 2021, sec. 3.2, eq. 1; Lloyd 1982
               [ElN21] [Llo82].
    ====================================================================== */
@@ -6943,7 +6977,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
               slopes (decoupled). Before that, slopes whose overall length
               is beyond `clip` are shortened; the rate rises linearly, then
               falls along half a cosine.
-   May call   1 to 8.            Called by   13 and the user.
+   May call   1 to 8.            Called by   the user.
    Source     Loshchilov & Hutter 2019, algorithm 2 [LH19].
    ====================================================================== */
 
@@ -7187,7 +7221,7 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
               to write the floats. A reader believes nothing before the
               whole header has been checked: then it takes the floats in one
               pass, in the order they lie in.
-   May call   1 to 12.           Called by   nobody.
+   May call   1 to 12.           Called by   the user.
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
