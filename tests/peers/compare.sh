@@ -46,7 +46,8 @@ then
     exit 2
 fi
 
-TMP=$(mktemp -d "${TMPDIR:-/tmp}/compare.XXXXXX") || exit 2
+TMP=${TMPDIR:-/tmp}/compare.$$
+mkdir "$TMP" || exit 2
 trap 'rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 
