@@ -90,13 +90,15 @@ static smask_result train(smask_ctx *c, void *user)
 static smask_result run_in(size_t bytes, job *j)
 {
     const smask_desc desc = { .memory = memory, .memory_size = bytes };
+    smask_result result;
     smask_ctx c;
     if (smask_setup(&c, &desc) == SMASK_OK) train(&c, j);
     if (smask_error(&c) != SMASK_OK)
         printf("    %s (%s)\n", smask_text(smask_error(&c)),
                smask_detail(&c));
-    smask_shutdown(&c);
-    return smask_error(&c);
+    result = smask_error(&c);
+    smask_shutdown(&c);                  /* forgets the error, too         */
+    return result;
 }
 
 int main(void)
