@@ -8041,7 +8041,7 @@ typedef struct smask__hand {
 } smask__hand;
 
 typedef struct smask__crew {
-    uint64_t word;                       /* job number << 32 | pieces left */
+    uint64_t word __attribute__((aligned(8))); /* job << 32 | pieces left  */
     void (*fn)(void *arg, int piece, int worker);
     void *arg;
     int count;                           /* pieces of the job              */

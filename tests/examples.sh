@@ -23,7 +23,8 @@ passed=0
 failed=0
 for name in $names; do
     begin=$(date +%s)
-    if ! MAKEFLAGS= make -s CC="${CC:-cc}" CXX="$CXX" "build/$name" > "$log" 2>&1; then
+    if ! MAKEFLAGS= make -s CC="${CC:-cc}" CXX="$CXX" "build/$name" \
+        > "$log" 2>&1; then
         verdict="FAIL (build)"
     elif [ -s "$log" ]; then
         verdict="FAIL (warnings)"
