@@ -578,9 +578,8 @@ static void shapes(void)
     data_close(&a);
 }
 
-/* Colour does not give the class away: the mean hue of the classes is the
-   same but for chance, and their brightness differs by no more than a disc
-   covers more than an hourglass. */
+/* Colour does not give the class away: the mean hue and brightness of the
+   classes are the same but for chance, all forms covering as much. */
 static void shapes_mean(void)
 {
     double sum[10][3] = { { 0 } }, all[3] = { 0, 0, 0 };
@@ -598,9 +597,9 @@ static void shapes_mean(void)
     for (i = 0; i < 10; i++)
         for (c = 0; c < 3; c++) all[c] += sum[i][c] / 10;
     for (i = 0; i < 10; i++) {
-        NEAR(sum[i][1], all[1], 0.05);
-        NEAR(sum[i][0] - sum[i][1], all[0] - all[1], 0.02);
-        NEAR(sum[i][2] - sum[i][1], all[2] - all[1], 0.02);
+        NEAR(sum[i][1], all[1], 0.01);
+        NEAR(sum[i][0] - sum[i][1], all[0] - all[1], 0.01);
+        NEAR(sum[i][2] - sum[i][1], all[2] - all[1], 0.01);
     }
     data_close(&d);
 }

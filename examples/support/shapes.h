@@ -1,14 +1,17 @@
 /* shapes.h: a data set that is drawn instead of downloaded.
 
-   Ten forms. An image shows five to eight copies of one of them, light on
-   darker ground. Number, place, size, angle, colours, textures, light and
-   clutter are drawn alike for all classes, so that the form alone tells
-   them apart; neighbours in plain pixels know little.
+   Ten forms. An image shows up to thirteen copies of one of them, light on
+   a dark, cloudy ground. Every copy has a place, a size, an angle, a
+   contrast and a colour of its own, drawn alike for all classes, and all
+   forms cover the same area: the form alone tells the classes apart, and
+   neighbours in plain pixels know little.
 
-   Several small copies and not one large form, because what a vision
+   Many small copies and not one large form, because what a vision
    transformer learns within minutes are things that lie within a few
-   patches: of single forms even a supervised one learns next to nothing
-   from 4000 images. Included by data.c alone.                            */
+   patches. A colour for each copy and the same mean ground for all images,
+   because the form is then what the halves of an image have in common.
+   Where they share a tint of the ground, the match makes do with that: it
+   is easier to see. Included by data.c alone.                            */
 #ifndef SHAPES_H
 #define SHAPES_H
 
@@ -16,12 +19,19 @@
 #include <math.h>
 
 #define SHAPES_CLASSES 10
-#define SHAPES_COPIES 8              /* of the form, at most               */
-#define SHAPES_STROKES 3             /* of clutter, at most                */
+#define SHAPES_FEWEST 7              /* copies of the form                 */
+#define SHAPES_COPIES 13             /* and most                           */
+#define SHAPES_GROUND 0.33           /* its mean, of 1                     */
+#define SHAPES_TURN 6.283185307179586
 
 static const char *const shapes_name[SHAPES_CLASSES] = { "disc", "ring",
     "square", "triangle", "star", "cross", "crescent", "heart", "arrow",
     "hourglass" };
+
+/* The square root of 1.3 by the area of form() below: drawn so much larger,
+   all forms cover the same, and brightness tells nothing. */
+static const double shapes_scale[SHAPES_CLASSES] = { .757, .797, .814, 1,
+    1.026, .859, .975, .805, 1.023, 1.068 };
 
 /* ------------------------------------------------------------ geometry */
 
@@ -89,50 +99,7 @@ static double form(int32_t which, double x, double y)
     }
 }
 
-/* ------------------------------------------------------------ surfaces */
-
-/* A surface: a colour and a pattern around it. */
-typedef struct surface {
-    double colour[3], swing[3];      /* at the pattern's 0; added at 1     */
-    double co, si, waves, phase;
-    uint32_t salt;
-    int kind;
-} surface;
-
-static double draw(smask_random *random, double least, double most)
-{
-    return least + (most - least) * (double)smask_uniform(random);
-}
-
-/* Brightness `light` and a colour of a random hue at that brightness. */
-static void draw_colour(smask_random *random, double light, double strength,
-    double colour[3])
-{
-    const double hue = draw(random, 0, 6.283185307179586);
-    const double much = draw(random, 0, strength);
-    const double u = much * cos(hue), v = much * sin(hue);
-
-    colour[0] = light + 0.956 * u + 0.621 * v;
-    colour[1] = light - 0.272 * u - 0.647 * v;
-    colour[2] = light - 1.106 * u + 1.703 * v;
-}
-
-static void draw_surface(smask_random *random, double light, double swing,
-    surface *s)
-{
-    const double angle = draw(random, 0, 6.283185307179586);
-
-    draw_colour(random, light, 0.07, s->colour);
-    draw_colour(random, draw(random, 0, swing), 0.08, s->swing);
-    s->co = cos(angle);
-    s->si = sin(angle);
-    s->waves = draw(random, 2.5, 7);
-    s->phase = draw(random, 0, 6.283185307179586);
-    s->salt = smask_next(random);
-    /* Two of three are plain. */
-    s->kind = (int)smask_below(random, 15);
-    if (s->kind > 5) s->kind = 0;
-}
+/* -------------------------------------------------------------- ground */
 
 /* A fixed random number -1 .. 1 for each point of a lattice. */
 static double lattice(uint32_t salt, int x, int y)
@@ -158,82 +125,62 @@ static double cloud(uint32_t salt, double x, double y)
     return top + fy * (bottom - top);
 }
 
-/* The pattern at a place of the unit square, -1 .. 1. */
-static double pattern(const surface *s, double u, double v)
-{
-    const double x = s->co * u + s->si * v, y = s->co * v - s->si * u;
-    const double turn = 6.283185307179586 * s->waves;
-    double p;
-
-    switch (s->kind) {
-    case 0: return 0;
-    case 1: return sin(turn * x + s->phase);
-    case 2:
-        p = 2 * sin(turn / 2 * x + s->phase) * sin(turn / 2 * y);
-        return p > 1 ? 1 : p < -1 ? -1 : p;
-    case 3:
-        p = 2 * (cos(turn * x + s->phase) + cos(turn * y) - 0.8);
-        return p > 1 ? 1 : p < -1 ? -1 : p;
-    case 4: return cloud(s->salt, s->waves * x, s->waves * y);
-    default: return smaller(larger(1.4 * x, -1), 1);
-    }
-}
-
-/* A soft stroke on the ground. */
-typedef struct stroke {
-    double x, y, dx, dy, width, colour[3];
-} stroke;
-
-/* How much of a place the stroke covers, 0 .. 1. */
-static double cover(const stroke *s, double u, double v)
-{
-    const double px = u - s->x, py = v - s->y;
-    const double across = px * s->dy - py * s->dx;
-    const double length = s->dx * s->dx + s->dy * s->dy;
-    double t, d;
-
-    if (across * across >= s->width * s->width * length) return 0;
-    t = (px * s->dx + py * s->dy) / length;
-    t = t < 0 ? 0 : t > 1 ? 1 : t;
-    d = ((px - t * s->dx) * (px - t * s->dx)
-        + (py - t * s->dy) * (py - t * s->dy)) / (s->width * s->width);
-    return d < 1 ? (1 - d) * (1 - d) : 0;
-}
-
 /* -------------------------------------------------------------- scenes */
 
-/* A copy of the form: middle, radius of the disc around it and angle, in
-   parts of the side. */
+/* A copy of the form: middle, radius of the disc around it, in parts of the
+   side; angle, colour. */
 typedef struct copy {
-    double x, y, radius, co, si;
+    double x, y, radius, co, si, colour[3];
 } copy;
 
 /* All that is drawn before the first pixel. */
 typedef struct scene {
-    surface ground, shape;
     copy copies[SHAPES_COPIES];
-    stroke clutter[SHAPES_STROKES];
-    double light_x, light_y, noise;
-    int32_t which, count, strokes;
+    uint32_t salt[4];                /* of the clouds: colours, light       */
+    int32_t which, count;
 } scene;
 
-/* Copies that hardly touch, as many of 5 .. 8 as find a place. */
-static void place_copies(smask_random *random, scene *s)
+static double draw(smask_random *random, double least, double most)
 {
-    const int32_t wanted = 5 + (int32_t)smask_below(random,
-        SHAPES_COPIES - 4);
+    return least + (most - least) * (double)smask_uniform(random);
+}
+
+/* All but the place: size, angle, colour. */
+static void draw_copy(smask_random *random, copy *one)
+{
+    const double angle = draw(random, 0, SHAPES_TURN);
+    const double hue = draw(random, 0, SHAPES_TURN);
+    const double strength = draw(random, 0, 0.18);
+    const double light = SHAPES_GROUND + draw(random, 0.25, 0.5);
+    const double u = strength * cos(hue), v = strength * sin(hue);
+
+    one->radius = draw(random, 0.11, 0.16);
+    one->co = cos(angle);
+    one->si = sin(angle);
+    /* Television's I and Q: any hue at the same brightness. */
+    one->colour[0] = light + 0.956 * u + 0.621 * v;
+    one->colour[1] = light - 0.272 * u - 0.647 * v;
+    one->colour[2] = light - 1.106 * u + 1.703 * v;
+}
+
+/* Copies that hardly touch, as many of those wanted as find a place. */
+static void draw_scene(smask_random *random, int32_t which, scene *s)
+{
+    const int32_t wanted = SHAPES_FEWEST + (int32_t)smask_below(random,
+        SHAPES_COPIES - SHAPES_FEWEST + 1);
     int32_t tries, k;
 
+    s->which = which;
     s->count = 0;
-    for (tries = 0; tries < 200 && s->count < wanted; tries++) {
-        const double angle = draw(random, 0, 6.283185307179586);
+    for (k = 0; k < 4; k++) s->salt[k] = smask_next(random);
+    for (tries = 0; tries < 400 && s->count < wanted; tries++) {
         copy *one = &s->copies[s->count];
+        double edge;
 
-        one->radius = draw(random, 0.22, 0.31) / 2;
-        one->x = draw(random, one->radius, 1 - one->radius);
-        one->y = draw(random, one->radius, 1 - one->radius);
-        one->co = cos(angle);
-        one->si = sin(angle);
+        draw_copy(random, one);
+        edge = 0.8 * one->radius;
+        one->x = draw(random, edge, 1 - edge);
+        one->y = draw(random, edge, 1 - edge);
         for (k = 0; k < s->count; k++) {
             const double x = one->x - s->copies[k].x;
             const double y = one->y - s->copies[k].y;
@@ -244,81 +191,30 @@ static void place_copies(smask_random *random, scene *s)
     }
 }
 
-static void draw_scene(smask_random *random, int32_t which, scene *s)
-{
-    const double contrast = draw(random, 0.33, 0.5);
-    const double ground = draw(random, 0.2, 0.4);
-    int32_t i;
-
-    s->which = which;
-    place_copies(random, s);
-    draw_surface(random, ground, 0.33 * contrast, &s->ground);
-    draw_surface(random, ground + contrast, 0.4 * contrast, &s->shape);
-    s->light_x = draw(random, -0.15, 0.15);
-    s->light_y = draw(random, -0.15, 0.15);
-    s->noise = draw(random, 0.005, 0.03);
-    s->strokes = (int32_t)smask_below(random, SHAPES_STROKES + 1);
-    for (i = 0; i < s->strokes; i++) {
-        stroke *k = &s->clutter[i];
-        const double sign = smask_below(random, 2) ? 1 : -1;
-        k->x = draw(random, 0, 1);
-        k->y = draw(random, 0, 1);
-        k->dx = draw(random, -0.5, 0.5);
-        k->dy = draw(random, -0.5, 0.5) + 1e-3;
-        k->width = draw(random, 0.03, 0.12);
-        draw_colour(random, sign * draw(random, 0.15, 0.4) * contrast, 0.08,
-            k->colour);
-    }
-}
-
-/* How much of a pixel the copies cover, 0 .. 1. */
-static double covered(const scene *s, double u, double v, double pixel)
-{
-    double most = 0;
-    int32_t k;
-
-    for (k = 0; k < s->count; k++) {
-        const copy *one = &s->copies[k];
-        const double x = (u - one->x) / one->radius;
-        const double y = (v - one->y) / one->radius;
-        double d;
-
-        if (x * x + y * y > 1.3) continue;
-        d = form(s->which, one->co * x + one->si * y,
-            one->co * y - one->si * x) * one->radius / pixel;
-        most = larger(most, smaller(1, 0.5 - d));
-    }
-    return most;
-}
-
 /* The colour of the scene at one place; `pixel` is its size. */
 static void shade(const scene *s, double u, double v, double pixel,
     double colour[3])
 {
-    const double light = 1 + s->light_x * (2 * u - 1)
-        + s->light_y * (2 * v - 1);
-    const double inside = covered(s, u, v, pixel);
-    double p;
-    int32_t i, c;
+    const double light = SHAPES_GROUND
+        + 0.07 * cloud(s->salt[3], 5 * u, 5 * v);
+    int32_t c, k;
 
-    colour[0] = colour[1] = colour[2] = 0;
-    if (inside < 1) {
-        p = pattern(&s->ground, u, v);
+    for (c = 0; c < 3; c++)
+        colour[c] = light + 0.03 * cloud(s->salt[c], 5 * u, 5 * v);
+    for (k = 0; k < s->count; k++) {
+        const copy *one = &s->copies[k];
+        const double radius = one->radius * shapes_scale[s->which];
+        const double x = (u - one->x) / radius, y = (v - one->y) / radius;
+        double inside;
+
+        if (x * x + y * y > 2.5) continue;
+        /* How much of the pixel the copy covers. */
+        inside = 0.5 - form(s->which, one->co * x + one->si * y,
+            one->co * y - one->si * x) * radius / pixel;
+        inside = larger(0, smaller(1, inside));
         for (c = 0; c < 3; c++)
-            colour[c] = s->ground.colour[c] + p * s->ground.swing[c];
-        for (i = 0; i < s->strokes; i++) {
-            const double much = cover(&s->clutter[i], u, v);
-            for (c = 0; c < 3; c++)
-                colour[c] += much * s->clutter[i].colour[c];
-        }
+            colour[c] += inside * (one->colour[c] - colour[c]);
     }
-    if (inside > 0) {
-        p = pattern(&s->shape, u, v);
-        for (c = 0; c < 3; c++)
-            colour[c] += inside * (s->shape.colour[c]
-                + p * s->shape.swing[c] - colour[c]);
-    }
-    for (c = 0; c < 3; c++) colour[c] *= light;
 }
 
 /* Paint one picture of class `which`: (channels, side, side), channels 1 or
@@ -345,7 +241,7 @@ static void shapes_paint(smask_random *random, int32_t which, int32_t side,
                 const double grain = (double)((bits >> 10 * c & 31)
                     + (bits >> (10 * c + 5) & 31)) / 31 - 1;
                 colour[c] = 255 * larger(0, smaller(1, colour[c]
-                    + 2 * s.noise * grain));
+                    + 0.03 * grain));
             }
             grey = 0.299 * colour[0] + 0.587 * colour[1]
                 + 0.114 * colour[2];
