@@ -10,7 +10,7 @@ MODEL="--dim 64 --depth 4 --heads 2 --image 32 --patch 4"
 # Clusters as words: of random directions neighbours learn less than half as
 # much in this time. Hardly any crop: its scale would be one more thing that
 # the halves have in common.
-HOW="--tokenizer kmeans --vocab 64 --decoder-depth 1 --batch 64 --steps 1200 \
+HOW="--tokenizer kmeans --vocab 128 --decoder-depth 1 --batch 64 --steps 1200 \
 --crop 0.9 --lr 2e-3"
 SEED=${SEED:-1}
 

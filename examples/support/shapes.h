@@ -28,8 +28,8 @@ static const char *const shapes_name[SHAPES_CLASSES] = { "disc", "ring",
     "square", "triangle", "star", "cross", "crescent", "heart", "arrow",
     "hourglass" };
 
-/* The square root of 1.3 by the area of form() below: drawn so much larger,
-   all forms cover the same, and brightness tells nothing. */
+/* The square root of 1.3 by the area of form() below: enlarged by this, all
+   forms cover the same, and brightness tells nothing. */
 static const double shapes_scale[SHAPES_CLASSES] = { .757, .797, .814, 1,
     1.026, .859, .975, .805, 1.023, 1.068 };
 
@@ -136,7 +136,7 @@ typedef struct copy {
 /* All that is drawn before the first pixel. */
 typedef struct scene {
     copy copies[SHAPES_COPIES];
-    uint32_t salt[4];                /* of the clouds: colours, light       */
+    uint32_t salt;                   /* of the clouds                      */
     int32_t which, count;
 } scene;
 
@@ -145,13 +145,13 @@ static double draw(smask_random *random, double least, double most)
     return least + (most - least) * (double)smask_uniform(random);
 }
 
-/* All but the place: size, angle, colour. */
+/* All but the place: size, angle, contrast, colour. */
 static void draw_copy(smask_random *random, copy *one)
 {
     const double angle = draw(random, 0, SHAPES_TURN);
     const double hue = draw(random, 0, SHAPES_TURN);
-    const double strength = draw(random, 0, 0.18);
-    const double light = SHAPES_GROUND + draw(random, 0.25, 0.5);
+    const double strength = draw(random, 0, 0.13);
+    const double light = SHAPES_GROUND + draw(random, 0.3, 0.5);
     const double u = strength * cos(hue), v = strength * sin(hue);
 
     one->radius = draw(random, 0.11, 0.16);
@@ -172,7 +172,7 @@ static void draw_scene(smask_random *random, int32_t which, scene *s)
 
     s->which = which;
     s->count = 0;
-    for (k = 0; k < 4; k++) s->salt[k] = smask_next(random);
+    s->salt = smask_next(random);
     for (tries = 0; tries < 400 && s->count < wanted; tries++) {
         copy *one = &s->copies[s->count];
         double edge;
@@ -195,12 +195,10 @@ static void draw_scene(smask_random *random, int32_t which, scene *s)
 static void shade(const scene *s, double u, double v, double pixel,
     double colour[3])
 {
-    const double light = SHAPES_GROUND
-        + 0.07 * cloud(s->salt[3], 5 * u, 5 * v);
     int32_t c, k;
 
-    for (c = 0; c < 3; c++)
-        colour[c] = light + 0.03 * cloud(s->salt[c], 5 * u, 5 * v);
+    colour[0] = SHAPES_GROUND + 0.05 * cloud(s->salt, 5 * u, 5 * v);
+    colour[1] = colour[2] = colour[0];
     for (k = 0; k < s->count; k++) {
         const copy *one = &s->copies[k];
         const double radius = one->radius * shapes_scale[s->which];
