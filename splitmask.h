@@ -2032,12 +2032,6 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
     X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
 
 #define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
-/* C's lines are called for before they are needed. */
-#define SMASK__CALL_C(i, g, q)                                              \
-    if (i < rows) {                                                         \
-        SMASK__SOON(t->c + (at + i) * t->c_ld + j);                         \
-        if (wide) SMASK__SOON(t->c + (at + i) * t->c_ld + j + SMASK__W);    \
-    }
 /* One element of A, times two vectors of B, onto row i. */
 #define SMASK__ROW(i, g, q)                                                 \
     if (i < rows) {                                                         \
@@ -2086,8 +2080,9 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
     const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
     size_t p = t->k;
     v_t b0, b1 = v_set(0.0f);
+    const float *soon = t->c + at * t->c_ld + j;
+    const float *const last = soon + (rows - 1) * t->c_ld;
     SMASK__TILE_ROWS(SMASK__ZERO)
-    SMASK__TILE_ROWS(SMASK__CALL_C)
 
 #define SMASK__STEP(offset)                                                 \
     {                                                                       \
@@ -2099,8 +2094,14 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
         b += b_ld;                                                          \
         if (across) a0 += step;                                             \
     }
+    /* C is called for in passing, a row each time: all its lines at once
+       would keep the operands waiting. */
     for (; p >= 4; p -= 4) {
-        SMASK__STEP(0) SMASK__STEP(1) SMASK__STEP(2) SMASK__STEP(3)
+        SMASK__STEP(0) SMASK__STEP(1)
+        SMASK__SOON(soon);
+        SMASK__STEP(2) SMASK__STEP(3)
+        if (wide) SMASK__SOON(soon + SMASK__W);
+        if (soon != last) soon += t->c_ld;
         if (!across) {
             a0 += 4;
             a1 += 4;
@@ -2126,12 +2127,11 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
         b1 = v_load_part(t->bias + j + n0, n1);
     }
     SMASK__TILE_ROWS(SMASK__OUT)
-    (void)a1; (void)a2; (void)a3; (void)a4; (void)b1;
+    (void)a1; (void)a2; (void)a3; (void)a4; (void)b1; (void)soon;
 }
 
 #undef SMASK__TILE_ROWS
 #undef SMASK__ZERO
-#undef SMASK__CALL_C
 #undef SMASK__ROW
 #undef SMASK__OUT
 
@@ -2716,7 +2716,7 @@ typedef struct smask__product {
     /* how it is done */
     int lanes;
     size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
-    float *packed;                   /* B in panels                        */
+    float *packed;                   /* B in panels; NULL: B as it is      */
     float *work;                     /* each worker's blocks               */
     size_t work_floats;
 } smask__product;
@@ -2780,38 +2780,64 @@ SMASK__FN void smask__multiply(int lanes, const smask__block *t)
 #endif
 
 /* -- B into panels: part of k after part of k, in each the panels side by
-   side; part k0 begins at k0 * (n rounded up to NR). */
+   side; part k0 begins at k0 * (n rounded up to NR). Four panels are a
+   piece: memory likes long reads. */
+
+#define SMASK__PANELS ((size_t)4)
 
 SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
-    const size_t j = (size_t)piece * p->nr;
-    const size_t columns = smask__least(p->n - j, p->nr);
-    size_t k0, i, q;
+    const size_t begin = (size_t)piece * SMASK__PANELS * p->nr;
+    const size_t end = smask__least(p->n, begin + SMASK__PANELS * p->nr);
+    size_t k0, j, i, q;
 
     (void)worker;
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
         const size_t len = smask__least(p->kc, p->k - k0);
-        float *to = p->packed + k0 * smask__up(p->n, p->nr) + j * len;
-        if (!p->turned) {
-            SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, j, columns, to,
-                p->nr, p->nr, 0))
-        } else if (p->nr == smask__tile_columns(p->lanes)) {
-            SMASK__CALL(p->lanes, turn, (p->b.x + j * p->b.ld + k0,
-                p->b.ld, columns, len, to))
-        } else {                         /* the CBLAS door's wide panel    */
-            for (q = 0; q < len; q++)
-                for (i = 0; i < columns; i++)
-                    to[q * p->nr + i] = p->b.x[(j + i) * p->b.ld + k0 + q];
+        float *to = p->packed + k0 * smask__up(p->n, p->nr) + begin * len;
+        if (!p->turned)
+            SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, begin,
+                end - begin, to, p->nr, p->nr, p->nr * len))
+        for (j = begin; p->turned && j < end; j += p->nr) {
+            const float *b = p->b.x + j * p->b.ld + k0;
+            const size_t columns = smask__least(end - j, p->nr);
+            if (p->nr == smask__tile_columns(p->lanes)) {
+                SMASK__CALL(p->lanes, turn, (b, p->b.ld, columns, len, to))
+            } else {                     /* the CBLAS door's wide panel    */
+                for (q = 0; q < len; q++)
+                    for (i = 0; i < columns; i++)
+                        to[q * p->nr + i] = b[i * p->b.ld + q];
+            }
+            to += p->nr * len;
         }
     }
 }
 
+/* Can tiles read A, or B, where it is? Rows a multiple of 4 KB apart push
+   each other out of the first cache; and of B whole vectors are read. The
+   scalar version takes copies: some compilers make vectors of it that read
+   a row too many. */
+SMASK__FN int smask__a_in_place(const smask__product *p)
+{
+    return p->a.lens == SMASK__PLAIN && p->a.ld % 1024 != 0;
+}
+
+SMASK__FN int smask__b_in_place(const smask__product *p)
+{
+    return p->b.lens == SMASK__PLAIN && p->b.ld % 1024 != 0
+        && !p->turned && p->n % 16 == 0 && p->b.ld % 16 == 0 && p->nr > 2;
+}
+
+/* A copy of B pays if many rows of A pass by it. */
 SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 {
+    p->packed = NULL;
+    if (p->m <= 1024 && smask__b_in_place(p)) return;
     p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
     if (smask__ok(c))
-        smask__run(c, smask__over(p->n, p->nr), smask__pack_piece, p);
+        smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
+            smask__pack_piece, p);
 }
 
 /* mean and 1 / sqrt(var + eps) of rows. Two passes, since a mean that is
@@ -2841,17 +2867,12 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     const size_t n_up = smask__up(p->n, p->nr);
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
-    /* A copy of A does not pay for few columns, unless its rows lie so that
-       they would push each other out of the first cache. */
-    const int as_it_is = p->a.lens == SMASK__PLAIN && p->n <= 256
-        && p->a.ld % 128 != 0;
     smask__block t;
     size_t k0, i;
 
     memset(&t, 0, sizeof t);
     t.m = smask__least(p->m - row, p->mc);
     t.n = smask__least(p->n - column, p->nc);
-    t.b_ld = p->nr;
     t.c_ld = p->own ? p->n : p->c_ld;
     t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
     if (p->stat != NULL)
@@ -2859,7 +2880,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             p->k, p->stat + 2 * row);
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
         t.k = smask__least(p->kc, p->k - k0);
-        if (as_it_is) {
+        if (smask__a_in_place(p)) {
             t.a = p->a.x + row * p->a.ld + k0;
             t.a_ld = p->a.ld;
         } else {
@@ -2869,8 +2890,15 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
                 t.a_ld, t.k, 0))
         }
         t.a_group = p->mr * t.a_ld;
-        t.b = p->packed + k0 * n_up + column * t.k;
-        t.b_panel = p->nr * t.k;
+        if (p->packed != NULL) {
+            t.b = p->packed + k0 * n_up + column * t.k;
+            t.b_ld = p->nr;
+            t.b_panel = p->nr * t.k;
+        } else {
+            t.b = p->b.x + k0 * p->b.ld + column;
+            t.b_ld = p->b.ld;
+            t.b_panel = p->nr;
+        }
         t.add = p->add || k0 > 0;
         if (k0 + t.k == p->k) {          /* the sums are whole: finish     */
             t.bias = p->bias != NULL ? p->bias + column : NULL;
@@ -2916,14 +2944,17 @@ SMASK__FN size_t smask__group(const smask__product *p)
     return smask__up(p->mr * p->kc + 16, 16);
 }
 
-/* One piece of A' B: a rectangle of C, over all of k. Both operands are
-   packed as they come, part of k after part of k. */
+/* One piece of A' B: a rectangle of C, over all of k. What has to be packed
+   is packed as it comes, part of k after part of k. */
 SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
     const size_t down = smask__over(p->m, p->mc);
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
+    const int pack_a = p->a.lens != SMASK__PLAIN || p->nr <= 2;
+    const int pack_b = !smask__b_in_place(p)
+        || (uintptr_t)p->b.x % 64 != 0;
     float *a = p->work + (size_t)worker * p->work_floats;
     float *b = a + smask__over(p->mc, p->mr) * smask__group(p);
     smask__block t;
@@ -2933,24 +2964,26 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     t.across = 1;
     t.m = smask__least(p->m - row, p->mc);
     t.n = smask__least(p->n - column, p->nc);
-    t.a = a;
-    t.a_ld = p->mr;
-    t.a_group = smask__group(p);
-    t.b = b;
-    t.b_ld = p->nr;
-    t.b_panel = p->nr * p->kc;
+    t.a_ld = pack_a ? p->mr : p->a.ld;
+    t.a_group = pack_a ? smask__group(p) : p->mr;
+    t.b_ld = pack_b ? p->nr : p->b.ld;
+    t.b_panel = pack_b ? p->nr * p->kc : p->nr;
     t.c = p->c + row * p->c_ld + column;
     t.c_ld = p->c_ld;
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
         t.k = smask__least(p->kc, p->k - k0);
         t.add = p->add || k0 > 0;
-        SMASK__CALL(p->lanes, fetch, (&p->a, k0, t.k, row, t.m, a, t.a_ld,
-            t.a_ld, t.a_group))
-        SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column, t.n, b, t.b_ld,
-            t.b_ld, t.b_panel))
+        t.a = pack_a ? a : p->a.x + k0 * p->a.ld + row;
+        t.b = pack_b ? b : p->b.x + k0 * p->b.ld + column;
+        if (pack_a)
+            SMASK__CALL(p->lanes, fetch, (&p->a, k0, t.k, row, t.m, a,
+                t.a_ld, t.a_ld, t.a_group))
+        if (pack_b)
+            SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column, t.n, b,
+                t.b_ld, t.b_ld, t.b_panel))
         for (i = 0; p->sums != NULL && column == 0 && i < t.m; i += p->mr)
             SMASK__CALL(p->lanes, sum_rows, (p->sums + row + i,
-                a + i / p->mr * t.a_group, p->mr, t.k,
+                t.a + i / p->mr * t.a_group, t.a_ld, t.k,
                 smask__least(t.m - i, p->mr)))
         smask__multiply(p->lanes, &t);
     }

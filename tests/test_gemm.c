@@ -536,7 +536,7 @@ static int try_packing(int lanes, size_t n, size_t k, int turned, size_t pad,
     b = guard_at(&room_b, rows_of(turned ? n : k, columns, ld), at_end);
     fill(&r, b, turned ? n : k, columns, ld, 1);
     memset(&p, 0, sizeof p);
-    p.m = 1;
+    p.m = 2048;                          /* enough rows for a copy to pay  */
     p.n = n;
     p.k = k;
     p.a = smask__view_of(b, ld);
