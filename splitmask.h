@@ -2302,8 +2302,27 @@ SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
     size_t rows, size_t count)
 {
     size_t i, j, n;
-    SMASK__EACH(j, n, count) {
-        v_t s = v_load_part(y + j, n);
+
+    for (j = 0; j + 4 * SMASK__W <= count; j += 4 * SMASK__W) {
+        const float *at = x + j;
+        v_t s0 = v_load(y + j), s1 = v_load(y + j + SMASK__W);
+        v_t s2 = v_load(y + j + 2 * SMASK__W);
+        v_t s3 = v_load(y + j + 3 * SMASK__W);
+        for (i = 0; i < rows; i++, at += ld) {
+            s0 = s0 + v_load(at);
+            s1 = s1 + v_load(at + SMASK__W);
+            s2 = s2 + v_load(at + 2 * SMASK__W);
+            s3 = s3 + v_load(at + 3 * SMASK__W);
+        }
+        v_store(y + j, s0);
+        v_store(y + j + SMASK__W, s1);
+        v_store(y + j + 2 * SMASK__W, s2);
+        v_store(y + j + 3 * SMASK__W, s3);
+    }
+    for (; j < count; j += SMASK__W) {
+        v_t s;
+        n = smask__least(count - j, SMASK__W);
+        s = v_load_part(y + j, n);
         for (i = 0; i < rows; i++) s = s + v_load_part(x + i * ld + j, n);
         v_store_part(y + j, s, n);
     }
@@ -2955,6 +2974,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const int pack_a = p->a.lens != SMASK__PLAIN || p->nr <= 2;
     const int pack_b = !smask__b_in_place(p)
         || (uintptr_t)p->b.x % 64 != 0;
+    const size_t side = pack_a ? p->mr : p->mc;      /* columns together   */
     float *a = p->work + (size_t)worker * p->work_floats;
     float *b = a + smask__over(p->mc, p->mr) * smask__group(p);
     smask__block t;
@@ -2981,11 +3001,11 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
         if (pack_b)
             SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column, t.n, b,
                 t.b_ld, t.b_ld, t.b_panel))
-        for (i = 0; p->sums != NULL && column == 0 && i < t.m; i += p->mr)
+        smask__multiply(p->lanes, &t);
+        for (i = 0; p->sums != NULL && column == 0 && i < t.m; i += side)
             SMASK__CALL(p->lanes, sum_rows, (p->sums + row + i,
                 t.a + i / p->mr * t.a_group, t.a_ld, t.k,
-                smask__least(t.m - i, p->mr)))
-        smask__multiply(p->lanes, &t);
+                smask__least(t.m - i, side)))
     }
 }
 
