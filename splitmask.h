@@ -395,7 +395,8 @@ typedef struct smask_random { uint64_t state, stream; } smask_random;
 #define SMASK_OPS(X)                                                        \
     X(INPUT) X(PARAM) X(ADD) X(SCALE) X(GAIN) X(LINEAR) X(LAYERNORM)        \
     X(GELU) X(ATTENTION) X(ROWS) X(MEAN_ROWS) X(UNIT) X(CROSS_ENTROPY)      \
-    X(LINEAR_CROSS_ENTROPY) X(CONTRAST) X(RECOMPUTE) X(USER)
+    X(LINEAR_CROSS_ENTROPY) X(CONTRAST) X(SLICE) X(JOIN) X(RECOMPUTE)       \
+    X(USER)
 #define SMASK__OP_ENUM(name) SMASK_OP_##name,
 typedef enum smask_op { SMASK_OPS(SMASK__OP_ENUM) SMASK_OP_COUNT } smask_op;
 
@@ -471,6 +472,8 @@ typedef struct smask_vit_desc {
                                         the masked slots               [0] */
     int32_t mask_token;              /* 1: BEiT's, inside the encoder  [0] */
     int32_t recompute;               /* 1: blocks run again in backward[0] */
+    int32_t group;                   /* tokens that go through all blocks
+                                        before the next ones do     [1024] */
     int32_t classes;                 /* of the classifier; 0: none         */
     float layer_scale;               /* initial LayerScale; 0: none        */
     float drop_path;                 /* last block's stochastic depth  [0] */
@@ -885,6 +888,20 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
    source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4  */
 SMASK_API smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits);
+
+/* Items first .. first + count - 1 of x's first dimension. No copy.
+     x (B, ...)   ->   y (count, ...), in x's memory
+   gradient   x
+   errors     RANGE if they are not all there                          */
+SMASK_API smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
+    int32_t first, int32_t count);
+
+/* The rows of several tensors as one list.
+     part[i] (..., D), R_i rows   ->   y (sum of R_i, D)
+   gradient   all parts
+   memory     y                     errors     SHAPE                   */
+SMASK_API smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
+    int parts);
 
 /* Run fn(c, x, user), keep only x and the result, and run it again when
    backward comes by: memory for time. fn must be a pure function of x and
@@ -4133,9 +4150,8 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     return t;
 }
 
-/* A node that is made of others: room for its values, and whether a slope
-   has to come by. */
-SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
+/* A node that is made of others, and whether a slope has to come by. */
+SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
     int sources)
 {
@@ -4158,7 +4174,17 @@ SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
 #ifdef SPLITMASK_NO_AUTOGRAD
     y->wants = 0;
 #endif
-    y->x = smask__floats(c, smask_count(y));
+    return y;
+}
+
+/* The same, with memory for its values. */
+SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
+    int sources)
+{
+    smask_tensor *y = smask__linked(c, op, d0, d1, d2, d3, source, sources);
+
+    if (y != NULL) y->x = smask__floats(c, smask_count(y));
     return smask__ok(c) ? y : NULL;
 }
 
@@ -4721,10 +4747,108 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     return smask__done(c, y);
 }
 
-/* Everything above `mark` and `high` but t's values goes; they move down.
-   The nodes go, too: what comes back is a new one. */
+/* ---- Part by part: slices, and parts put together ---- */
+
+/* Floats of one item of the first dimension. */
+SMASK__FN size_t smask__item(const smask_tensor *t)
+{
+    return smask_count(t) / (size_t)t->shape[0];
+}
+
+SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
+    int32_t first, int32_t count)
+{
+    smask_tensor *const source[1] = { x };
+    smask_tensor *y;
+
+    if (x == NULL) return NULL;
+    if (first < 0 || count < 1 || count > x->shape[0] - first) {
+        smask__fail(c, SMASK_RANGE, "slice", "not all of it is in x");
+        return NULL;
+    }
+    y = smask__linked(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
+        x->shape[3], source, 1);
+    if (y == NULL) return NULL;
+    y->arg[0] = first;
+    if (!c->dry) y->x = x->x + (size_t)first * smask__item(x);
+    return y;
+}
+
+/* The part is copied into a room for all, from item `first` on; what comes
+   back is the room with the part in it. Parts may not overlap. */
+SMASK__FN smask_tensor *smask__put(smask_ctx *c, smask_tensor *room,
+    smask_tensor *part, int32_t first)
+{
+    smask_tensor *const source[2] = { room, part };
+    smask_tensor *y;
+
+    if (room == NULL || part == NULL) return NULL;
+    y = smask__linked(c, SMASK_OP_JOIN, room->shape[0], room->shape[1],
+        room->shape[2], room->shape[3], source, 2);
+    if (y == NULL) return NULL;
+    y->x = room->x;
+    y->arg[0] = first;
+    if (!c->dry)
+        smask__list_do(c, SMASK__LIST_COPY, y->x + (size_t)first
+            * smask__item(y), 0, part->x, NULL, smask_count(part));
+    return y;
+}
+
+SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
+    int parts)
+{
+    smask_tensor *y;
+    int32_t rows = 0;
+    int i;
+
+    for (i = 0; i < parts; i++) {
+        if (part[i] == NULL) return NULL;
+        if (smask_columns(part[i]) != smask_columns(part[0])) {
+            smask__fail_shapes(c, "join", "part", part[i], "the first",
+                part[0]);
+            return NULL;
+        }
+        rows += (int32_t)smask_row_count(part[i]);
+    }
+    y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
+        ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, 0);
+    for (i = 0, rows = 0; i < parts && y != NULL; i++) {
+        y = smask__put(c, y, part[i], rows);
+        rows += (int32_t)smask_row_count(part[i]);
+    }
+    return y;
+}
+
+/* A spot on the tape. Going back there drops all that came after it. */
+typedef struct smask__spot {
+    size_t low, high;
+    smask_tensor *last;
+    int nodes;
+} smask__spot;
+
+SMASK__FN smask__spot smask__spot_of(const smask_ctx *c)
+{
+    smask__spot spot;
+
+    spot.low = smask__mark(c);
+    spot.high = c->high;
+    spot.last = c->last;
+    spot.nodes = c->nodes;
+    return spot;
+}
+
+SMASK__FN void smask__go_back(smask_ctx *c, smask__spot spot)
+{
+    c->low = spot.low;
+    c->high = spot.high;
+    c->last = spot.last;
+    c->nodes = spot.nodes;
+}
+
+/* Everything after the spot but t's values goes; they move down. The nodes
+   go, too: what comes back is a new one. */
 SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
-    smask_tensor *t, size_t mark, size_t high, smask_tensor *last, int nodes)
+    smask_tensor *t, smask__spot spot)
 {
     smask_tensor *y;
     const float *from;
@@ -4733,10 +4857,7 @@ SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
     if (t == NULL) return NULL;
     memcpy(d, t->shape, sizeof d);
     from = t->x;
-    c->low = mark;
-    c->high = high;
-    c->last = last;
-    c->nodes = nodes;
+    smask__go_back(c, spot);
     y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, 0);
     if (y != NULL && y->x != NULL && y->x != from)
         memmove(y->x, from, smask_count(y) * sizeof(float));
@@ -4749,24 +4870,20 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user)
 {
     const int no_grad = c->no_grad;
-    size_t mark, high;
-    smask_tensor *last, *t, *y;
+    smask_tensor *t, *y;
     smask__again *again;
-    int nodes;
+    smask__spot spot;
 
     if (x == NULL) return NULL;
     again = (smask__again *)smask__head(c, 1, sizeof *again);
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
-    mark = smask__mark(c);
-    high = c->high;
-    last = c->last;
-    nodes = c->nodes;
+    spot = smask__spot_of(c);
     c->no_grad = 1;
     t = fn(c, x, user);
     c->no_grad = no_grad;
-    y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, mark, high, last, nodes);
+    y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
     if (y == NULL) return NULL;
     y->source[0] = x;
     y->extra = again;
@@ -5064,12 +5181,12 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     smask__rules one)
 {
     const smask__again *again = (const smask__again *)y->extra;
-    smask_tensor *x = y->source[0], *const last = c->last, *leaf, *t;
-    const int nodes = c->nodes, no_grad = c->no_grad;
+    smask_tensor *x = y->source[0], *leaf, *t;
+    const int no_grad = c->no_grad;
     int add;
     float *dx = smask__slope(c, x, &add);
     struct smask__free *const list = c->free_list;
-    const size_t mark = smask__mark(c), high = c->high;
+    const smask__spot spot = smask__spot_of(c);
 
     c->no_grad = 0;
     c->free_list = NULL;
@@ -5090,10 +5207,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
         else if (dx != NULL && !add)
             memset(dx, 0, smask_count(x) * sizeof *dx);
     }
-    smask__rewind(c, mark);
-    c->high = high;
-    c->last = last;
-    c->nodes = nodes;
+    smask__go_back(c, spot);
     c->free_list = list;
     c->no_grad = no_grad;
 }
@@ -5171,6 +5285,20 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
         break;
     case SMASK_OP_CONTRAST:              /* InfoNCE                        */
         smask__contrast_back(c, y);
+        break;
+    case SMASK_OP_SLICE:                 /* y = x[first ...]               */
+        a = smask__slope_sum(c, s[0]);
+        if (a != NULL)
+            smask__list_do(c, SMASK__LIST_ADD, a + (size_t)y->arg[0]
+                * smask__item(y), 0, y->dx, NULL, smask_count(y));
+        break;
+    case SMASK_OP_JOIN:                  /* y = whole, but y[first ...] = x */
+        a = smask__slope(c, s[1], &add);
+        if (a != NULL)
+            smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, a, 0,
+                y->dx + (size_t)y->arg[0] * smask__item(y), NULL,
+                smask_count(s[1]));
+        smask__slope_pass(c, y, s[0]);
         break;
     case SMASK_OP_RECOMPUTE:
         smask__recompute_back(c, y, smask__backward_one);
@@ -5532,6 +5660,7 @@ SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
     if (d->depth == 0) d->depth = 6;
     if (d->heads == 0) d->heads = d->dim >= 64 ? d->dim / 64 : 1;
     if (d->mlp_ratio == 0) d->mlp_ratio = 4;
+    if (d->group == 0) d->group = 1024;
     if (!(d->init_std > 0)) d->init_std = 0.02f;
 }
 
@@ -5844,34 +5973,76 @@ SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     return x != NULL ? smask__block_run(c, x, &call) : NULL;
 }
 
-/* Block after block. With recompute only their inputs stay for backward;
-   without a tape not even those: the output moves down to where the input
-   was, so that L blocks need no more memory than one. */
+/* All blocks, one after the other. Without a tape only the last output
+   stays, where the first was: L blocks need no more memory than one. */
+typedef struct smask__stack {
+    const smask__block_call *call;
+    int32_t depth;
+} smask__stack;
+
+SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
+    const void *user)
+{
+    const smask__stack *stack = (const smask__stack *)user;
+    const smask__spot spot = smask__spot_of(c);
+    int32_t l;
+
+    for (l = 0; l < stack->depth && x != NULL; l++) {
+        x = smask__block_run(c, x, &stack->call[l]);
+        if (c->no_grad) x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
+    }
+    return x;
+}
+
+SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
+    const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
+{
+    smask__block_call *call;
+    smask__stack *stack;
+    int32_t l;
+
+    if (x == NULL) return NULL;
+    call = (smask__block_call *)smask__head(c, (size_t)depth, sizeof *call);
+    stack = (smask__stack *)smask__head(c, 1, sizeof *stack);
+    if (call == NULL || stack == NULL) return NULL;
+    for (l = 0; l < depth; l++)
+        call[l] = smask__block_call_of(c, v, &k[l], x, k[l].bias != NULL
+            ? k[l].bias : bias);
+    stack->call = call;
+    stack->depth = depth;
+    return v->desc.recompute && !c->no_grad
+        ? smask_recompute(c, smask__stack_run, x, stack)
+        : smask__stack_run(c, x, stack);
+}
+
+/* Images do not look at each other, so they can go through all blocks a few
+   at a time: what one layer writes is still in the cache when the next one
+   reads it. With recompute, backward does the same, and only the inputs of
+   the groups stay in between. */
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
-    const size_t mark = smask__mark(c), high = c->high;
-    smask_tensor *const last = c->last;
-    const int nodes = c->nodes;
-    int32_t l;
+    smask_tensor *whole, *part;
+    int32_t b, B, each;
 
-    for (l = 0; l < depth && x != NULL; l++) {
-        smask_tensor *const own = k[l].bias != NULL ? k[l].bias : bias;
-        if (c->no_grad) {
-            x = smask_vit_block(c, v, &k[l], x, own);
-            x = smask__keep_only(c, SMASK_OP_INPUT, x, mark, high, last,
-                nodes);
-        } else if (v->desc.recompute) {
-            smask__block_call *call = (smask__block_call *)smask__head(c, 1,
-                sizeof *call);
-            if (call == NULL) return NULL;
-            *call = smask__block_call_of(c, v, &k[l], x, own);
-            x = smask_recompute(c, smask__block_run, x, call);
-        } else {
-            x = smask_vit_block(c, v, &k[l], x, own);
-        }
+    if (x == NULL) return NULL;
+    B = x->shape[0];
+    each = v->desc.group / x->shape[1];
+    if (each < 1) each = 1;
+    if (each >= B) return smask__stack_of(c, v, k, depth, x, bias);
+    each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
+    whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1], x->shape[2],
+        x->shape[3], NULL, 0);
+    for (b = 0; b < B; b += each) {
+        const smask__spot spot = smask__spot_of(c);
+        part = smask_slice(c, x, b, b + each < B ? each : B - b);
+        part = smask__stack_of(c, v, k, depth, part, bias);
+        part = smask__put(c, whole, part, b);
+        if (part == NULL) return NULL;
+        if (c->no_grad) smask__go_back(c, spot);
+        else whole = part;
     }
-    return x;
+    return whole;
 }
 
 SMASK__DEF smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
@@ -5908,33 +6079,6 @@ SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 }
 
 /* ---- Decoder ---- */
-
-/* Row i of two lists as one list: (1, a's rows + b's rows, D). */
-SMASK__FN smask_tensor *smask__join(smask_ctx *c, smask_tensor *a,
-    smask_tensor *b)
-{
-    smask_tensor *nothing, *part[2];
-    int32_t *index[2], i, n, k;
-    float *zero;
-    size_t D;
-
-    if (a == NULL || b == NULL) return NULL;
-    D = smask_columns(a);
-    zero = smask__floats(c, D);
-    if (zero != NULL) memset(zero, 0, D * sizeof *zero);
-    nothing = smask_input(c, zero, (int32_t)D, 0, 0, 0);
-    n = (int32_t)(smask_row_count(a) + smask_row_count(b));
-    k = (int32_t)smask_row_count(a);
-    index[0] = (int32_t *)smask__data(c, 2 * (size_t)n, sizeof(int32_t));
-    index[1] = index[0] != NULL ? index[0] + n : NULL;
-    for (i = 0; i < n && index[0] != NULL; i++) {
-        index[0][i] = i < k ? i : -1;
-        index[1][i] = i < k ? -1 : i - k;
-    }
-    part[0] = smask_rows(c, a, 1, n, index[0], nothing, NULL);
-    part[1] = smask_rows(c, b, 1, n, index[1], nothing, NULL);
-    return smask_add(c, part[0], part[1]);
-}
 
 /* Norm and bridge: what the decoder gets of the encoder. */
 SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
@@ -5979,7 +6123,7 @@ SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R)
 {
-    smask_tensor *x;
+    smask_tensor *x, *part[2];
 
     if (v->decoder == NULL || !smask__batch_fits(v, R)) {
         smask__fail(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
@@ -5987,8 +6131,9 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
             : "R is out of range");
         return NULL;
     }
-    x = smask__bridge(c, v, a);
-    if (b != NULL) x = smask__join(c, x, smask__bridge(c, v, b));
+    x = part[0] = smask__bridge(c, v, a);
+    part[1] = b != NULL ? smask__bridge(c, v, b) : NULL;
+    if (b != NULL) x = smask_join(c, part, 2);
     if (v->desc.decoder_shares_position)
         x = smask__decoder_shared(c, v, x, index, R);
     else

@@ -199,6 +199,25 @@ static smask_tensor *again(smask_ctx *c, smask_tensor *x, const void *user)
     return smask_linear_add(c, h, k->p[1], k->p[2], x, NULL);
 }
 
+/* Two slices that overlap, so that slopes meet. */
+static smask_tensor *slice_loss(smask_ctx *c, void *user)
+{
+    checked *k = (checked *)user;
+    return loss_of(c, smask_add(c, smask_slice(c, k->p[0], 0, 2),
+        smask_slice(c, k->p[0], 1, 2)));
+}
+
+/* Parts of different sizes, one of them used twice. */
+static smask_tensor *join_loss(smask_ctx *c, void *user)
+{
+    checked *k = (checked *)user;
+    smask_tensor *part[3];
+    part[0] = k->p[1];
+    part[1] = smask_scale(c, k->p[0], 2);
+    part[2] = k->p[0];
+    return loss_of(c, smask_join(c, part, 3));
+}
+
 static smask_tensor *recompute_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
@@ -267,6 +286,8 @@ static const entry registry[] = {
     { SMASK_OP_LINEAR_CROSS_ENTROPY, "linear_cross_entropy", head_loss, 2,
         { { 6, 4, 0 }, { 9, 4, 0 }, { 9, 0, 0 } } },
     { SMASK_OP_CONTRAST, "contrast", contrast_loss, 2, { { 6, 4, 0 } } },
+    { SMASK_OP_SLICE, "slice", slice_loss, 1, { { 3, 4, 2 } } },
+    { SMASK_OP_JOIN, "join", join_loss, 1, { { 1, 2, 3 }, { 2, 2, 3 } } },
     { SMASK_OP_RECOMPUTE, "recompute", recompute_loss, 1, { { 2, 3, 6 },
         { 6, 6, 0 }, { 6, 0, 0 } } },
     { SMASK_OP_USER, "user", user_loss, 1, { { 3, 4, 0 }, { 3, 4, 0 } } }
