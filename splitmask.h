@@ -116,7 +116,7 @@ int main(void)
      A (N/2, D)          B (N/2, D)                  |
        |  encoder          |  the same encoder,      |
        |                   |  each half by itself    |
-     A' (N/2, D)         B' (N/2, D)                 |
+     of A (N/2, D)       of B (N/2, D)               |
        |  + mask tokens    |  + mask tokens          |
        |  where B was      |  where A was            |
      (N, D)              (N, D)                      |
@@ -150,15 +150,24 @@ int main(void)
    LETTERS                                                     >>letters
 
      B  images in a batch          F  hidden width of the MLP
-     N  tokens (patches) per image L  blocks
-     D  width of a token           C  channels
-     H  heads                      P  side of a patch, pixels
+     N  patches of an image, G G   L  blocks of the encoder
+     G  patches along a side, S/P  C  channels
+     T  tokens: N, or N + 1 with   P  side of a patch, pixels
+        the class token            S  side of an image, pixels;
+     D  width of a token              in masks: patches seen
+     H  heads                      M  patches masked
      K  width of a head, D / H     V  words of the vocabulary
-     S  side of an image, pixels; in masks: tokens seen
-     M  tokens masked
+     R  rows of a list: B T tokens, or the views a decoder gets
+     d  floats of a patch as the tokenizer sees it, C p p
+
+   A token is a patch on its way through the model: D floats. A word is
+   what a patch is called: one of V unit vectors. Its id is its number,
+   0 .. V-1: what labels and targets are. (The literature calls words and
+   ids tokens, too, whence `tokenizer` and smask_losses.tokens.)
 
    Shapes are written (B,N,D): the last runs fastest in memory. w' is w
-   transposed. dx is the slope of the loss by x, as long as x.
+   transposed; only f', of a function, is its derivative. dx is the slope
+   of the loss by x, as long as x.
 
    ----------------------------------------------------------------------
    MEMORY                                                >>memory-model
@@ -483,6 +492,8 @@ typedef struct smask_vit_desc {
 
 /* The weights of a block: field, timm's name, rows, columns (0: a vector),
    first value (N normal, S normal / sqrt(2 l) as BEiT, 1, 0, G LayerScale).
+   l is the block's number from 1; to the decoder's blocks, which go on where
+   the encoder ends, all of them L + 1.
    Yields the struct, the initialiser, the order in files and the count. */
 #define SMASK_BLOCK_WEIGHTS(X)                                              \
     X(ln1_w,  "norm1.weight",     D,     0, 1)                              \
@@ -526,7 +537,7 @@ typedef struct smask_vit {
     smask_tensor *decoder_norm_w, *decoder_norm_b;
     smask_tensor *head_w, *head_b;            /* (V, D)  (V)               */
     smask_tensor *classifier_w, *classifier_b;/* (classes, D)  (classes)   */
-    const int32_t *bias_index;       /* (N', N') rows of the bias table    */
+    const int32_t *bias_index;       /* (T, T) rows of the bias table      */
     int32_t training;                /* 1: stochastic depth is on          */
 } smask_vit;
 
@@ -692,24 +703,34 @@ SMASK_API void smask_clear(smask_ctx *c);
 
 /* ---- 2  Memory ---- */
 
-/* Bytes of the arena: rounded to 64, zeroed. Until the end of the step, or
-   of the context when outside one. NULL when full, or in a dry run. */
+/* Bytes of the arena, zeroed, 64-byte aligned. They live until the end of
+   the step or, taken outside one, until shutdown. NULL in a dry run.
+   memory     bytes, rounded up to 64
+   errors     MEMORY: NULL, and the arena is as it was                 */
 SMASK_API void *smask_alloc(smask_ctx *c, size_t bytes);
 /* True in a dry run. */
 SMASK_API int smask_is_dry(const smask_ctx *c);
 
 /* ---- 3  Chance ---- */
 
-/* The same (seed, stream) gives the same sequence on every machine. */
+/* The same (seed, stream) gives the same sequence on every machine, of all
+   but smask_normal. 2^64 seeds; 2^63 streams, of which the top bit of
+   `stream` does not count.
+   source     O'Neill 2014 [ONe14]                                     */
 SMASK_API void smask_seed(smask_random *r, uint64_t seed, uint64_t stream);
+/* 32 random bits. */
 SMASK_API uint32_t smask_next(smask_random *r);
-/* [0, 1), 24 bits. */
+/* One of the 2^24 multiples of 2^-24 in [0, 1); one draw. */
 SMASK_API float smask_uniform(smask_random *r);
-/* 0 .. n-1, unbiased; n at least 1. */
+/* 0 .. n-1, unbiased: one draw, seldom more. n = 0 gives 0. */
 SMASK_API uint32_t smask_below(smask_random *r, uint32_t n);
-/* Mean 0, standard deviation 1; two draws of smask_next each. */
+/* Mean 0, standard deviation 1, within +-5.8; two draws. By libm's log and
+   cos, whose last bits differ between libraries: weights drawn on another
+   system may differ there, and so may, once in a great while, a rectangle of
+   a mask, whose sides are rounded from exp and sqrt. */
 SMASK_API float smask_normal(smask_random *r);
-/* Fisher-Yates. */
+/* Put items (count, below 2^32) into a random order, all alike likely;
+   count - 1 draws of smask_below (Fisher-Yates). */
 SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
 
 /* ---- 4  Lanes ---- */
@@ -724,15 +745,20 @@ typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
 /* C = A B, A B' or A' B, optionally added to what C holds.
      NN  A (m,k)  B (k,n)      NT  A (m,k)  B (n,k)      TN  A (k,m)  B (k,n)
      C (m,n); lda, ldb, ldc: floats from one row to the next
-   cost       2 m n k operations      memory  packed panels, step scratch
-   errors     ARG if a leading dimension is too small, MEMORY          */
+   `out` may be neither `a` nor `b`
+   cost       2 m n k operations
+   memory     while it runs: NN, NT: k n floats, B packed, and some 45,000
+              a worker; TN: up to some 240,000 a worker
+   errors     ARG if a leading dimension is too small; MEMORY
+   source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
 SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t n, size_t k, const float *a, size_t lda, const float *b,
     size_t ldb, float *out, size_t ldc, int add);
 
 /* ---- 7  The tape ---- */
 
-/* Start a context. `desc` may be NULL for the defaults.
+/* Start a context. `desc` may be NULL for the defaults; it is copied.
+   memory     desc.memory_size bytes from the allocator, or yours
    errors     MEMORY if the allocator fails or the block is too small,
               ARG if `lanes` is not to be had here, STATE if the calling
               unit was compiled against another version of this file   */
@@ -751,25 +777,37 @@ SMASK_API void smask_shutdown(smask_ctx *c);
    do what the real program does: make the model, the optimiser, and run
    one step (or evaluation) of each kind. Its control flow must not depend
    on tensor values; tensors have x == NULL, smask_alloc gives NULL.
-     desc    as for setup; its memory, if any, holds the nodes (about 250
-             bytes each) during the plan
-   errors     whatever `fn` returns or leaves in the context           */
+     desc    as for setup; its memory, if any, holds the structs during
+             the plan: 192 bytes a tensor, 96 a parameter, and lists
+   Files cannot be opened in a dry run: add what smask_open tells.
+   memory     desc.memory_size, or 4 MiB of the allocator without memory,
+              given back at the end
+   errors     whatever `fn` returns or leaves in the context; MEMORY if the
+              structs do not fit; ARG as in setup                      */
 SMASK_API smask_result smask_plan(const smask_desc *desc,
     smask_result (*fn)(smask_ctx *c, void *user), void *user,
     smask_sizes *sizes);
 
-/* A step: all that is made in between is gone at its end. */
+/* A step: all that is made in between is gone at its end.
+   errors     STATE: begun twice, or ended without a beginning         */
 SMASK_API void smask_begin_step(smask_ctx *c);
 SMASK_API void smask_end_step(smask_ctx *c);
 
 /* 0: record nothing for backward from here on (inference); 1: record. */
 SMASK_API void smask_grad(smask_ctx *c, int on);
 
-/* A leaf around the caller's floats, which must stay until the end of the
-   step. Give the dimensions that exist and 0 for the rest. */
+/* A leaf around the caller's floats, which are never written and must stay
+   until the end of the step. Give the dimensions that exist and 0 for the
+   rest.
+   memory     none but the node
+   errors     ARG if x is NULL (not in a dry run); SHAPE if a dimension is
+              not positive or their product is no size_t; NODES, MEMORY,
+              which every op may end in and no other comment repeats     */
 SMASK_API smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
-/* A leaf that learns: values zero, gradient zero. */
+/* A leaf that learns: values zero, gradient zero. Lives until shutdown.
+   memory     2 floats an entry; 1 where desc.inference
+   errors     STATE in a step; SHAPE                                   */
 SMASK_API smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3);
 /* Elements; rows (all but the last dimension); columns (the last). */
@@ -777,27 +815,32 @@ SMASK_API size_t smask_count(const smask_tensor *t);
 SMASK_API size_t smask_row_count(const smask_tensor *t);
 SMASK_API size_t smask_columns(const smask_tensor *t);
 
-/* y = a + b, same shape. */
+/* y = a + b, same shape.
+   gradient   a, b (a may be b)        memory  y
+   errors     SHAPE                                                    */
 SMASK_API smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b);
-/* y = s x. */
+/* y = s x.      gradient  x        memory  y */
 SMASK_API smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s);
 /* y[i, ...] = g[i] x[i, ...]: x (R, ...), g (R). LayerScale is a gain on
-   the rows of the weight before it [Tou21]. */
+   the rows of the weight before it.
+   gradient   x, g                     memory  y
+   errors     SHAPE if g is not (x->shape[0])
+   source     Touvron et al. 2021, eq. 4 [Tou21]                       */
 SMASK_API smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     smask_tensor *g);
 
 /* A linear layer, with what stands before and after it done in passing.
-     x (..., I)   w (O, I)   b (O) or NULL   ->   y (..., O)
+     x (..., in)   w (out, in)   b (out) or NULL   ->   y (..., out)
      linear           y = x w' + b
      linear_add       y = r + keep * (x w' + b)
      norm_linear      y = layernorm(x) w' + b
      gelu_linear_add  y = r + keep * (gelu(x) w' + b)
-     r (..., O); keep: NULL, or one factor per shape[0] entry of x
+     r (..., out); keep: NULL, or one factor per shape[0] entry of x
      (stochastic depth: 0 or 1 / (1 - p)), the caller's, until end of step
    gradient   x, w, b, r, ln_w, ln_b      saves   norm: 2 floats a row
-   cost       2 rows I O operations; backward twice that
-   memory     y; w packed, (I, O) floats, while it runs
+   cost       2 rows in out operations; backward twice that
+   memory     y; w packed, (in, out) floats, while it runs
    errors     SHAPE                                                    */
 SMASK_API smask_tensor *smask_linear(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b);
@@ -813,25 +856,29 @@ SMASK_API smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
      x (..., D)   w (D)   b (D)   ->   y (..., D)
      y = (x - mean) / sqrt(var + eps) * w + b          eps 1e-6
    gradient   x, w, b            saves   mean, 1 / std: 2 floats a row
-   cost       8 operations an element
+   cost       8 operations an element     memory  y
    errors     SHAPE if w or b is not (D)
    source     Ba et al. 2016, eq. 3-4 [Ba16]                           */
 SMASK_API smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b);
 
-/* y = x Phi(x), Phi the normal distribution function [HG16]. Exact form,
-   not the tanh one; absolute error below 4e-7 for |x| < 4. */
+/* y = x Phi(x), Phi the normal distribution function. Exact form, not the
+   tanh one; absolute error below 4e-7 for |x| < 4.
+   gradient   x                        memory  y
+   source     Hendrycks & Gimpel 2016 [HG16]                           */
 SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
 
 /* Multi-head self-attention over the tokens of each image.
      qkv (B, N, 3D): q, k, v, each H heads of K = D / H   ->   y (B, N, D)
      y_h = softmax(q_h k_h' / sqrt(K) + bias_h) v_h
-     bias (T, H) or NULL, a table; index (N, N): rows of it, 0 .. T-1
+     bias (.., H) or NULL, a table; index (N, N): rows of it, the
+     caller's, until end of step. bias_h[i,j] = bias[index[i,j], h]
    gradient   qkv, bias          saves   two floats a row and head
-   cost       4 B N N D; backward 10 B N N D
+   cost       4 B N N D operations; backward 10 B N N D
    memory     y; per worker (N, N), in backward twice; with a bias also
               (H, N, N). Never (B, H, N, N)
-   errors     SHAPE, ARG (index without bias)
+   errors     SHAPE; ARG (bias without index, or the reverse); RANGE if an
+              index is outside the table
    source     Vaswani et al. 2017, eq. 1 [Vas17]                       */
 SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index);
@@ -843,7 +890,8 @@ SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
      position (N, D) or NULL
    One op gathers the seen patches, puts mask tokens in the gaps, prepends
    a class token and adds positions.
-   gradient   x, fill, position
+   gradient   x, fill, position        memory  y; index is not copied and
+                                               stays until end of step
    errors     SHAPE; RANGE if an index is out of 0 .. R-1 (or -1 without
               fill)                                                    */
 SMASK_API smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
@@ -851,27 +899,44 @@ SMASK_API smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     smask_tensor *position);
 
 /* Mean over tokens: x (B, N, D) -> y (B, D), leaving out the first `skip`
-   (a class token). */
+   (a class token).
+   gradient   x                        memory  y
+   errors     SHAPE if x has no three dimensions, or skip is not 0 .. N-1 */
 SMASK_API smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip);
 
-/* y = x / |x| row by row (0 stays 0). */
+/* y = x / |x| row by row; where x is 0, so is y. |x| is the root of a sum
+   of squares in float: keep entries within 1e-18 .. 1e18, or 0. Rows whose
+   sum overflows become 0; where it underflows digits are lost, or all.
+   gradient   x (0 where y is)         saves   1 / |x|: a float a row
+   memory     y                                                        */
 SMASK_API smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x);
 
-/* Mean over rows of -sum_j t_j log softmax(x)_j. x (R, C); t (R, C)
-   probabilities, the caller's, until end of step. y (1). */
+/* Cross-entropy with probabilities for targets, as mixed labels are.
+     x (R, classes)   t (R, classes), the caller's   ->   y (1)
+     y = mean over rows of -sum_j t_j log softmax(x)_j, nats
+   gradient   x                  saves   its gradient: R classes floats
+   cost       an exp a score; on one worker
+   errors     ARG if t is NULL (not in a dry run)                      */
 SMASK_API smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t);
 
-/* The vocabulary head and its loss as one op: the logits exist for a few
-   rows at a time, and their gradient is taken while they do.
+/* The vocabulary head and its loss as one op: the logits exist for r rows
+   at a time, and their gradient is taken while they do.
      x (R, D)   w (V, D)   b (V) or NULL   label (R): 0 .. V-1   ->   y (1)
-     y = mean over rows of -log softmax(x w' + b)[label]
-     guess (R) or NULL: gets the most likely word of each row
+     y = mean over rows of -log softmax(x w' + b)[label], nats
+     r = 2^21 / V, at least 224, up to a multiple of 112, at most R
+     guess (R) or NULL: gets the id of the likeliest word of each row
      hits or NULL: gets the number of rows guessed right
+     label and guess: the caller's
    gradient   x, w, b            saves   their gradients, at unit slope
-   cost       2 R D V; with gradients 6 R D V
-   errors     SHAPE; RANGE if a label is outside the vocabulary        */
+   cost       2 R D V operations; with gradients 6 R D V
+   memory     with gradients R D + V D + V floats until end of step; while
+              it runs: up to r (V + 31) floats of logits (9 MB at V = 1024,
+              11 MB at 8192); w packed, V D floats, with gradients twice;
+              blocks as smask_gemm
+   errors     SHAPE; RANGE if a label is outside the vocabulary or `label`
+              is NULL                                                  */
 SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
     int32_t *guess, int32_t *hits);
@@ -881,6 +946,13 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
      l(a_i) = -log( exp(a_i.b_i/t) / sum_y exp(a_i.y/t) ), y in {b_j}; with
      all_negatives also {a_j, j != i}. y = mean of l(a_i) and l(b_i)
      stop_keys: no gradient through the second factor of each product
+     hits or NULL: gets the number of rows, of 2B, whose own other view
+     has the largest product
+   t is `temperature`, without a unit; nats. x is taken as it is: see
+   smask_unit. With B = 1 and no more negatives y is 0
+   gradient   x                  saves   (2B, 2B) floats
+   cost       8 B B D operations; backward twice that, once if stop_keys
+   memory     in backward (2B, D) floats; both products pack their factors
    errors     SHAPE if the number of rows is odd; ARG if t is not > 0
    source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4  */
 SMASK_API smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
@@ -888,14 +960,29 @@ SMASK_API smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
 
 /* Run fn(c, x, user), keep only x and the result, and run it again when
    backward comes by: memory for time. fn must be a pure function of x and
-   of parameters: no draws from the generator.
+   of parameters: no draws from the generator. `user` must stay until the
+   end of the step.
+     x any   ->   y, shaped as fn's result
+   gradient   x, and every parameter that fn uses
+   cost       fn once more, in backward
+   memory     y. What fn makes is gone after either run: the step's peak
+              has it once, whatever the number of recomputed nodes
+   errors     fn's; NULL if fn gives NULL
    source     Chen et al. 2016 [Chen16]                                */
 typedef smask_tensor *(*smask_fn)(smask_ctx *c, smask_tensor *x,
     const void *user);
 SMASK_API smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user);
 
-/* A node of your own kind; sources may be NULL from the first unused on. */
+/* A node of your own kind.
+     a, b, d: sources, the last two or one of them NULL if not needed
+     d0 .. d3: the shape of y, 0 from the first unused on
+   y->x is not cleared: op->forward must fill all of it. op->backward finds
+   y->source[i]->dx ready to be added to, or NULL where none is wanted.
+   Neither is called in a dry run. `op` must stay until the end of the step.
+   gradient   what op->backward says       memory  y
+   errors     ARG without op->forward; SHAPE if d0 .. d3 is none; STATE when
+              smask_backward gets here and there is no op->backward     */
 SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
@@ -903,6 +990,9 @@ SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
 /* Fill dx of every parameter that `loss` (1) depends on, adding to what is
    there. What happens inside blocks is gone afterwards: one backward a
    step, so add losses first.
+   cost       about twice forward, or three times with recompute
+   memory     slopes, each from its first part to its node's own turn; they
+              take the memory of those before them where they can
    errors     ARG without a loss; SHAPE if it is no scalar; NUMERIC if it
               is not finite; MEMORY; STATE if nothing was recorded, in a
               NO_AUTOGRAD build, if a user op has no backward, or the
@@ -914,46 +1004,79 @@ SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
    scratch. Tries `tries` random entries of `t` (a parameter), moves each by
    +-eps and tells the largest of |d - n| / max(1e-3 |g|, |d| + |n|), where
    |g| is the largest entry of the gradient. In float an eps near 1e-2 and
-   an answer below 1e-2 mean a right derivative. */
+   an answer below 1e-2 mean a right derivative. t's gradient is 0 after it.
+   cost       fn and backward once, fn 2 `tries` times, a step each
+   errors     ARG unless t is a parameter, tries and eps are positive and fn
+              gives a loss; STATE in a step, in a dry run, for inference
+              or in a NO_AUTOGRAD build; fn's                          */
 SMASK_API smask_result smask_gradcheck(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
     smask_tensor *t, int tries, float eps, float *worst);
 
 /* ---- 8  The vision transformer ---- */
 
-/* Make the weights, in kept memory, drawn from the context's generator.
-   errors     ARG (image no multiple of patch, dim of heads), MEMORY,
-              STATE inside a step                                      */
+/* Make the weights, drawn from the context's generator in the order of
+   v->params, or on desc->weights. `desc` may be NULL for the defaults; it is
+   copied. On error *v is all zeros.
+   memory     until shutdown: 2 floats a weight (1 for inference, 0 for
+              weights of yours), 288 bytes a parameter, 128 a block; with
+              relative_bias T T int32_t
+   errors     ARG if a field is out of range or two do not go together
+              (smask_detail tells); STATE in a step, or with desc->weights
+              in a context that is not for inference; NODES, MEMORY
+   source     first values: Bao et al. 2021 [Bao21]; sincos: He et al. 2022
+              [He22]                                                   */
 SMASK_API smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc);
-/* Number of learnt floats. */
+/* Number of floats in all parameters. */
 SMASK_API size_t smask_params_count(const smask_params *p);
-/* A parameter by name, or NULL. */
+/* A parameter by name, or NULL. cost: a comparison a parameter. */
 SMASK_API smask_param *smask_params_find(const smask_params *p,
     const char *name);
 /* Set all gradients to zero (smask_adam_update does so when done). */
 SMASK_API void smask_params_zero(smask_ctx *c, const smask_params *p);
 
 /* images (B,C,S,S) -> rows (B N, C P P), each patch flattened as (C,P,P),
-   patches in reading order. */
+   patches in reading order. S is a multiple of P. */
 SMASK_API void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows);
-/* A copy of half the side: means of 2 x 2 pixels. */
+/* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels; the last
+   row and column of an odd side are left out. */
 SMASK_API void smask_half(const float *images, size_t B, size_t C, size_t S,
     float *out);
 
-/* Patch embedding, without positions: (B, N, D). */
+/* Patch embedding, without positions.
+     images (B,C,S,S), the caller's   ->   (B, N, D)
+   gradient   patch_w, patch_b
+   cost       2 B N C P P D operations
+   memory     (B, N, C P P) floats and y, until end of step
+   errors     ARG: no model, no images (not in a dry run), or B not in
+              1 .. 2^30 / (N + 2)                                       */
 SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
-/* One block: x (B, N, D) -> (B, N, D). bias: v->bias, k->bias or NULL,
-   looked up by v->bias_index. */
+/* One block of `v`: k is one of v->blocks or v->decoder.
+     x (B, T, D)   ->   (B, T, D)
+     x += attention(layernorm(x));  x += mlp(layernorm(x))
+     bias: v->bias, k->bias or NULL, looked up by v->bias_index
+   With v->training and k->drop > 0 each image skips either line with that
+   chance: 2 B draws.
+   gradient   x, the weights, bias
+   cost       2 B T (D (4 D + 2 F) + 2 T D) operations; backward 2 to 2.5
+              times that
+   memory     6 D + F + 2 H + 4 floats a token, until end of step
+   errors     SHAPE and those of the ops
+   source     Dosovitskiy et al. 2021, eq. 2-3 [Dos21]                 */
 SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias);
-/* All encoder blocks, without the final norm. */
+/* All encoder blocks, without the final norm: (B, T, D) -> (B, T, D).
+   memory     L times a block's; with desc.recompute L B T D floats and one
+              block's; after smask_grad(c, 0) B T D and one block's      */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
-/* images -> tokens (B, N', D) after the final norm; N' counts the class
-   token, which comes first. */
+/* The encoder: patches, positions, blocks, final norm.
+     images (B,C,S,S), mean 0, deviation 1   ->   tokens (B, T, D)
+   The class token, if any, comes first: T = N or N + 1.
+   errors     as smask_vit_embed; those of the ops                     */
 SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
 /* Seen tokens -> all tokens of each of R views, after the decoder's norm.
@@ -961,46 +1084,90 @@ SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
      a and b come from smask_vit_blocks; norm and bridge are applied here.
      index: a row of a, or rows of a + a row of b, or -1 for the mask
      token; yours, until end of step
-   errors     STATE without decoder; ARG; SHAPE; RANGE                 */
+   cost       decoder_depth blocks on (R, N, D)
+   memory     (R, N, D) floats and the blocks'; b, which is for halves of
+              two lengths, costs 3 copies of both
+   errors     STATE without decoder; ARG if R is not in 1 .. 2^30 / (N + 2);
+              SHAPE; RANGE if an index is outside                      */
 SMASK_API smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R);
-/* tokens (B, N', D) -> (B, D): mean over patches, or the class token. */
+/* tokens (B, T, D) -> (B, D): mean over patches, or with desc.pool_class
+   the class token.
+   gradient   tokens                   memory  y
+   errors     SHAPE if tokens has no three dimensions                  */
 SMASK_API smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens);
-/* Frozen features of every layer: out (L + 1, B, D), pooled after block l
-   as it stands for l = 0 .. L-1, and after the final norm as the last. */
+/* Frozen features of every layer, in a step.
+     images (B,C,S,S)   ->   out (L + 1, B, D), the caller's
+     out[l]: pooled after block l as it stands for l = 0 .. L-1, and after
+     the final norm for l = L
+   memory     nothing is recorded: the patches, B T D floats and one block's
+   errors     as smask_vit_encode                                      */
 SMASK_API smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B, float *out);
-/* Class scores (B, classes) from the pooled tokens. */
+/* Class scores from the pooled tokens: images (B,C,S,S) -> (B, classes),
+   logits.
+   gradient   all weights of the encoder and the classifier
+   errors     STATE without desc.classes; as smask_vit_encode          */
 SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
 
 /* ---- 9  Tokens ---- */
 
-/* Make room for the codebook; PROJECTION is drawn at once, PATCHES and
-   KMEANS wait for smask_tokenizer_fit. */
+/* Make room for the codebook; PROJECTION is drawn at once, from the
+   context's generator, PATCHES and KMEANS wait for smask_tokenizer_fit, and
+   GIVEN has none: set t->given. `desc` may be NULL for the defaults; it is
+   copied.
+   memory     until shutdown: V d floats; euclidean: and V
+   errors     ARG if a size is negative, image is no multiple of patch, or
+              half meets an odd patch; STATE in a step; MEMORY
+   source     El-Nouby et al. 2021, sec. 3.2 [ElN21]                   */
 SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc);
 /* Learn the codebook from patches (count, d), as smask_tokenizer_patches
    makes them. PATCHES takes V of them at random; KMEANS runs Lloyd's
    iterations (20 when 0), empty clusters restart at the worst-served patch.
      progress or NULL: called after each iteration with the mean squared
-     distance; returning 0 stops early
-   cost       2 count V d operations an iteration
-   errors     ARG if there are fewer than V patches                    */
+     distance of patches to their words; returning 0 stops early
+   PROJECTION and GIVEN have nothing to learn: OK. In a dry run `patches` may
+   be NULL, and all iterations count as one.
+   cost       PATCHES: V V / 2 comparisons of patches, more where many are
+              alike; KMEANS: 2 count V d operations an iteration
+   memory     while it runs: 4 bytes a patch; KMEANS: 8 bytes a patch, 12 a
+              float of the codebook, 8 a word, and about 1 MB a worker
+   errors     ARG if there is no codebook or no patches, count is not in
+              V .. 2^31 - 1, no V patches differ from each other (PATCHES
+              by cosine: and from 0), or iterations < 0; NUMERIC if a word
+              is not finite; MEMORY. The codebook is then undefined
+   source     Lloyd 1982 [Llo82]                                       */
 SMASK_API smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     const float *patches, size_t count, int iterations,
     int (*progress)(void *user, int done, int total, double distance),
     void *user);
-/* What the tokenizer looks at: images (B,C,S,S) -> rows (B N, d). */
+/* What the tokenizer looks at: images (B,C,S,S) -> rows (B N, d), with
+   d = t->width. As smask_patches; half: of smask_half's copy, not made;
+   centre: each patch less its own mean. */
 SMASK_API void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows);
-/* Rows the tokenizer makes per image, and their width d. */
+/* Rows the tokenizer makes per image: N. */
 SMASK_API size_t smask_tokenizer_rows(const smask_tokenizer *t);
-/* images (B,C,S,S) -> ids (B, N). cost: 2 B N d V operations. */
+/* The nearest word of each patch.
+     images (B,C,S,S), size as in t->desc   ->   ids (B, N): 0 .. V-1
+     id = argmax_i x . e_i; of equals, the lowest. GIVEN: copies t->given
+   cost       2 B N d V operations
+   memory     while it runs: the codebook packed, V d floats; patches of
+              some images, 1 MB or one image's; about 1 MB a worker
+   errors     ARG if B < 1, or images or ids is NULL (not in a dry run);
+              STATE if the codebook is still empty, or t->given NULL; RANGE
+              if a given id is outside the vocabulary; MEMORY
+   source     El-Nouby et al. 2021, eq. 1 [ElN21]                      */
 SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     const float *images, int32_t B, int32_t *ids);
-/* counts (V) or NULL receives the histogram of ids. */
+/* How many words are in use, and how evenly.
+     ids (count): 0 .. V-1; counts (V) or NULL: gets their histogram
+   memory     without counts V int32_t, while it runs
+   errors     ARG if V or count is not positive, or count above 2^31 - 1;
+              RANGE if an id is outside the vocabulary; MEMORY           */
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     size_t count, int32_t V, int32_t *counts, smask_token_stats_t *stats);
 
@@ -1010,7 +1177,10 @@ SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
    `least` .. `most`, until `target` patches are masked or ten tries in a
    row fail, so that the count may fall short, never over.
      mask (rows, columns): set to 1 where masked, else 0
-   returns    the number masked                                        */
+     least below 1 counts as 1; sizes in patches
+   returns    the number masked
+   cost       each try 4 draws and one look at the rectangle
+   source     Bao et al. 2021, algorithm 1 [Bao21]                     */
 SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
     uint8_t *mask);
@@ -1019,11 +1189,21 @@ SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
 SMASK_API void smask_mask_exact(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
     uint8_t *mask);
-/* Two views of each image (>>tour). Default: A sees n - m, B sees m, with
-   m = round(ratio n), and each predicts what the other sees. */
+/* Two views of each image (>>tour), drawn from the context's generator.
+     BLOCKS, UNIFORM          A sees N - M, B sees M, M = round(ratio N), and
+                              each predicts what the other sees
+     QUARTERS, INDEPENDENT    each sees N / 4 and predicts the rest
+     grid: G, N = G G; ratio in [0, 1): 0 takes half; M is 1 .. N-1
+   memory     2 B N int32_t until end of step; N bytes while it runs
+   errors     ARG if B < 1, grid < 2 or > 46340, ratio is not in [0, 1), or
+              there is no such kind; MEMORY
+   source     El-Nouby et al. 2021, sec. 3.3 [ElN21]                   */
 SMASK_API smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out);
-/* BEiT: one view, `masked` of it to predict; same count for each image. */
+/* BEiT: one view, that sees N - M patches and predicts M = round(ratio N),
+   as many in each image; ratio 0 takes 75 of 196.
+   memory     B N int32_t until end of step; N bytes while it runs
+   errors     as smask_mask_split; ARG for QUARTERS and INDEPENDENT     */
 SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out);
 
@@ -1031,33 +1211,74 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
 
 /* SplitMask [ElN21]: split, inpaint, match.
      images (B,C,S,S) normalised, the caller's, until end of step
-     o, out: may be NULL
-   returns    the loss (1), ready for smask_backward
+     o: NULL for the defaults; out: NULL or gets the parts, which point to
+     memory of the step
+   returns    the loss (1): nats, weighted; ready for smask_backward
+   gradient   all weights but the classifier's
+   cost       a forward pass, per image, with an MLP of 4 D:
+              2 L N (12 D D + N D)            the encoder, in two halves
+              4 l N (12 D D + 2 N D)          l = decoder_depth, two views
+              2 N D V                         the head: each patch once
+              2 N C P P (D + V)               embedding, tokens (if not half)
+   memory     smask_plan tells: the encoder's blocks on (2B, N / 2, D), the
+              decoder's on (2B, N, D), head and match, and between them some
+              B N (C P P + 8 D) floats and 9 B N int32_t
    errors     STATE without decoder or head; ARG if tokenizer and model
-              disagree; those of the ops                               */
+              disagree, B is not in 1 .. 2^30 / (N + 2), the model has a
+              class token or relative positions, or nothing is left to be
+              learnt; STATE of an empty codebook; those of smask_mask_split
+              and of the ops
+   source     El-Nouby et al. 2021, sec. 4 [ElN21]                     */
 SMASK_API smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
     const float *images, int32_t B, smask_losses *out);
-/* BEiT [Bao21]: mask tokens inside the encoder, loss on masked patches. */
+/* BEiT [Bao21]: mask tokens inside the encoder, loss on masked patches.
+     images, o, out as above; of *o count mask (BLOCKS or UNIFORM), ratio
+     and inpaint_weight; out->match and match_accuracy are 0
+   returns    the loss (1): nats, weighted; ready for smask_backward
+   gradient   encoder, mask token and head
+   cost       a forward pass, per image, with an MLP of 4 D:
+              2 L N (12 D D + 2 N D)          the encoder, all N patches
+              2 M D V                         the head: the masked ones
+              2 N C P P (D + V)               embedding, tokens (if not half)
+   memory     smask_plan tells: the encoder's blocks on (B, T, D), the head
+   errors     STATE without head or desc.mask_token; ARG if tokenizer and
+              model disagree or B is out of range; STATE of an empty
+              codebook; those of smask_mask_beit and of the ops
+   source     Bao et al. 2021, sec. 2 [Bao21]                          */
 SMASK_API smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_objective *o, const float *images,
     int32_t B, smask_losses *out);
 
 /* ---- 12  The optimiser ---- */
 
-/* Make the moments, zero, in kept memory; desc NULL: the defaults.
-   errors     STATE in a step or for inference; ARG; MEMORY            */
+/* Make the moments, zero; desc NULL: the defaults. It is copied.
+   memory     until shutdown: 2 floats a learnt weight
+   errors     STATE in a step or for inference; ARG if a setting is out of
+              range; MEMORY                                            */
 SMASK_API smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p);
 /* The learning rate of update number `step` (0 the first). */
 SMASK_API float smask_adam_rate(const smask_adam *a, int64_t step);
-/* One AdamW update [LH19] with clipping; gradients are zero afterwards.
-   errors     NUMERIC if the gradient is not finite: nothing changes but
-              that the gradients are zeroed                            */
+/* One AdamW update with clipping; gradients are zero afterwards.
+     g *= min(1, clip / |g|), over all parameters, to start with
+     m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g g
+     w -= rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+                + weight_decay w)     t = 1, 2, ...
+     rate: smask_adam_rate * layer_decay ^ (L + 1 - layer); weight_decay
+     only where smask_param.decay
+   cost       memory-bound: 7 floats moved a weight
+   memory     8 bytes per 16,384 weights, while it runs
+   errors     STATE before smask_adam_init; MEMORY; NUMERIC if the gradient
+              is not finite: nothing changes but that the gradients are
+              zeroed
+   source     Loshchilov & Hutter 2019, algorithm 2 [LH19]             */
 SMASK_API smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p);
 /* Start a running mean at the weights as they are; decay in [0, 1).
-   errors     STATE, ARG, MEMORY                                       */
+   memory     until shutdown: a float a learnt weight
+   errors     STATE in a step or for inference; ARG if decay is none;
+              MEMORY                                                   */
 SMASK_API smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p);
 /* mean = decay mean + (1 - decay) w, for each weight. */
@@ -1072,38 +1293,64 @@ SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
 /* Write safetensors: the weights under timm's names, the architecture and
    the notes as metadata. With `t`, the codebook; with `a`, the moments, the
    step and the generator: all that a resumed run needs to go on bit for
-   bit. t, a, e, notes may be NULL.
-   errors     IO                                                       */
+   bit. t, a, e, notes may be NULL. Nothing is written in a dry run.
+   cost       io->write gets the header in scraps and floats by the KB: let
+              it fill a buffer     memory  none
+   errors     ARG without callback or model; IO if it takes fewer bytes
+   source     the format [HF22]                                        */
 SMASK_API smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_note *notes, int32_t note_count);
-/* Write any list of float32 tensors (the inputs' names in `names`). */
+/* Write any list of tensors as float32, under `names` (count), which must
+   differ. Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
 SMASK_API smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count);
 /* Read and check the header. What it holds lives in the arena: until end of
-   step if opened in one. errors: IO, FORMAT, MEMORY. */
+   step if opened in one. On error *f is all zeros and takes no memory.
+   memory     the header's bytes and 56 for each tensor, either rounded up
+              to 64. smask_plan knows neither, for a dry run opens no file:
+              add them to what it finds
+   errors     STATE in a dry run; ARG without callback; IO if the file ends
+              before the header does; FORMAT if it is no safetensors header,
+              above 100 MB, has gaps or overlaps between tensors, or has
+              more than 65,535 of them; MEMORY
+   source     the format [HF22]; JSON [RFC8259]                        */
 SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
     const smask_io *io);
 /* A metadata text by key into out (NUL-terminated, cut if too long).
-   Returns its length, or -1 if there is none. */
+   Of the escapes of JSON, \" and \\ are undone.
+   Returns its length in bytes, uncut, or -1 if there is none. */
 SMASK_API int smask_file_note(const smask_file *f, const char *key,
     char *out, size_t bytes);
 /* The architecture of the file: from its metadata or, without, from the
-   shapes of its tensors (timm's ViT and DeiT). errors: FORMAT. */
+   shapes of its tensors (timm's ViT and DeiT; heads of width 64). Pass it
+   to smask_vit_init.
+   errors     FORMAT if it is neither, was written by a later version, or a
+              number makes no sense                                    */
 SMASK_API smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc);
-/* The tokenizer of the file; FORMAT if it has none. */
+/* The tokenizer of the file, for smask_tokenizer_init.
+   errors     FORMAT if it has none, or a number makes no sense        */
 SMASK_API smask_result smask_file_tokenizer(smask_ctx *c,
     const smask_file *f, smask_tokenizer_desc *desc);
 /* Read the data, in one pass. Weights the file has and the model has not
    are skipped; weights the model has and the file has not keep their
-   values and are counted in *missing (may be NULL).
-   errors     IO; FORMAT if a shape or a type does not fit; STATE if it
-              has been read already, or has no training state but `a` is
-              given                                                    */
+   values and are counted in *missing (may be NULL). t, a, e: NULL, or get
+   what smask_write wrote of them; with `a` the generator, too. F16 and BF16
+   are widened. Does nothing in a dry run.
+   memory     while it runs: a pointer for each tensor of the file, which
+              smask_plan does not count
+   errors     ARG without model, or on desc.weights; STATE if it has been
+              read already, or lacks what t, a or e ask for; FORMAT if a
+              shape or a type does not fit, or a tensor is there twice:
+              nothing is changed so far. IO if it ends early: weights may be
+              half read                                                */
 SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing);
-/* Read one tensor by name into out (count floats): in file order only. */
+/* Read one tensor by name into out (count floats), in the order of the
+   file: those before it are passed by.
+   errors     FORMAT if it is not there, not of `count` floats, or of another
+              type than F32, F16, BF16; STATE if it has been passed by; IO */
 SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count);
 
@@ -1112,9 +1359,17 @@ SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 #ifdef SPLITMASK_THREADS
 /* A pool of threads that fills the parallel hook. */
 typedef struct smask_crew { void *state; int workers; } smask_crew;
-/* workers: 0 takes the number of processors. errors: MEMORY. */
+/* workers, the calling thread among them: 0 takes the number of processors;
+   at most 1024. Any number of contexts may use the hook; one that finds the
+   crew busy works alone.
+   memory     some 200 bytes and 24 a thread, by malloc, and their stacks
+   errors     MEMORY if there is none, if a thread cannot be started, or, in
+              a NO_MALLOC build, for more than one worker              */
 SMASK_API smask_result smask_crew_start(smask_crew *crew, int workers);
+/* Send the threads home and wait for them; after the last context that has
+   the hook. A second time does nothing. */
 SMASK_API void smask_crew_stop(smask_crew *crew);
+/* What to put into desc.parallel; valid until smask_crew_stop. */
 SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #endif
 
