@@ -5520,6 +5520,12 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
 /* ---- Making the weights ---- */
 
+/* Indices, with room for `count`; NULL in a dry run. */
+SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
+{
+    return (int32_t *)smask__data(c, count, sizeof(int32_t));
+}
+
 typedef struct smask__maker {
     smask_ctx *c;
     smask_vit *v;
@@ -5532,25 +5538,22 @@ typedef struct smask__maker {
 typedef enum smask__first { SMASK__FIRST_0, SMASK__FIRST_1, SMASK__FIRST_N,
     SMASK__FIRST_S, SMASK__FIRST_G, SMASK__FIRST_TINY } smask__first;
 
-/* "blocks." 3 ".", "norm1.weight" -> blocks.3.norm1.weight */
-SMASK__FN void smask__name(char *to, size_t bytes, const char *prefix,
-    int32_t number, const char *name)
+/* Names are put together from parts of known length: each of these writes
+   one, and returns its end. */
+SMASK__FN char *smask__put_text(char *to, const char *text)
 {
-    char digits[4];
-    const char *part[4];
-    size_t at = 0, i;
+    const size_t n = strlen(text);
 
-    digits[0] = (char)('0' + number / 10 % 10);
-    digits[1] = (char)('0' + number % 10);
-    digits[2] = '.';
-    digits[3] = '\0';
-    part[0] = prefix;
-    part[1] = number >= 100 ? "1" : "";
-    part[2] = number < 0 ? "" : digits + (number < 10);
-    part[3] = name;
-    for (i = 0; i < 4; i++)
-        while (*part[i] != '\0' && at + 1 < bytes) to[at++] = *part[i]++;
-    to[at] = '\0';
+    memcpy(to, text, n + 1);
+    return to + n;
+}
+
+SMASK__FN char *smask__put_digits(char *to, uint64_t n)
+{
+    if (n > 9) to = smask__put_digits(to, n / 10);
+    to[0] = (char)('0' + n % 10);
+    to[1] = '\0';
+    return to + 1;
 }
 
 /* Normal, drawn again beyond two deviations. */
@@ -5566,18 +5569,21 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
     smask__first first)
 {
     const smask_vit_desc *d = &m->v->desc;
-    const float depth = (float)(m->layer > 0 ? m->layer : 1);
     float std = d->init_std, constant = 0;
+    int drawn = 0;
     size_t i;
 
-    if (first == SMASK__FIRST_S) std /= sqrtf(2 * depth);
-    if (first == SMASK__FIRST_TINY) std *= 0.001f;
-    if (first == SMASK__FIRST_1) constant = 1;
-    if (first == SMASK__FIRST_G) constant = d->layer_scale;
+    switch (first) {
+    case SMASK__FIRST_0: break;
+    case SMASK__FIRST_1: constant = 1; break;
+    case SMASK__FIRST_G: constant = d->layer_scale; break;
+    case SMASK__FIRST_N: drawn = 1; break;
+    case SMASK__FIRST_S: drawn = 1; std /= sqrtf(2 * (float)m->layer); break;
+    case SMASK__FIRST_TINY: drawn = 1; std *= 0.001f; break;
+    }
     for (i = 0; i < smask_count(t); i++)
-        t->x[i] = first == SMASK__FIRST_0 || first == SMASK__FIRST_1
-            || first == SMASK__FIRST_G ? constant
-            : std * smask__normal_within(&m->c->random);
+        t->x[i] = drawn ? std * smask__normal_within(&m->c->random)
+            : constant;
 }
 
 /* One parameter: as a tensor (rows) or (rows, columns), under its name. */
@@ -5587,6 +5593,7 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     smask_params *list = &m->v->params;
     smask_param *p;
     smask_tensor *t;
+    char *end;
 
     t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
     if (t == NULL || list->count == list->capacity) return NULL;
@@ -5594,7 +5601,11 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     else if (t->x != NULL) smask__begin_value(m, t, first);
     p = &list->item[list->count++];
     p->t = t;
-    smask__name(p->name, sizeof p->name, m->prefix, m->number, name);
+    end = smask__put_text(p->name, m->prefix);       /* blocks.3.name      */
+    if (m->number >= 0)
+        end = smask__put_text(smask__put_digits(end, (uint64_t)m->number),
+            ".");
+    smask__put_text(end, name);
     p->decay = columns != 0;
     p->layer = m->layer;
     p->rank = t->rank;
@@ -5602,21 +5613,25 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     return t;
 }
 
-/* The parameter made last has another shape in files, for timm's sake. */
-SMASK__FN void smask__as(smask__maker *m, int32_t decay, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3)
+/* A parameter that has more dimensions in files, for timm's sake. */
+SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
+    int32_t rows, int32_t columns, int32_t decay, int32_t d0, int32_t d1,
+    int32_t d2, int32_t d3)
 {
+    const int32_t shape[4] = { d0, d1, d2, d3 };
+    smask_tensor *t = smask__make(m, name, rows, columns, SMASK__FIRST_N);
     smask_param *p;
 
-    if (!smask__ok(m->c)) return;
+    if (t == NULL) return NULL;
     p = &m->v->params.item[m->v->params.count - 1];
-    p->shape[0] = d0;
-    p->shape[1] = d1;
-    p->shape[2] = d2;
-    p->shape[3] = d3;
-    p->rank = d3 != 0 ? 4 : d2 != 0 ? 3 : 2;
+    memcpy(p->shape, shape, sizeof shape);
+    p->rank = d3 != 0 ? 4 : 3;
     p->decay = decay;
+    return t;
 }
+
+#define SMASK__MAKE(field, name, rows, columns, first)                      \
+    field = smask__make(m, name, rows, columns, SMASK__FIRST_##first)
 
 SMASK__FN smask_block *smask__make_blocks(smask__maker *m,
     const char *prefix, int32_t depth, int32_t layer, int encoder)
@@ -5633,15 +5648,14 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m,
     for (l = 0; l < depth; l++) {
         m->number = l;
         m->layer = encoder ? l + 1 : layer;
-#define SMASK__MAKE(field, name, rows, columns, first)                      \
+#define SMASK__MAKE_FIELD(field, name, rows, columns, first)                \
         if (SMASK__FIRST_##first != SMASK__FIRST_G || d->layer_scale > 0)   \
-            k[l].field = smask__make(m, name, rows, columns,                \
-                SMASK__FIRST_##first);
-        SMASK_BLOCK_WEIGHTS(SMASK__MAKE)
-#undef SMASK__MAKE
+            SMASK__MAKE(k[l].field, name, rows, columns, first);
+        SMASK_BLOCK_WEIGHTS(SMASK__MAKE_FIELD)
+#undef SMASK__MAKE_FIELD
         if (encoder && d->relative_bias == 2)
-            k[l].bias = smask__make(m, "attn.relative_position_bias_table",
-                G * G + 3, d->heads, SMASK__FIRST_0);
+            SMASK__MAKE(k[l].bias, "attn.relative_position_bias_table",
+                G * G + 3, d->heads, 0);
         k[l].heads = d->heads;
         if (encoder && depth > 1)        /* deeper blocks are skipped more */
             k[l].drop = d->drop_path * (float)l / (float)(depth - 1);
@@ -5742,35 +5756,26 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
 {
     smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
-    const int32_t D = d->dim, N = v->tokens;
+    const int32_t D = d->dim, N = v->tokens, V = d->vocabulary;
 
     if (d->decoder_depth > 0) {
         if (!d->no_bridge) {
-            v->bridge_w = smask__make(m, "decoder.bridge.weight", D, D,
-                SMASK__FIRST_N);
-            v->bridge_b = smask__make(m, "decoder.bridge.bias", D, 0,
-                SMASK__FIRST_0);
+            SMASK__MAKE(v->bridge_w, "decoder.bridge.weight", D, D, N);
+            SMASK__MAKE(v->bridge_b, "decoder.bridge.bias", D, 0, 0);
         }
-        v->decoder_mask = smask__make(m, "decoder.mask_token", D, 0,
-            SMASK__FIRST_N);
-        smask__as(m, 1, 1, 1, D, 0);
-        if (!d->decoder_shares_position) {
-            v->decoder_position = smask__make(m, "decoder.pos_embed", N, D,
-                SMASK__FIRST_N);
-            smask__as(m, 0, 1, N, D, 0);
-        }
+        v->decoder_mask = smask__make_as(m, "decoder.mask_token", D, 0, 1,
+            1, 1, D, 0);
+        if (!d->decoder_shares_position)
+            v->decoder_position = smask__make_as(m, "decoder.pos_embed", N,
+                D, 0, 1, N, D, 0);
         v->decoder = smask__make_blocks(m, "decoder.blocks.",
             d->decoder_depth, d->depth + 1, 0);
-        v->decoder_norm_w = smask__make(m, "decoder.norm.weight", D, 0,
-            SMASK__FIRST_1);
-        v->decoder_norm_b = smask__make(m, "decoder.norm.bias", D, 0,
-            SMASK__FIRST_0);
+        SMASK__MAKE(v->decoder_norm_w, "decoder.norm.weight", D, 0, 1);
+        SMASK__MAKE(v->decoder_norm_b, "decoder.norm.bias", D, 0, 0);
     }
-    if (d->vocabulary > 0) {
-        v->head_w = smask__make(m, "decoder.head.weight", d->vocabulary, D,
-            SMASK__FIRST_N);
-        v->head_b = smask__make(m, "decoder.head.bias", d->vocabulary, 0,
-            SMASK__FIRST_0);
+    if (V > 0) {
+        SMASK__MAKE(v->head_w, "decoder.head.weight", V, D, N);
+        SMASK__MAKE(v->head_b, "decoder.head.bias", V, 0, 0);
     }
 }
 
@@ -5779,17 +5784,13 @@ SMASK__FN void smask__make_all(smask__maker *m)
 {
     smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
-    const int32_t D = d->dim, P = d->patch, skip = d->class_token != 0;
-    const int32_t G = 2 * v->grid - 1, N = v->tokens + skip;
+    const int32_t D = d->dim, C = d->channels, P = d->patch;
+    const int32_t skip = d->class_token != 0, T = v->tokens + skip;
+    const int32_t G = 2 * v->grid - 1;
 
-    if (skip) {
-        v->cls = smask__make(m, "cls_token", D, 0, SMASK__FIRST_N);
-        smask__as(m, 0, 1, 1, D, 0);
-    }
-    if (!d->no_position) {
-        v->position = smask__make(m, "pos_embed", N, D, SMASK__FIRST_N);
-        smask__as(m, 0, 1, N, D, 0);
-    }
+    if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
+    if (!d->no_position)
+        v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
     if (d->sincos && v->position != NULL) {          /* fixed: no slopes   */
         v->position->wants = 0;
         if (v->position->x != NULL && m->at == NULL) {
@@ -5798,30 +5799,24 @@ SMASK__FN void smask__make_all(smask__maker *m)
             smask__sincos(v->position->x + skip * D, v->grid, D);
         }
     }
-    v->patch_w = smask__make(m, "patch_embed.proj.weight", D,
-        d->channels * P * P, SMASK__FIRST_N);
-    smask__as(m, 1, D, d->channels, P, P);
-    v->patch_b = smask__make(m, "patch_embed.proj.bias", D, 0,
-        SMASK__FIRST_0);
-    if (d->mask_token) {
-        v->mask = smask__make(m, "mask_token", D, 0, SMASK__FIRST_N);
-        smask__as(m, 1, 1, 1, D, 0);
-    }
+    v->patch_w = smask__make_as(m, "patch_embed.proj.weight", D, C * P * P,
+        1, D, C, P, P);
+    SMASK__MAKE(v->patch_b, "patch_embed.proj.bias", D, 0, 0);
+    if (d->mask_token)
+        v->mask = smask__make_as(m, "mask_token", D, 0, 1, 1, 1, D, 0);
     if (d->relative_bias == 1)
-        v->bias = smask__make(m,
-            "rel_pos_bias.relative_position_bias_table", G * G + 3,
-            d->heads, SMASK__FIRST_0);
+        SMASK__MAKE(v->bias, "rel_pos_bias.relative_position_bias_table",
+            G * G + 3, d->heads, 0);
     v->blocks = smask__make_blocks(m, "blocks.", d->depth, d->depth + 1, 1);
-    v->norm_w = smask__make(m, "norm.weight", D, 0, SMASK__FIRST_1);
-    v->norm_b = smask__make(m, "norm.bias", D, 0, SMASK__FIRST_0);
+    SMASK__MAKE(v->norm_w, "norm.weight", D, 0, 1);
+    SMASK__MAKE(v->norm_b, "norm.bias", D, 0, 0);
     if (d->classes > 0) {
-        v->classifier_w = smask__make(m, "head.weight", d->classes, D,
-            SMASK__FIRST_TINY);
-        v->classifier_b = smask__make(m, "head.bias", d->classes, 0,
-            SMASK__FIRST_0);
+        SMASK__MAKE(v->classifier_w, "head.weight", d->classes, D, TINY);
+        SMASK__MAKE(v->classifier_b, "head.bias", d->classes, 0, 0);
     }
     smask__make_decoder(m);
 }
+#undef SMASK__MAKE
 
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
@@ -5852,7 +5847,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     smask__make_all(&m);
     if (d.relative_bias != 0) {
         N = (size_t)v->tokens + (d.class_token != 0);
-        index = (int32_t *)smask__data(c, N * N, sizeof *index);
+        index = smask__indices(c, N * N);
         if (index != NULL) smask__bias_index(index, v->grid,
             d.class_token != 0);
         v->bias_index = index;
@@ -5892,32 +5887,67 @@ SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 
 /* ---- From pixels to tokens ---- */
 
+/* Images to be cut into patches, one a piece of work. */
+typedef struct smask__cut {
+    const float *images;
+    float *rows;
+    size_t C, S, P;
+    int half;                        /* 1: of a copy of half the side      */
+    int centre;                      /* 1: each patch less its mean        */
+} smask__cut;
+
+/* x -= mean(x). The sum of n equal floats is exact in double, so that a
+   patch of one value becomes exactly 0, not a direction of noise. */
+SMASK__FN void smask__centre(float *x, size_t n)
+{
+    double sum = 0;
+    size_t i;
+
+    for (i = 0; i < n; i++) sum += (double)x[i];
+    for (i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
+}
+
+/* The copy of half the side is never made, for no 2 x 2 square lies across
+   the border of a patch: each row is the mean of two. */
+SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
+{
+    const smask__cut *k = (const smask__cut *)arg;
+    const size_t S = k->S, G = S / k->P, by = k->half ? 2 : 1;
+    const size_t p = k->P / by, d = k->C * p * p;
+    float *row = k->rows + (size_t)piece * G * G * d;
+    size_t i, channel, y, x;
+
+    (void)worker;
+    for (i = 0; i < G * G; i++) {
+        for (channel = 0; channel < k->C; channel++)
+            for (y = 0; y < p; y++, row += p) {
+                const float *a = k->images + i % G * k->P + S * (i / G * k->P
+                    + by * y + S * (channel + k->C * (size_t)piece));
+                if (!k->half) memcpy(row, a, p * sizeof *row);
+                for (x = 0; k->half && x < p; x++, a += 2)
+                    row[x] = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
+            }
+        if (k->centre) smask__centre(row - d, d);
+    }
+}
+
 SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows)
 {
-    size_t b, y, x, k, line;
+    smask__cut k = { images, rows, C, S, P, 0, 0 };
+    size_t b;
 
-    for (b = 0; b < B; b++, images += C * S * S)
-        for (y = 0; y < S / P; y++)
-            for (x = 0; x < S / P; x++)
-                for (k = 0; k < C; k++)
-                    for (line = 0; line < P; line++, rows += P)
-                        memcpy(rows, images + (k * S + y * P + line) * S
-                            + x * P, P * sizeof *rows);
+    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
 }
 
+/* One patch, as large as the image. */
 SMASK__DEF void smask_half(const float *images, size_t B, size_t C, size_t S,
     float *out)
 {
-    const size_t h = S / 2;
-    size_t i, y, x;
+    smask__cut k = { images, out, C, S, S, 1, 0 };
+    size_t b;
 
-    for (i = 0; i < B * C; i++, images += S * S)
-        for (y = 0; y < h; y++)
-            for (x = 0; x < h; x++) {
-                const float *p = images + 2 * y * S + 2 * x;
-                *out++ = 0.25f * (p[0] + p[1] + p[S] + p[S + 1]);
-            }
+    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
 }
 
 /* Rows are counted in int32_t: two views of B images must fit. */
@@ -5926,28 +5956,13 @@ SMASK__FN int smask__batch_fits(const smask_vit *v, int32_t B)
     return B >= 1 && B <= INT32_MAX / 2 / (v->tokens + 2);
 }
 
-typedef struct smask__patch_cut {
-    const float *images;
-    float *rows;
-    size_t C, S, P;
-} smask__patch_cut;
-
-SMASK__FN void smask__patch_piece(void *arg, int piece, int worker)
-{
-    const smask__patch_cut *a = (const smask__patch_cut *)arg;
-    const size_t each = a->C * a->S * a->S;
-
-    (void)worker;
-    smask_patches(a->images + (size_t)piece * each, 1, a->C, a->S, a->P,
-        a->rows + (size_t)piece * each);
-}
-
 SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B)
 {
     const smask_vit_desc *d = &v->desc;
     const int32_t wide = d->channels * d->patch * d->patch;
-    smask__patch_cut cut;
+    smask__cut cut = { images, NULL, (size_t)d->channels, (size_t)d->image,
+        (size_t)d->patch, 0, 0 };
 
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
         || (images == NULL && !c->dry)) {
@@ -5955,13 +5970,9 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
             "no model, no images, or a batch out of range");
         return NULL;
     }
-    cut.images = images;
-    cut.C = (size_t)d->channels;
-    cut.S = (size_t)d->image;
-    cut.P = (size_t)d->patch;
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
-    if (smask__ok(c)) smask__run(c, (size_t)B, smask__patch_piece, &cut);
+    if (smask__ok(c)) smask__run(c, (size_t)B, smask__cut_piece, &cut);
     return smask_linear(c, smask_input(c, cut.rows, B, v->tokens, wide, 0),
         v->patch_w, v->patch_b);
 }
@@ -6092,8 +6103,7 @@ SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
     if (v->cls == NULL)
         return v->position != NULL ? smask_rows(c, x, B, N, NULL, NULL,
             v->position) : x;
-    index = (int32_t *)smask__data(c, (size_t)B * (size_t)(N + 1),
-        sizeof *index);
+    index = smask__indices(c, (size_t)B * (size_t)(N + 1));
     for (b = 0; b < B && index != NULL; b++)
         for (n = 0; n <= N; n++)
             index[b * (N + 1) + n] = n == 0 ? -1 : b * N + n - 1;
@@ -6111,31 +6121,35 @@ SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 
 /* ---- Decoder ---- */
 
-/* Row i of two lists as one list: (1, a's rows + b's rows, D). */
+/* A token of zeros: fills the rows that another list has. */
+SMASK__FN smask_tensor *smask__nothing(smask_ctx *c, size_t D)
+{
+    float *zero = smask__floats(c, D);
+
+    if (zero != NULL) memset(zero, 0, D * sizeof *zero);
+    return smask_input(c, zero, (int32_t)D, 0, 0, 0);
+}
+
+/* The rows of two lists as one: (1, a's rows + b's rows, D). */
 SMASK__FN smask_tensor *smask__join(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
 {
-    smask_tensor *nothing, *part[2];
-    int32_t *index[2], i, n, k;
-    float *zero;
-    size_t D;
+    smask_tensor *nothing;
+    int32_t *in_a, *in_b, i, n, k;
 
     if (a == NULL || b == NULL) return NULL;
-    D = smask_columns(a);
-    zero = smask__floats(c, D);
-    if (zero != NULL) memset(zero, 0, D * sizeof *zero);
-    nothing = smask_input(c, zero, (int32_t)D, 0, 0, 0);
-    n = (int32_t)(smask_row_count(a) + smask_row_count(b));
+    nothing = smask__nothing(c, smask_columns(a));
     k = (int32_t)smask_row_count(a);
-    index[0] = (int32_t *)smask__data(c, 2 * (size_t)n, sizeof(int32_t));
-    index[1] = index[0] != NULL ? index[0] + n : NULL;
-    for (i = 0; i < n && index[0] != NULL; i++) {
-        index[0][i] = i < k ? i : -1;
-        index[1][i] = i < k ? -1 : i - k;
+    n = k + (int32_t)smask_row_count(b);
+    in_a = smask__indices(c, (size_t)n);
+    in_b = smask__indices(c, (size_t)n);
+    for (i = 0; i < n && in_b != NULL; i++) {
+        in_a[i] = i < k ? i : -1;
+        in_b[i] = i < k ? -1 : i - k;
     }
-    part[0] = smask_rows(c, a, 1, n, index[0], nothing, NULL);
-    part[1] = smask_rows(c, b, 1, n, index[1], nothing, NULL);
-    return smask_add(c, part[0], part[1]);
+    a = smask_rows(c, a, 1, n, in_a, nothing, NULL);
+    b = smask_rows(c, b, 1, n, in_b, nothing, NULL);
+    return smask_add(c, a, b);
 }
 
 /* Norm and bridge: what the decoder gets of the encoder. */
@@ -6149,33 +6163,26 @@ SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
 }
 
 /* The alternative of few positions: seen tokens as they come, masked ones
-   as mask token + the encoder's position. */
+   as mask token + the encoder's position, without the class token's. */
 SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     const smask_vit *v, smask_tensor *x, const int32_t *index, int32_t R)
 {
-    const int32_t N = v->tokens, D = v->desc.dim;
-    const int32_t skip = v->desc.class_token != 0;
-    int32_t *place = (int32_t *)smask__data(c, (size_t)(R + 2) * (size_t)N,
-        sizeof *place), i;
-    float *zero = smask__floats(c, (size_t)D);
-    smask_tensor *nothing, *masks, *places, *seen;
+    const int32_t N = v->tokens, skip = v->desc.class_token != 0;
+    int32_t *patch = smask__indices(c, (size_t)N);
+    int32_t *none = smask__indices(c, (size_t)N);
+    int32_t *masked = smask__indices(c, (size_t)R * (size_t)N), i;
+    smask_tensor *nothing = smask__nothing(c, (size_t)v->desc.dim);
+    smask_tensor *masks;
 
-    if (zero != NULL) memset(zero, 0, (size_t)D * sizeof *zero);
-    for (i = 0; place != NULL && i < R * N; i++)
-        place[i] = index != NULL && index[i] < 0 ? i % N : -1;
-    for (i = 0; i < N && place != NULL; i++) {
-        place[R * N + i] = -1;           /* the mask token, at each place  */
-        place[(R + 1) * N + i] = i + skip;           /* without the class  */
-    }
-    nothing = smask_input(c, zero, D, 0, 0, 0);
-    places = smask_rows(c, v->position, 1, N, place != NULL
-        ? place + (R + 1) * N : NULL, NULL, NULL);
-    masks = smask_rows(c, v->position, 1, N, place != NULL
-        ? place + R * N : NULL, v->decoder_mask, NULL);
-    masks = smask_add(c, masks, places);             /* (1,N,D)            */
-    masks = smask_rows(c, masks, R, N, place, nothing, NULL);
-    seen = smask_rows(c, x, R, N, index, nothing, NULL);
-    return smask_add(c, seen, masks);
+    for (i = 0; i < N && masked != NULL; i++) patch[i] = i + skip;
+    for (i = 0; i < N && masked != NULL; i++) none[i] = -1;
+    for (i = 0; i < R * N && masked != NULL; i++)
+        masked[i] = index != NULL && index[i] < 0 ? i % N : -1;
+    masks = smask_add(c,                                       /* (1,N,D)  */
+        smask_rows(c, v->position, 1, N, none, v->decoder_mask, NULL),
+        smask_rows(c, v->position, 1, N, patch, NULL, NULL));
+    masks = smask_rows(c, masks, R, N, masked, nothing, NULL);
+    return smask_add(c, smask_rows(c, x, R, N, index, nothing, NULL), masks);
 }
 
 SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
@@ -6206,15 +6213,15 @@ SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens)
 {
     const int32_t skip = v->desc.class_token != 0;
-    int32_t *index, b, B, N;
+    int32_t *index, b, B;
 
     if (tokens == NULL) return NULL;
     if (!v->desc.pool_class) return smask_mean_rows(c, tokens, skip);
     B = tokens->shape[0];
-    N = tokens->shape[1];
-    index = (int32_t *)smask__data(c, (size_t)B, sizeof *index);
-    for (b = 0; b < B && index != NULL; b++) index[b] = b * N;
-    return smask_rows(c, tokens, B, 1, index, NULL, NULL);
+    index = smask__indices(c, (size_t)B);
+    for (b = 0; b < B && index != NULL; b++) index[b] = b * tokens->shape[1];
+    tokens = smask_rows(c, tokens, B, 1, index, NULL, NULL);
+    return smask_mean_rows(c, tokens, 0);            /* of one: (B,D)      */
 }
 
 SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
@@ -6423,65 +6430,28 @@ SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
     return G * G;
 }
 
-/* The patches (C,p,p) of a copy of half the side, without the copy: no
-   2 x 2 square lies across the border of a patch. */
-SMASK__FN void smask__half_patches(const float *image, size_t C, size_t S,
-    size_t p, float *row)
+SMASK__FN smask__cut smask__cut_of(const smask_tokenizer *t,
+    const float *images, float *rows)
 {
-    const size_t G = S / (2 * p);
-    size_t i, ch, y, x;
+    const smask_tokenizer_desc *s = &t->desc;
+    const smask__cut k = { images, rows, (size_t)s->channels,
+        (size_t)s->image, (size_t)s->patch, s->half, s->centre };
 
-    for (i = 0; i < G * G; i++)
-        for (ch = 0; ch < C; ch++)
-            for (y = 0; y < p; y++) {
-                const float *a = image + 2 * (i % G) * p
-                    + (ch * S + 2 * (i / G * p + y)) * S;
-                for (x = 0; x < p; x++, a += 2)
-                    *row++ = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
-            }
+    return k;
 }
 
-/* centre: x -= mean(x). The sum of d equal floats is exact in double, so
-   that a patch of one value becomes exactly 0, not a direction of noise. */
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows)
 {
-    const size_t C = (size_t)t->desc.channels, S = (size_t)t->desc.image;
-    const size_t P = (size_t)t->desc.patch, N = smask_tokenizer_rows(t);
-    const size_t d = (size_t)t->width;
-    size_t i, k;
+    smask__cut k = smask__cut_of(t, images, rows);
+    size_t b;
 
-    for (i = 0; t->desc.half && i < B; i++)
-        smask__half_patches(images + i * C * S * S, C, S, P / 2,
-            rows + i * N * d);
-    if (!t->desc.half) smask_patches(images, B, C, S, P, rows);
-    for (i = 0; t->desc.centre && i < B * N; i++, rows += d) {
-        double sum = 0;
-        for (k = 0; k < d; k++) sum += (double)rows[k];
-        for (k = 0; k < d; k++) rows[k] -= (float)(sum / (double)d);
-    }
+    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
 }
 
 /* -- Tokenizing ------------------------------------------------------------ */
 
 #define SMASK__CUT ((size_t)1 << 18)     /* floats of patches at a time    */
-
-typedef struct smask__cut {
-    const smask_tokenizer *t;
-    const float *images;
-    float *rows;
-    size_t pixels;                   /* of an image, with its channels     */
-} smask__cut;
-
-SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
-{
-    const smask__cut *k = (const smask__cut *)arg;
-    const size_t i = (size_t)piece, N = smask_tokenizer_rows(k->t);
-
-    (void)worker;
-    smask_tokenizer_patches(k->t, k->images + i * k->pixels, 1,
-        k->rows + i * N * (size_t)k->t->width);
-}
 
 /* Some images at a time: cut them up, then score their rows. */
 SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
@@ -6489,18 +6459,18 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
 {
     const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
     const size_t group = smask__least(B, smask__over(SMASK__CUT, N * d));
-    const size_t side = (size_t)t->desc.image;
-    smask__cut cut = { t, NULL, NULL, side * side
-        * (size_t)t->desc.channels };
+    smask__cut cut = smask__cut_of(t, images,
+        (float *)smask__data(c, group, N * d * sizeof(float)));
+    const size_t pixels = cut.C * cut.S * cut.S;
     size_t b;
 
-    cut.rows = (float *)smask__data(c, group, N * d * sizeof(float));
     for (b = 0; b < B && smask__ok(c); b += group) {
         const size_t count = smask__least(B - b, group);
-        cut.images = c->dry ? NULL : images + b * cut.pixels;
         smask__run(c, count, smask__cut_piece, &cut);
-        smask__token_ids(c, t, cut.rows, count * N,
-            c->dry ? NULL : ids + b * N);
+        smask__token_ids(c, t, cut.rows, count * N, ids);
+        if (c->dry) continue;
+        cut.images += count * pixels;
+        ids += count * N;
     }
 }
 
@@ -6651,7 +6621,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
 
     if (offset == NULL) l->t->offset = smask__floats(c, l->V);
     l->gap = smask__floats(c, l->count);
-    l->size = (int32_t *)smask__data(c, l->V, sizeof(int32_t));
+    l->size = smask__indices(c, l->V);
     l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
     for (i = 0; i < total && smask__ok(c); i++) {
         if (!c->dry) smask__token_words(l->t, 0);
@@ -6686,7 +6656,7 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
         || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
         return smask__fail(c, SMASK_ARG, "tokenizer_fit", "no codebook, fewer "
             "patches than words, above 2^31, or iterations below 0");
-    l.id = (int32_t *)smask__data(c, count, sizeof(int32_t));
+    l.id = smask__indices(c, count);
     smask__token_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
         smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20, progress,
@@ -6714,7 +6684,7 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     if (V < 1 || count < 1 || count > INT32_MAX)
         return smask__fail(c, SMASK_ARG, "token_stats", "nothing to count");
     if (counts == NULL)
-        counts = (int32_t *)smask__data(c, (size_t)V, sizeof(int32_t));
+        counts = smask__indices(c, (size_t)V);
     smask__rewind(c, mark);              /* it stays until the next taking */
     if (c->dry || !smask__ok(c)) return c->error;
     memset(counts, 0, (size_t)V * sizeof *counts);
@@ -7047,12 +7017,6 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
         what = "the tokenizer looks at images of another size";
     if (what != NULL) smask__fail(c, SMASK_ARG, where, what);
     return what == NULL;
-}
-
-/* Indices of rows, with room for `count`; NULL in a dry run. */
-SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
-{
-    return (int32_t *)smask__data(c, count, sizeof(int32_t));
 }
 
 /* Cross-entropy at the masked patches of x (views, N', D), whose rows of
@@ -7515,17 +7479,7 @@ static const smask__number smask__tokenizer_numbers[] = {
     SMASK__T("centre", centre, 1) SMASK__T("uniform01", uniform01, 1)
     SMASK__T("euclidean", euclidean, 1) { "", 0, 0 } };
 
-/* n in decimal into 24 bytes, NUL-terminated. */
-SMASK__FN void smask__digits(uint64_t n, char *out)
-{
-    size_t i = 1;
-    uint64_t rest;
-
-    for (rest = n; rest > 9; rest /= 10) i++;
-    for (out[i] = '\0'; i > 0; n /= 10) out[--i] = (char)('0' + n % 10);
-}
-
-/* The other way round: moves *s past the digits. 0 if there are none, or
+/* The number at *s, which moves past its digits. 0 if there are none, or
    too many, or a 0 in front, which JSON does not allow. */
 SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
 {
@@ -7566,8 +7520,7 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
         for (i = 0; i < v->params.count; i++) {
             const smask_param *p = &v->params.item[i];
             if (s.kind > 0 && list[s.kind] == NULL) break;
-            memcpy(name, prefix[s.kind], sizeof *prefix);
-            memcpy(name + strlen(name), p->name, sizeof p->name);
+            smask__put_text(smask__put_text(name, prefix[s.kind]), p->name);
             s.shape = p->shape;
             s.rank = p->rank;
             s.x = s.kind > 0 ? list[s.kind][i] : p->t->x;
@@ -7607,7 +7560,7 @@ SMASK__FN void smask__ink_number(smask__pen *p, const char *before,
 {
     char digits[24];
 
-    smask__digits(n, digits);
+    smask__put_digits(digits, n);
     smask__ink(p, before);
     smask__ink(p, digits);
 }
@@ -7924,7 +7877,7 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     int32_t i;
 
     if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
-        smask__digits((uint64_t)(j.at - f->header), text + strlen(text));
+        smask__put_digits(text + strlen(text), (uint64_t)(j.at - f->header));
         smask__fail(c, SMASK_FORMAT, "open", text);
     }
     f->entry = (smask_file_entry *)smask__data(c, (size_t)f->count,
