@@ -5512,11 +5512,63 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
               images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
                 -> block 1 .. block L -> norm -> mean over N -> (B,D)
-   May call   1 to 7.            Called by   9, 11, 12.
+   May call   1 to 7.            Called by   9, 11 to 13.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
               positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
               depth [Hua16].
    ====================================================================== */
+
+/* ---- What a description may hold ---- */
+
+/* Fields: their names, in files (timm's word where timm has one) and here;
+   the least and the largest value that make sense. All have four bytes and
+   travel as one whole number. Floats do so as their bits: nothing is rounded,
+   and from 0 up floats have the order of their bits, so that the same limits
+   serve; whatever is negative or not a number is above them all. */
+typedef struct smask__number {
+    char key[28], field[24];
+    size_t at;
+    uint32_t least, most;
+} smask__number;
+
+#define SMASK__V(key, field, least, most)                                   \
+    { key, #field, offsetof(smask_vit_desc, field), least, most },
+static const smask__number smask__vit_numbers[] = {
+    SMASK__V("img_size", image, 1, 16384)
+    SMASK__V("patch_size", patch, 1, 1024)
+    SMASK__V("in_chans", channels, 1, 1024)
+    SMASK__V("embed_dim", dim, 1, 65536)
+    SMASK__V("depth", depth, 1, 199)
+    SMASK__V("num_heads", heads, 1, 65536)
+    SMASK__V("mlp_ratio", mlp_ratio, 1, 64)
+    SMASK__V("sincos", sincos, 0, 1)
+    SMASK__V("num_classes", classes, 0, 1 << 24)
+    SMASK__V("vocab_size", vocabulary, 0, 1 << 24)
+    SMASK__V("decoder_depth", decoder_depth, 0, 199)
+    SMASK__V("class_token", class_token, 0, 1)
+    SMASK__V("pool_class", pool_class, 0, 1)
+    SMASK__V("mask_token", mask_token, 0, 1)
+    SMASK__V("relative_bias", relative_bias, 0, 2)
+    SMASK__V("no_position", no_position, 0, 1)
+    SMASK__V("no_bridge", no_bridge, 0, 1)
+    SMASK__V("decoder_shares_position", decoder_shares_position, 0, 1)
+    SMASK__V("init_values_bits", layer_scale, 0, 0x7f7fffff) /* finite     */
+    SMASK__V("drop_path_bits", drop_path, 0, 0x3f7fffff)     /* below 1    */
+    { "", "", 0, 0, 0 } };
+#undef SMASK__V
+
+/* The first field that is out of its range, or NULL. */
+SMASK__FN const char *smask__number_wrong(const smask__number *list,
+    const void *desc)
+{
+    uint32_t n;
+
+    for (; list->key[0] != '\0'; list++) {
+        memcpy(&n, (const char *)desc + list->at, sizeof n);
+        if (n < list->least || n > list->most) return list->field;
+    }
+    return NULL;
+}
 
 /* ---- Making the weights ---- */
 
@@ -5703,40 +5755,31 @@ SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
 
 SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
 {
+    const char *field = smask__number_wrong(smask__vit_numbers, d);
     const char *what = NULL;
+    char text[64];
 
-    if (d->image < 1 || d->patch < 1 || d->image % d->patch != 0)
+    if (field != NULL) {
+        smask__put_text(smask__put_text(text, field), " is out of range");
+        what = text;
+    } else if (d->image % d->patch != 0)
         what = "image is no multiple of patch";
-    else if (d->channels < 1 || d->dim < 1 || d->depth < 1
-        || d->mlp_ratio < 1 || d->depth > 199 || d->decoder_depth > 199)
-        what = "channels, dim, depth or mlp_ratio is not 1 or more, or depth "
-            "is above 199";
-    else if (d->image > 16384 || d->patch > 1024 || d->channels > 1024
-        || d->dim > 65536 || d->mlp_ratio > 64 || d->vocabulary > 1 << 24)
-        what = "image, patch, channels, dim, mlp_ratio or vocabulary is too "
-            "large";
-    else if (d->heads < 1 || d->dim % d->heads != 0)
+    else if (d->dim % d->heads != 0)
         what = "dim is no multiple of heads";
-    else if (d->vocabulary < 0 || d->decoder_depth < 0 || d->classes < 0)
-        what = "vocabulary, decoder_depth or classes is negative";
-    else if (d->relative_bias < 0 || d->relative_bias > 2)
-        what = "relative_bias is 0, 1 or 2";
     else if (d->sincos && (d->dim % 4 != 0 || d->no_position))
         what = "sincos needs positions and dim a multiple of 4";
     else if (d->pool_class && !d->class_token)
         what = "pool_class needs a class token";
-    else if (!(d->drop_path >= 0 && d->drop_path < 1))
-        what = "drop_path is in [0, 1)";
     else if (d->decoder_shares_position && d->no_position)
         what = "there are no positions to share";
-    else if (c->in_step)
+    if (what != NULL) return smask__fail(c, SMASK_ARG, "vit_init", what);
+    if (c->in_step)
         return smask__fail(c, SMASK_STATE, "vit_init",
             "models are made between steps");
-    else if (d->weights != NULL && !c->desc.inference)
+    if (d->weights != NULL && !c->desc.inference)
         return smask__fail(c, SMASK_STATE, "vit_init",
             "weights of yours are never written; set desc.inference");
-    return what != NULL ? smask__fail(c, SMASK_ARG, "vit_init", what)
-        : c->error;
+    return c->error;
 }
 
 SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
@@ -5749,6 +5792,7 @@ SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
     if (d->heads == 0) d->heads = d->dim >= 64 ? d->dim / 64 : 1;
     if (d->mlp_ratio == 0) d->mlp_ratio = 4;
     if (!(d->init_std > 0)) d->init_std = 0.02f;
+    if (!(d->layer_scale > 0)) d->layer_scale = 0;
 }
 
 /* The decoder and what belongs to it, under `decoder.` in files. */
@@ -5785,7 +5829,7 @@ SMASK__FN void smask__make_all(smask__maker *m)
     smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
     const int32_t D = d->dim, C = d->channels, P = d->patch;
-    const int32_t skip = d->class_token != 0, T = v->tokens + skip;
+    const int32_t skip = d->class_token, T = v->tokens + skip;
     const int32_t G = 2 * v->grid - 1;
 
     if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
@@ -5821,10 +5865,10 @@ SMASK__FN void smask__make_all(smask__maker *m)
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
 {
-    smask__maker m;
+    smask__maker m = { c, v, NULL, "", -1, 0 };
     smask_vit_desc d;
     int32_t *index;
-    size_t N;
+    size_t T;
 
     memset(v, 0, sizeof *v);
     memset(&d, 0, sizeof d);
@@ -5838,18 +5882,12 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     v->params.capacity = 15 * (d.depth + d.decoder_depth) + 24;
     v->params.item = (smask_param *)smask__head(c,
         (size_t)v->params.capacity, sizeof(smask_param));
-    memset(&m, 0, sizeof m);
-    m.c = c;
-    m.v = v;
     m.at = d.weights;
-    m.prefix = "";
-    m.number = -1;
     smask__make_all(&m);
     if (d.relative_bias != 0) {
-        N = (size_t)v->tokens + (d.class_token != 0);
-        index = smask__indices(c, N * N);
-        if (index != NULL) smask__bias_index(index, v->grid,
-            d.class_token != 0);
+        T = (size_t)(v->tokens + d.class_token);
+        index = smask__indices(c, T * T);
+        if (index != NULL) smask__bias_index(index, v->grid, d.class_token);
         v->bias_index = index;
     }
     if (!smask__ok(c)) memset(v, 0, sizeof *v);      /* no half a model    */
@@ -6036,12 +6074,8 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
     const smask_vit *v, const smask_block *k, const smask_tensor *x,
     smask_tensor *bias)
 {
-    smask__block_call call;
+    smask__block_call call = { v, k, bias, { NULL, NULL } };
 
-    memset(&call, 0, sizeof call);
-    call.v = v;
-    call.k = k;
-    call.bias = bias;
     if (v->training && k->drop > 0 && x != NULL) {
         call.keep[0] = smask__draw_keep(c, k->drop, x->shape[0]);
         call.keep[1] = smask__draw_keep(c, k->drop, x->shape[0]);
@@ -6167,7 +6201,7 @@ SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
 SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     const smask_vit *v, smask_tensor *x, const int32_t *index, int32_t R)
 {
-    const int32_t N = v->tokens, skip = v->desc.class_token != 0;
+    const int32_t N = v->tokens, skip = v->desc.class_token;
     int32_t *patch = smask__indices(c, (size_t)N);
     int32_t *none = smask__indices(c, (size_t)N);
     int32_t *masked = smask__indices(c, (size_t)R * (size_t)N), i;
@@ -6212,11 +6246,11 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens)
 {
-    const int32_t skip = v->desc.class_token != 0;
     int32_t *index, b, B;
 
     if (tokens == NULL) return NULL;
-    if (!v->desc.pool_class) return smask_mean_rows(c, tokens, skip);
+    if (!v->desc.pool_class)
+        return smask_mean_rows(c, tokens, v->desc.class_token);
     B = tokens->shape[0];
     index = smask__indices(c, (size_t)B);
     for (b = 0; b < B && index != NULL; b++) index[b] = b * tokens->shape[1];
@@ -6331,28 +6365,39 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
 
 /* -- Making one ----------------------------------------------------------- */
 
+#define SMASK__T(key, field, least, most) { "tokenizer." key, #field,       \
+    offsetof(smask_tokenizer_desc, field), least, most },
+static const smask__number smask__tokenizer_numbers[] = {
+    SMASK__T("img_size", image, 1, 16384)
+    SMASK__T("patch_size", patch, 1, 1024)
+    SMASK__T("in_chans", channels, 1, 1024)
+    SMASK__T("half", half, 0, 1)
+    SMASK__T("vocab_size", vocabulary, 1, 1 << 24)
+    SMASK__T("centre", centre, 0, 1)
+    SMASK__T("uniform01", uniform01, 0, 1)
+    SMASK__T("euclidean", euclidean, 0, 1) { "", "", 0, 0, 0 } };
+#undef SMASK__T
+
 /* Defaults, and whether the sizes make sense. NULL: they do. */
 SMASK__FN const char *smask__token_sizes(smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
-    size_t d, N, all;
+    size_t p;
 
     if (s->image == 0) s->image = 32;
     if (s->patch == 0) s->patch = 4;
     if (s->channels == 0) s->channels = 3;
     if (s->vocabulary == 0) s->vocabulary = 1024;
-    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN || s->image < 0
-        || s->patch < 0 || s->channels < 0 || s->vocabulary < 0)
-        return "there is no such kind, or a size is negative";
+    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
+        return "there is no such kind";
+    if (smask__number_wrong(smask__tokenizer_numbers, s) != NULL)
+        return smask__number_wrong(smask__tokenizer_numbers, s);
     if (s->image % s->patch != 0 || (s->half && s->patch % 2 != 0))
         return "image is no multiple of patch, or half of an odd patch";
-    N = (size_t)(s->image / s->patch);
-    d = (size_t)(s->half ? s->patch / 2 : s->patch);
-    if (!smask__mul(d, d, &d) || !smask__mul(d, (size_t)s->channels, &d)
-        || !smask__mul(N, N, &N) || d > INT32_MAX || N > INT32_MAX
-        || !smask__mul(N, d, &all) || all > (size_t)-1 / 16)
-        return "patches beyond all memory";
-    t->width = (int32_t)d;
+    if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
+        < (size_t)s->image) return "patches beyond all memory";
+    p = (size_t)(s->half ? s->patch / 2 : s->patch);
+    t->width = (int32_t)(p * p * (size_t)s->channels);
     return NULL;
 }
 
@@ -6816,48 +6861,20 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 #define SMASK__SEEN_A 1
 #define SMASK__SEEN_B 2
 
-/* The indices of the cells whose `bit` is set, or of all others. */
-SMASK__FN void smask__mask_list(const uint8_t *cell, int32_t N, int bit,
-    int set, int32_t *at)
-{
-    int32_t i;
-
-    for (i = 0; i < N; i++)
-        if (((cell[i] & bit) != 0) == set) *at++ = i;
-}
-
-/* Image b's lists, as its marks have it. */
+/* Image b's lists: what is marked as seen by a view, and what is not. */
 SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
-    smask_mask *m)
+    const smask_mask *m)
 {
-    int k;
+    int32_t i, k;
 
     for (k = 0; k < m->branches; k++) {
         const int bit = k == 0 ? SMASK__SEEN_A : SMASK__SEEN_B;
-        smask__mask_list(cell, m->N, bit, 1,
-            m->seen_at[k] + (size_t)b * (size_t)m->seen[k]);
-        smask__mask_list(cell, m->N, bit, 0,
-            m->masked_at[k] + (size_t)b * (size_t)m->masked[k]);
-    }
-}
-
-/* Fill in the counts and claim the lists: view k sees seen[k] of N. */
-SMASK__FN void smask__mask_room(smask_ctx *c, smask_mask *m, int32_t B,
-    int32_t N, int32_t a, int32_t b)
-{
-    int k;
-
-    m->B = B;
-    m->N = N;
-    m->branches = b > 0 ? 2 : 1;
-    m->seen[0] = a;
-    m->seen[1] = b;
-    for (k = 0; k < m->branches; k++) {
-        m->masked[k] = N - m->seen[k];
-        m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
-            (size_t)m->seen[k] * sizeof(int32_t));
-        m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
-            (size_t)m->masked[k] * sizeof(int32_t));
+        int32_t *seen = m->seen_at[k] + (size_t)b * (size_t)m->seen[k];
+        int32_t *masked = m->masked_at[k]
+            + (size_t)b * (size_t)m->masked[k];
+        for (i = 0; i < m->N; i++)
+            if (cell[i] & bit) *seen++ = i;
+            else *masked++ = i;
     }
 }
 
@@ -6890,17 +6907,32 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     }
 }
 
-/* The lists first, for they stay; then a grid of marks, which does not. */
+/* View A sees a patches of each image, and B, if there is one, b. The lists
+   first, for they stay; then a grid of marks, which does not. */
 SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
-    int32_t grid, smask_mask_kind kind)
+    smask_mask_kind kind, int32_t B, int32_t grid, int32_t a, int32_t b)
 {
-    const size_t mark = smask__mark(c);
-    uint8_t *cell = (uint8_t *)smask__data(c, (size_t)m->N, 1);
-    int32_t b;
+    uint8_t *cell;
+    size_t mark;
+    int32_t k;
 
-    for (b = 0; b < m->B && !c->dry && smask__ok(c); b++) {
+    m->B = B;
+    m->N = grid * grid;
+    m->branches = b > 0 ? 2 : 1;
+    m->seen[0] = a;
+    m->seen[1] = b;
+    for (k = 0; k < m->branches; k++) {
+        m->masked[k] = m->N - m->seen[k];
+        m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->seen[k] * sizeof(int32_t));
+        m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->masked[k] * sizeof(int32_t));
+    }
+    mark = smask__mark(c);
+    cell = (uint8_t *)smask__data(c, (size_t)m->N, 1);
+    for (k = 0; k < B && !c->dry && smask__ok(c); k++) {
         smask__mask_draw(&c->random, m, grid, kind, cell);
-        smask__mask_lists(cell, b, m);
+        smask__mask_lists(cell, k, m);
     }
     smask__rewind(c, mark);
     return c->error;
@@ -6929,19 +6961,17 @@ SMASK__DEF smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out)
 {
     const int32_t m = smask__mask_share(c, B, grid, ratio, 98);
-    const int32_t N = m > 0 ? grid * grid : 0, quarter = N / 4;
+    const int32_t N = m > 0 ? grid * grid : 0;
 
     memset(out, 0, sizeof *out);
     if (m == 0) return c->error;
     switch (kind) {
     case SMASK_MASK_BLOCKS:
     case SMASK_MASK_UNIFORM:
-        smask__mask_room(c, out, B, N, N - m, m);
-        return smask__mask_make(c, out, grid, kind);
+        return smask__mask_make(c, out, kind, B, grid, N - m, m);
     case SMASK_MASK_QUARTERS:
     case SMASK_MASK_INDEPENDENT:
-        smask__mask_room(c, out, B, N, quarter, quarter);
-        return smask__mask_make(c, out, grid, kind);
+        return smask__mask_make(c, out, kind, B, grid, N / 4, N / 4);
     }
     return smask__fail(c, SMASK_ARG, "mask_split", "no such kind of mask");
 }
@@ -6956,8 +6986,7 @@ SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     if (kind != SMASK_MASK_BLOCKS && kind != SMASK_MASK_UNIFORM)
         return smask__fail(c, SMASK_ARG, "mask_beit",
             "one view: choose BLOCKS or UNIFORM");
-    smask__mask_room(c, out, B, grid * grid, grid * grid - m, 0);
-    return smask__mask_make(c, out, grid, kind);
+    return smask__mask_make(c, out, kind, B, grid, grid * grid - m, 0);
 }
 
 /* ======================================================================
@@ -6997,17 +7026,12 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
     const char *what = NULL;
 
     if (!smask__ok(c)) return 0;
-    if (v == NULL || t == NULL || !smask__batch_fits(v, B)) {
-        smask__fail(c, SMASK_ARG, where,
-            "no model, no tokenizer, or a batch out of range");
-        return 0;
-    }
-    if (v->head_w == NULL) {
+    if (v == NULL || t == NULL || !smask__batch_fits(v, B))
+        what = "no model, no tokenizer, or a batch out of range";
+    else if (v->head_w == NULL)
         smask__fail(c, SMASK_STATE, where,
             "the model has no head; set desc.vocabulary");
-        return 0;
-    }
-    if (t->desc.vocabulary != v->desc.vocabulary)
+    else if (t->desc.vocabulary != v->desc.vocabulary)
         what = "the tokenizer has another vocabulary than the model";
     else if (smask_tokenizer_rows(t) != (size_t)v->tokens)
         what = "the tokenizer makes another number of tokens per image";
@@ -7016,19 +7040,27 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
         || t->desc.channels != v->desc.channels))
         what = "the tokenizer looks at images of another size";
     if (what != NULL) smask__fail(c, SMASK_ARG, where, what);
-    return what == NULL;
+    return smask__ok(c);
 }
 
-/* Cross-entropy at the masked patches of x (views, N', D), whose rows of
+/* The words that the patches are called: (B,N). */
+SMASK__FN const int32_t *smask__targets(smask_ctx *c,
+    const smask_tokenizer *t, const float *images, int32_t B)
+{
+    int32_t *ids = smask__indices(c, (size_t)B * smask_tokenizer_rows(t));
+
+    smask_tokenize(c, t, images, B, ids);
+    return ids;
+}
+
+/* Cross-entropy at the masked patches of x (views, T, D), whose rows of
    patches begin at `skip`; `norm` is applied to those rows alone. */
 SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
-    smask_tensor *x, int32_t skip, int norm, const int32_t *tokens,
-    const smask_mask *m, smask_losses *out)
+    smask_tensor *x, int32_t skip, int norm, float weight, smask_losses *l)
 {
-    const size_t N = (size_t)m->N;
-    int32_t *at, *label, *guess, hits = 0;
+    const smask_mask *m = &l->mask;
+    int32_t *at, *label, *guess, hits = 0, r, b;
     size_t count = 0, i = 0, k;
-    int32_t r, b;
 
     if (x == NULL) return NULL;
     for (r = 0; r < m->branches; r++)
@@ -7042,17 +7074,17 @@ SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
                 const int32_t n = m->masked_at[r][(size_t)b
                     * (size_t)m->masked[r] + k];
                 at[i] = (r * m->B + b) * x->shape[1] + skip + n;
-                label[i] = tokens[(size_t)b * N + (size_t)n];
+                label[i] = l->tokens[(size_t)b * (size_t)m->N + (size_t)n];
             }
     x = smask_rows(c, x, 1, (int32_t)count, at, NULL, NULL);
     if (norm) x = smask_layernorm(c, x, v->norm_w, v->norm_b);
     x = smask_linear_cross_entropy(c, x, v->head_w, v->head_b, label, guess,
         &hits);
-    out->predictions = (int32_t)count;
-    out->guess = guess;
-    out->accuracy = (float)hits / (float)count;
-    if (x != NULL && x->x != NULL) out->inpaint = x->x[0];
-    return x;
+    l->predictions = (int32_t)count;
+    l->guess = guess;
+    l->accuracy = (float)hits / (float)count;
+    if (x != NULL && x->x != NULL) l->inpaint = x->x[0];
+    return weight != 1 ? smask_scale(c, x, weight) : x;
 }
 
 /* Where the rows of the encoder's output go in the decoder: (2B,N). */
@@ -7088,65 +7120,80 @@ SMASK__FN smask_tensor *smask__seen(smask_ctx *c, const smask_vit *v,
     return smask_vit_blocks(c, v, x);
 }
 
+/* Split each image, encode the halves, decode both views: (2B,N,D). */
+SMASK__FN smask_tensor *smask__split(smask_ctx *c, const smask_vit *v,
+    const float *images, const smask_mask *m)
+{
+    const int alike = m->seen[0] == m->seen[1];
+    int32_t *slots = smask__slots(c, m);
+    smask_tensor *x = smask_vit_embed(c, v, images, m->B), *a, *b;
+
+    x = smask__vit_place(c, v, x, m->B);
+    a = smask__seen(c, v, x, m, 0, alike ? 2 : 1);
+    b = alike ? NULL : smask__seen(c, v, x, m, 1, 1);
+    return smask_vit_decode(c, v, a, b, slots, 2 * m->B);
+}
+
+/* Are the means z of an image's two views each other's nearest? */
+SMASK__FN smask_tensor *smask__match_views(smask_ctx *c,
+    const smask_objective *how, smask_tensor *z, smask_losses *l)
+{
+    int32_t hits = 0;
+
+    z = smask_mean_rows(c, z, 0);                              /* (2B,D)   */
+    if (!how->raw_features) z = smask_unit(c, z);
+    z = smask_contrast(c, z, how->temperature, how->all_negatives,
+        how->stop_keys, &hits);
+    l->match_accuracy = (float)hits / (float)(2 * l->mask.B);
+    if (z != NULL && z->x != NULL) l->match = z->x[0];
+    return how->match_weight != 1 ? smask_scale(c, z, how->match_weight) : z;
+}
+
 SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
     const float *images, int32_t B, smask_losses *out)
 {
     const smask_objective how = smask__objective(o);
     smask_losses none, *l = out != NULL ? out : &none;
-    smask_tensor *x, *z, *inpaint = NULL, *match = NULL, *loss;
-    int32_t *tokens, *slots, hits = 0;
-    const smask_mask *m = &l->mask;
+    smask_tensor *z, *inpaint = NULL, *match = NULL, *loss;
 
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "splitmask_loss", v, t, B)) return NULL;
-    if (v->decoder == NULL) {
+    if (v->decoder == NULL)
         smask__fail(c, SMASK_STATE, "splitmask_loss",
             "the model has no decoder; set desc.decoder_depth");
-        return NULL;
-    }
     if (v->cls != NULL || v->desc.relative_bias != 0
-        || (how.no_inpaint && how.no_match)) {
+        || (how.no_inpaint && how.no_match))
         smask__fail(c, SMASK_ARG, "splitmask_loss", v->cls != NULL
             ? "no class token: features are means over patches"
             : v->desc.relative_bias ? "no relative positions: halves differ"
             : "no_inpaint and no_match leave nothing");
-        return NULL;
-    }
-    tokens = smask__indices(c, (size_t)B * (size_t)v->tokens);
-    smask_tokenize(c, t, images, B, tokens);
-    smask_mask_split(c, B, v->grid, how.mask, how.ratio, &l->mask);
     if (!smask__ok(c)) return NULL;
-    l->tokens = tokens;
-    slots = smask__slots(c, m);
+    l->tokens = smask__targets(c, t, images, B);
+    if (smask_mask_split(c, B, v->grid, how.mask, how.ratio, &l->mask)
+        != SMASK_OK) return NULL;
 
-    x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
-    if (m->seen[0] == m->seen[1])                    /* split              */
-        z = smask_vit_decode(c, v, smask__seen(c, v, x, m, 0, 2), NULL,
-            slots, 2 * B);
-    else {
-        z = smask__seen(c, v, x, m, 0, 1);
-        z = smask_vit_decode(c, v, z, smask__seen(c, v, x, m, 1, 1), slots,
-            2 * B);
-    }
+    z = smask__split(c, v, images, &l->mask);
     if (!how.no_inpaint)
-        inpaint = smask__inpaint(c, v, z, 0, 0, tokens, m, l);
-    if (!how.no_match) {
-        match = smask_mean_rows(c, z, 0);                      /* (2B,D)   */
-        if (!how.raw_features) match = smask_unit(c, match);
-        match = smask_contrast(c, match, how.temperature, how.all_negatives,
-            how.stop_keys, &hits);
-        l->match_accuracy = (float)hits / (float)(2 * B);
-        if (match != NULL && match->x != NULL) l->match = match->x[0];
-    }
-    if (inpaint != NULL && how.inpaint_weight != 1)
-        inpaint = smask_scale(c, inpaint, how.inpaint_weight);
-    if (match != NULL && how.match_weight != 1)
-        match = smask_scale(c, match, how.match_weight);
+        inpaint = smask__inpaint(c, v, z, 0, 0, how.inpaint_weight, l);
+    if (!how.no_match) match = smask__match_views(c, &how, z, l);
     loss = how.no_inpaint ? match : how.no_match ? inpaint
         : smask_add(c, inpaint, match);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
+}
+
+/* Masked patches are replaced by the mask token before the encoder. */
+SMASK__FN smask_tensor *smask__hide(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x, const smask_mask *m)
+{
+    int32_t *index = smask__indices(c, (size_t)m->B * (size_t)m->N), b, k;
+
+    for (k = 0; k < m->B * m->N && index != NULL; k++) index[k] = k;
+    for (b = 0; b < m->B && index != NULL; b++)
+        for (k = 0; k < m->masked[0]; k++)
+            index[b * m->N + m->masked_at[0][b * m->masked[0] + k]] = -1;
+    return smask_rows(c, x, m->B, m->N, index, v->mask, NULL);
 }
 
 SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
@@ -7155,9 +7202,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 {
     const smask_objective how = smask__objective(o);
     smask_losses none, *l = out != NULL ? out : &none;
-    const smask_mask *m = &l->mask;
     smask_tensor *x, *loss;
-    int32_t *tokens, *index, i, k;
 
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "beit_loss", v, t, B)) return NULL;
@@ -7166,23 +7211,13 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
             "the model has no mask token; set desc.mask_token");
         return NULL;
     }
-    tokens = smask__indices(c, (size_t)B * (size_t)v->tokens);
-    smask_tokenize(c, t, images, B, tokens);
-    smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask);
-    index = smask__indices(c, (size_t)B * (size_t)v->tokens);
-    if (!smask__ok(c)) return NULL;
-    l->tokens = tokens;
-    for (i = 0; i < B * m->N && index != NULL; i++) index[i] = i;
-    for (i = 0; i < B && index != NULL; i++)
-        for (k = 0; k < m->masked[0]; k++)
-            index[i * m->N + m->masked_at[0][i * m->masked[0] + k]] = -1;
+    l->tokens = smask__targets(c, t, images, B);
+    if (smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask)
+        != SMASK_OK) return NULL;
 
-    x = smask_vit_embed(c, v, images, B);
-    x = smask_rows(c, x, B, m->N, index, v->mask, NULL);
+    x = smask__hide(c, v, smask_vit_embed(c, v, images, B), &l->mask);
     x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
-    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, tokens, m, l);
-    if (loss != NULL && how.inpaint_weight != 1)
-        loss = smask_scale(c, loss, how.inpaint_weight);
+    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, how.inpaint_weight, l);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
 }
@@ -7216,7 +7251,8 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
     if (d->weight_decay < 0) d->weight_decay = 0;
 }
 
-/* One array per parameter, zero; NULL in the list where none is learnt. */
+/* An array of zeros per parameter; NULL in the list where none is learnt, as
+   of fixed positions. */
 SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
 {
     float **list = (float **)smask__head(c, (size_t)p->count, sizeof *list);
@@ -7224,10 +7260,19 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
 
     for (i = 0; i < p->count && list != NULL; i++) {
         const size_t count = smask_count(p->item[i].t);
+        if (!p->item[i].t->wants) continue;
         list[i] = smask__floats(c, count);
         if (list[i] != NULL) memset(list[i], 0, count * sizeof(float));
     }
     return smask__ok(c) ? list : NULL;
+}
+
+/* May training begin, in this context and now? */
+SMASK__FN smask_result smask__can_learn(smask_ctx *c, const char *where)
+{
+    if (!c->desc.inference && !c->in_step) return c->error;
+    return smask__fail(c, SMASK_STATE, where, c->in_step
+        ? "call it between steps" : "the context is for inference");
 }
 
 SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
@@ -7236,10 +7281,7 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     memset(a, 0, sizeof *a);
     if (desc != NULL) a->desc = *desc;
     smask__adam_defaults(&a->desc);
-    if (!smask__ok(c)) return c->error;
-    if (c->desc.inference || c->in_step)
-        return smask__fail(c, SMASK_STATE, "adam_init", c->in_step
-            ? "call it between steps" : "the context is for inference");
+    if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
     if (!(a->desc.lr > 0) || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
         || !(a->desc.beta2 > 0 && a->desc.beta2 < 1) || !(a->desc.eps > 0)
         || !(a->desc.layer_decay > 0) || a->desc.warmup < 0
@@ -7321,19 +7363,14 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
     size_t at = 0, n = 0;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_param *p = &w->p->item[i];
-    smask__adam_step s;
+    const float rate = w->a->rate * (float)pow((double)d->layer_decay,
+        (double)(w->largest - p->layer));
+    const smask__adam_step s = { rate, d->beta1, d->beta2, d->eps,
+        p->decay ? rate * d->weight_decay : 0, w->clip, w->correct1,
+        w->correct2 };
 
     (void)worker;
-    if (!p->t->wants) return;
-    s.rate = w->a->rate * (float)pow((double)d->layer_decay,
-        (double)(w->largest - p->layer));
-    s.beta1 = d->beta1;
-    s.beta2 = d->beta2;
-    s.eps = d->eps;
-    s.decay = p->decay ? s.rate * d->weight_decay : 0;
-    s.clip = w->clip;
-    s.correct1 = w->correct1;
-    s.correct2 = w->correct2;
+    if (!p->t->wants || w->a->m[i] == NULL) return;
     SMASK__CALL(w->lanes, adam, (p->t->x + at, p->t->dx + at,
         w->a->m[i] + at, w->a->v[i] + at, n, &s))
 }
@@ -7342,7 +7379,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p)
 {
     const size_t mark = smask__mark(c);
-    smask__adam_work w;
+    smask__adam_work w = { a, p, NULL, 1, 1, 1, c->lanes, 0 };
     size_t none, pieces, i;
     double sum = 0;
     int32_t k;
@@ -7352,10 +7389,6 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
         return smask__fail(c, SMASK_STATE, "adam_update",
             "smask_adam_init comes first");
     pieces = (size_t)smask__adam_find(p, -1, &none, &none);
-    memset(&w, 0, sizeof w);
-    w.a = a;
-    w.p = p;
-    w.lanes = c->lanes;
     for (k = 0; k < p->count; k++)
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
     w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
@@ -7372,8 +7405,8 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
         return smask__fail(c, SMASK_NUMERIC, "adam_update",
             "the gradient is not finite");
     }
-    w.clip = a->desc.clip > 0 && a->norm > a->desc.clip
-        ? a->desc.clip / a->norm : 1;
+    if (a->desc.clip > 0 && a->norm > a->desc.clip)
+        w.clip = a->desc.clip / a->norm;
     a->rate = smask_adam_rate(a, a->step);
     w.correct1 = smask__adam_correct(a->desc.beta1, (double)a->step + 1);
     w.correct2 = smask__adam_correct(a->desc.beta2, (double)a->step + 1);
@@ -7388,20 +7421,18 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     int32_t i;
 
     memset(e, 0, sizeof *e);
-    if (c->desc.inference || c->in_step)
-        return smask__fail(c, SMASK_STATE, "ema_init", c->in_step
-            ? "call it between steps" : "the context is for inference");
+    if (smask__can_learn(c, "ema_init") != SMASK_OK) return c->error;
     if (!(decay >= 0 && decay < 1))
         return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
     e->decay = decay;
     e->mean = smask__like_params(c, p);
-    for (i = 0; i < p->count && smask__ok(c) && !c->dry; i++)
-        memcpy(e->mean[i], p->item[i].t->x,
-            smask_count(p->item[i].t) * sizeof(float));
+    for (i = 0; i < p->count && smask__ok(c); i++)
+        if (e->mean[i] != NULL)
+            memcpy(e->mean[i], p->item[i].t->x,
+                smask_count(p->item[i].t) * sizeof(float));
     return c->error;
 }
 
-/* mean = decay mean + (1 - decay) w */
 SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
     const smask_params *p)
 {
@@ -7409,6 +7440,7 @@ SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
 
     for (i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
         const size_t n = smask_count(p->item[i].t);
+        if (e->mean[i] == NULL) continue;
         smask__list_do(c, SMASK__LIST_SCALE, e->mean[i], e->decay,
             e->mean[i], NULL, n);
         smask__list_do(c, SMASK__LIST_AXPY, e->mean[i], 1 - e->decay,
@@ -7423,12 +7455,14 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
     size_t k;
 
     for (i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
-        for (k = 0; k < smask_count(p->item[i].t); k++) {
+        for (k = 0; e->mean[i] != NULL && k < smask_count(p->item[i].t);
+            k++) {
             const float w = p->item[i].t->x[k];
             p->item[i].t->x[k] = e->mean[i][k];
             e->mean[i][k] = w;
         }
 }
+
 /* ======================================================================
    13  FILES                                                     >>files
    Question   How do weights get to other tools and back, and how is a
@@ -7443,41 +7477,6 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    May call   1 to 12.           Called by   the user.
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
-
-/* Descriptions in the metadata: key (timm's word where timm has one), field,
-   largest value that makes sense. All fields have four bytes and travel as
-   one whole number. Floats do so as their bits: nothing is rounded, and from
-   0 up floats have the order of their bits, so that one limit serves both. */
-typedef struct smask__number { char key[28]; size_t at; uint32_t most; }
-    smask__number;
-#define SMASK__V(key, field, most)                                          \
-    { key, offsetof(smask_vit_desc, field), most },
-#define SMASK__T(key, field, most)                                          \
-    { "tokenizer." key, offsetof(smask_tokenizer_desc, field), most },
-static const smask__number smask__vit_numbers[] = {
-    SMASK__V("img_size", image, 16384) SMASK__V("patch_size", patch, 1024)
-    SMASK__V("in_chans", channels, 1024) SMASK__V("embed_dim", dim, 65536)
-    SMASK__V("depth", depth, 199) SMASK__V("num_heads", heads, 65536)
-    SMASK__V("mlp_ratio", mlp_ratio, 64) SMASK__V("sincos", sincos, 1)
-    SMASK__V("num_classes", classes, 16777216)
-    SMASK__V("vocab_size", vocabulary, 16777216)
-    SMASK__V("decoder_depth", decoder_depth, 199)
-    SMASK__V("class_token", class_token, 1)
-    SMASK__V("pool_class", pool_class, 1)
-    SMASK__V("mask_token", mask_token, 1)
-    SMASK__V("relative_bias", relative_bias, 2)
-    SMASK__V("no_position", no_position, 1)
-    SMASK__V("no_bridge", no_bridge, 1)
-    SMASK__V("decoder_shares_position", decoder_shares_position, 1)
-    SMASK__V("init_values_bits", layer_scale, 0x7f7fffff)    /* finite     */
-    SMASK__V("drop_path_bits", drop_path, 0x3f7fffff)        /* below 1    */
-    { "", 0, 0 } };
-static const smask__number smask__tokenizer_numbers[] = {
-    SMASK__T("img_size", image, 16384) SMASK__T("patch_size", patch, 1024)
-    SMASK__T("in_chans", channels, 1024) SMASK__T("half", half, 1)
-    SMASK__T("vocab_size", vocabulary, 16777216)
-    SMASK__T("centre", centre, 1) SMASK__T("uniform01", uniform01, 1)
-    SMASK__T("euclidean", euclidean, 1) { "", 0, 0 } };
 
 /* The number at *s, which moves past its digits. 0 if there are none, or
    too many, or a 0 in front, which JSON does not allow. */
@@ -7519,7 +7518,8 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
     for (s.name = name; s.kind < 4; s.kind++)
         for (i = 0; i < v->params.count; i++) {
             const smask_param *p = &v->params.item[i];
-            if (s.kind > 0 && list[s.kind] == NULL) break;
+            if (s.kind > 0 && (list[s.kind] == NULL
+                || list[s.kind][i] == NULL)) continue;
             smask__put_text(smask__put_text(name, prefix[s.kind]), p->name);
             s.shape = p->shape;
             s.rank = p->rank;
@@ -7549,44 +7549,34 @@ SMASK__FN void smask__pen_bytes(smask__pen *p, const void *data, size_t n)
         smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
 }
 
-SMASK__FN void smask__ink(smask__pen *p, const char *text)
+SMASK__FN void smask__ink(smask__pen *p, const char *text, size_t n)
 {
-    if (p->pass == 0) p->header += strlen(text);
-    if (p->pass == 1) smask__pen_bytes(p, text, strlen(text));
+    if (p->pass == 0) p->header += n;
+    if (p->pass == 1) smask__pen_bytes(p, text, n);
 }
 
-SMASK__FN void smask__ink_number(smask__pen *p, const char *before,
+/* A piece of JSON: `form` as it stands, but for $, which is `text` as a
+   string, and #, which is n. Texts are UTF-8; control codes become blanks. */
+SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
     uint64_t n)
 {
     char digits[24];
 
-    smask__put_digits(digits, n);
-    smask__ink(p, before);
-    smask__ink(p, digits);
-}
-
-/* A string of JSON. Texts are UTF-8; control codes become blanks. */
-SMASK__FN void smask__ink_string(smask__pen *p, const char *before,
-    const char *text)
-{
-    char letter[2] = "";
-
-    for (smask__ink(p, before); *text != '\0'; text++) {
-        letter[0] = (unsigned char)*text < 0x20 ? ' ' : *text;
-        if (*text == '"' || *text == '\\') smask__ink(p, "\\");
-        smask__ink(p, letter);
+    for (; *form != '\0'; form++) {
+        if (*form == '#') {
+            smask__ink(p, digits, (size_t)(smask__put_digits(digits, n)
+                - digits));
+            continue;
+        }
+        smask__ink(p, *form == '$' ? "\"" : form, 1);
+        for (; *form == '$' && *text != '\0'; text++) {
+            if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
+            smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
+        }
+        if (*form == '$') smask__ink(p, "\"", 1);
     }
-    smask__ink(p, "\"");
 }
 
-SMASK__FN void smask__put_whole(smask__pen *p, const char *key, uint64_t n)
-{
-    smask__ink_string(p, ",\"", key);
-    smask__ink_number(p, ":\"", n);
-    smask__ink(p, "\"");
-}
-
-/* A LayerScale below 0 or not a number means none to chapter 8: 0. */
 SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
     const void *desc)
 {
@@ -7594,7 +7584,7 @@ SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
-        smask__put_whole(p, list->key, n > 0x7f7fffff ? 0 : n);
+        smask__put(p, ",$:\"#\"", list->key, n);
     }
 }
 
@@ -7625,13 +7615,11 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
     for (i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
     if (p->pass == 2) smask__put_floats(p, s->x, count);
     if (p->pass == 2) return;
-    smask__ink_string(p, ",\"", s->name);
-    smask__ink(p, ":{\"dtype\":\"F32\",\"shape\":[");
+    smask__put(p, ",$:{\"dtype\":\"F32\",\"shape\":[", s->name, 0);
     for (i = 0; i < s->rank; i++)
-        smask__ink_number(p, i > 0 ? "," : "", (uint64_t)s->shape[i]);
-    smask__ink_number(p, "],\"data_offsets\":[", p->offset);
-    smask__ink_number(p, ",", p->offset += 4 * count);
-    smask__ink(p, "]}");
+        smask__put(p, i > 0 ? ",#" : "#", NULL, (uint64_t)s->shape[i]);
+    smask__put(p, "],\"data_offsets\":[#", NULL, p->offset);
+    smask__put(p, ",#]}", NULL, p->offset += 4 * count);
 }
 
 /* End a pass and begin the next; 0 after the last. Spaces up to a multiple
@@ -7641,7 +7629,7 @@ SMASK__FN int smask__pen_pass(smask__pen *p)
     unsigned char bytes[8];
     size_t full, i;
 
-    if (p->pass >= 0) smask__ink(p, "}");
+    if (p->pass >= 0) smask__ink(p, "}", 1);
     full = smask__up(p->header, 8);
     if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
@@ -7649,7 +7637,7 @@ SMASK__FN int smask__pen_pass(smask__pen *p)
         bytes[i] = (unsigned char)((uint64_t)full >> (8 * i) & 0xff);
     if (p->pass == 1) smask__pen_bytes(p, bytes, 8);
     p->offset = 0;
-    smask__ink(p, "{\"__metadata__\":{\"format\":\"pt\"");
+    smask__put(p, "{\"__metadata__\":{\"format\":\"pt\"", NULL, 0);
     return 1;
 }
 
@@ -7664,22 +7652,23 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
         return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
     while (smask__pen_pass(&p)) {
-        smask__put_whole(&p, "splitmask", 1);        /* of the metadata    */
+        smask__put(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
         smask__put_numbers(&p, smask__vit_numbers, &v->desc);
         if (t != NULL) {
-            smask__put_whole(&p, "tokenizer.kind", (uint64_t)t->desc.kind);
+            smask__put(&p, ",$:\"#\"", "tokenizer.kind",
+                (uint64_t)t->desc.kind);
             smask__put_numbers(&p, smask__tokenizer_numbers, &t->desc);
         }
         if (a != NULL) {
-            smask__put_whole(&p, "adam.step", (uint64_t)a->step);
-            smask__put_whole(&p, "random.state", c->random.state);
-            smask__put_whole(&p, "random.stream", c->random.stream);
+            smask__put(&p, ",$:\"#\"", "adam.step", (uint64_t)a->step);
+            smask__put(&p, ",$:\"#\"", "random.state", c->random.state);
+            smask__put(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
         for (i = 0; notes != NULL && i < note_count; i++) {
-            smask__ink_string(&p, ",\"", notes[i].key);
-            smask__ink_string(&p, ":\"", notes[i].value);
+            smask__put(&p, ",$:", notes[i].key, 0);
+            smask__put(&p, "$", notes[i].value, 0);
         }
-        smask__ink(&p, "}");
+        smask__ink(&p, "}", 1);
         smask__each(v, t, a, e, smask__put_tensor, &p);
     }
     return c->error;
@@ -7696,7 +7685,7 @@ SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     if (!good)
         return smask__fail(c, SMASK_ARG, "write", "no callback or tensor");
     while (smask__pen_pass(&p)) {
-        smask__ink(&p, "}");
+        smask__ink(&p, "}", 1);
         for (i = 0; i < count; i++) {
             const smask__slot s = { 0, names[i], tensors[i]->shape,
                 tensors[i]->rank, tensors[i]->x };
@@ -8385,11 +8374,9 @@ SMASK__FN void smask__crew_run(void *user, int count,
 
 SMASK__DEF smask_parallel smask_crew_hook(smask_crew *crew)
 {
-    smask_parallel hook;
+    const smask_parallel hook = { smask__crew_run, crew->state,
+        crew->workers };
 
-    hook.run = smask__crew_run;
-    hook.user = crew->state;
-    hook.workers = crew->workers;
     return hook;
 }
 
@@ -8449,9 +8436,6 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
     return SMASK_OK;
 }
 
-#undef SMASK__CREW_MOST
-#undef SMASK__CREW_LOOKS
-#undef SMASK__CREW_YIELDS
 #endif /* SPLITMASK_THREADS */
 
 #undef SMASK__BUILD
