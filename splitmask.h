@@ -5969,23 +5969,28 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
     }
 }
 
-SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
-    size_t S, size_t P, float *rows)
+SMASK__FN void smask__cut_all(smask__cut k, size_t B)
 {
-    smask__cut k = { images, rows, C, S, P, 0, 0 };
     size_t b;
 
     for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+}
+
+SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
+    size_t S, size_t P, float *rows)
+{
+    const smask__cut k = { images, rows, C, S, P, 0, 0 };
+
+    smask__cut_all(k, B);
 }
 
 /* One patch, as large as the image. */
 SMASK__DEF void smask_half(const float *images, size_t B, size_t C, size_t S,
     float *out)
 {
-    smask__cut k = { images, out, C, S, S, 1, 0 };
-    size_t b;
+    const smask__cut k = { images, out, C, S, S, 1, 0 };
 
-    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+    smask__cut_all(k, B);
 }
 
 /* Rows are counted in int32_t: two views of B images must fit. */
@@ -6488,10 +6493,7 @@ SMASK__FN smask__cut smask__cut_of(const smask_tokenizer *t,
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows)
 {
-    smask__cut k = smask__cut_of(t, images, rows);
-    size_t b;
-
-    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+    smask__cut_all(smask__cut_of(t, images, rows), B);
 }
 
 /* -- Tokenizing ------------------------------------------------------------ */
@@ -7478,20 +7480,6 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
-/* The number at *s, which moves past its digits. 0 if there are none, or
-   too many, or a 0 in front, which JSON does not allow. */
-SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
-{
-    const char *first = *s;
-
-    for (*out = 0; *s < end && **s >= '0' && **s <= '9'; ++*s) {
-        const uint64_t digit = (uint64_t)(**s - '0');
-        if (*out > ((uint64_t)-1 - digit) / 10) return 0;
-        *out = 10 * *out + digit;
-    }
-    return *s - first == 1 || (*s > first && *first != '0');
-}
-
 typedef struct smask__slot {
     int kind;                        /* 0 weight, 1 m, 2 v, 3 mean, 4 words */
     const char *name;
@@ -7562,18 +7550,22 @@ SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
 {
     char digits[24];
 
-    for (; *form != '\0'; form++) {
+    for (;; form++) {
+        const char *plain = form;
+        while (*form != '\0' && *form != '$' && *form != '#') form++;
+        smask__ink(p, plain, (size_t)(form - plain));
+        if (*form == '\0') return;
         if (*form == '#') {
-            smask__ink(p, digits, (size_t)(smask__put_digits(digits, n)
-                - digits));
+            smask__put_digits(digits, n);
+            smask__ink(p, digits, strlen(digits));
             continue;
         }
-        smask__ink(p, *form == '$' ? "\"" : form, 1);
-        for (; *form == '$' && *text != '\0'; text++) {
+        smask__ink(p, "\"", 1);
+        for (; *text != '\0'; text++) {
             if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
             smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
         }
-        if (*form == '$') smask__ink(p, "\"", 1);
+        smask__ink(p, "\"", 1);
     }
 }
 
@@ -7726,6 +7718,20 @@ SMASK__FN int smask__json_key(smask__json *j, int first, const char **s,
 {
     return (first || smask__json_sign(j, ',')) && smask__json_string(j, s, n)
         && smask__json_sign(j, ':');
+}
+
+/* The number at *s, which moves past its digits. 0 if there are none, or
+   too many, or a 0 in front, which JSON does not allow. */
+SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
+{
+    const char *first = *s;
+
+    for (*out = 0; *s < end && **s >= '0' && **s <= '9'; ++*s) {
+        const uint64_t digit = (uint64_t)(**s - '0');
+        if (*out > ((uint64_t)-1 - digit) / 10) return 0;
+        *out = 10 * *out + digit;
+    }
+    return *s - first == 1 || (*s > first && *first != '0');
 }
 
 /* [1,2,...]: the first four into `list`, all of them counted. */
