@@ -635,13 +635,15 @@ typedef struct smask_adam_desc {
 
 typedef struct smask_adam {
     smask_adam_desc desc;
-    float **m, **v;                  /* moments, one of each per parameter */
+    float **m, **v;                  /* moments, one of each per parameter;
+                                        NULL for those that do not learn   */
     int64_t step;                    /* updates made                       */
     float norm;                      /* of the last gradient, before clip  */
     float rate;                      /* the last learning rate             */
 } smask_adam;
 
-/* A running mean of the weights: mean <- decay mean + (1 - decay) w. */
+/* A running mean of the weights: mean <- decay mean + (1 - decay) w; NULL
+   for those that do not learn. */
 typedef struct smask_ema { float **mean; float decay; } smask_ema;
 
 /* One line of a file's metadata: UTF-8. */
@@ -7569,6 +7571,7 @@ SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
     }
 }
 
+/* A LayerScale below 0 or not a number means none to chapter 8: 0. */
 SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
     const void *desc)
 {
@@ -7576,7 +7579,7 @@ SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
-        smask__put(p, ",$:\"#\"", list->key, n);
+        smask__put(p, ",$:\"#\"", list->key, n > 0x7f7fffff ? 0 : n);
     }
 }
 
