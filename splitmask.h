@@ -749,8 +749,8 @@ typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
      C (m,n); lda, ldb, ldc: floats from one row to the next
    `out` may be neither `a` nor `b`
    cost       2 m n k operations
-   memory     while it runs: NN, NT: k n floats, B packed, and some 45,000
-              a worker; TN: up to some 240,000 a worker
+   memory     while it runs: NN, NT: up to k n floats, B packed, and some
+              45,000 a worker; TN: up to some 240,000 a worker
    errors     ARG if a leading dimension is too small; MEMORY
    source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
 SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
