@@ -1121,8 +1121,8 @@ SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
    GIVEN has none: set t->given. `desc` may be NULL for the defaults; it is
    copied.
    memory     until shutdown: V d floats; euclidean: and V
-   errors     ARG if a size is negative, image is no multiple of patch, or
-              half meets an odd patch; STATE in a step; MEMORY
+   errors     ARG if a field is out of range, image is no multiple of patch,
+              or half meets an odd patch; STATE in a step; MEMORY
    source     El-Nouby et al. 2021, sec. 3.2 [ElN21]                   */
 SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc);
@@ -1181,7 +1181,7 @@ SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
      mask (rows, columns): set to 1 where masked, else 0
      least below 1 counts as 1; sizes in patches
    returns    the number masked
-   cost       each try 4 draws and one look at the rectangle
+   cost       each try up to 4 draws and one look at the rectangle
    source     Bao et al. 2021, algorithm 1 [Bao21]                     */
 SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
