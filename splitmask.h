@@ -5687,21 +5687,21 @@ SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
 #define SMASK__MAKE(field, name, rows, columns, first)                      \
     field = smask__make(m, name, rows, columns, SMASK__FIRST_##first)
 
-SMASK__FN smask_block *smask__make_blocks(smask__maker *m,
-    const char *prefix, int32_t depth, int32_t layer, int encoder)
+SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
 {
     const smask_vit_desc *d = &m->v->desc;
     const int32_t D = d->dim, F = d->mlp_ratio * D;
-    const int32_t G = 2 * m->v->grid - 1;
-    smask_block *k = (smask_block *)smask__head(m->c,
-        (size_t)(depth > 0 ? depth : 1), sizeof *k);
+    const int32_t side = 2 * m->v->grid - 1;         /* -(G-1) .. G-1     */
+    const int32_t depth = encoder ? d->depth : d->decoder_depth;
+    smask_block *k = (smask_block *)smask__head(m->c, (size_t)depth,
+        sizeof *k);
     int32_t l;
 
     if (k == NULL) return NULL;
-    m->prefix = prefix;
+    m->prefix = encoder ? "blocks." : "decoder.blocks.";
     for (l = 0; l < depth; l++) {
         m->number = l;
-        m->layer = encoder ? l + 1 : layer;
+        m->layer = encoder ? l + 1 : d->depth + 1;
 #define SMASK__MAKE_FIELD(field, name, rows, columns, first)                \
         if (SMASK__FIRST_##first != SMASK__FIRST_G || d->layer_scale > 0)   \
             SMASK__MAKE(k[l].field, name, rows, columns, first);
@@ -5709,14 +5709,14 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m,
 #undef SMASK__MAKE_FIELD
         if (encoder && d->relative_bias == 2)
             SMASK__MAKE(k[l].bias, "attn.relative_position_bias_table",
-                G * G + 3, d->heads, 0);
+                side * side + 3, d->heads, 0);
         k[l].heads = d->heads;
         if (encoder && depth > 1)        /* deeper blocks are skipped more */
             k[l].drop = d->drop_path * (float)l / (float)(depth - 1);
     }
     m->prefix = "";
     m->number = -1;
-    m->layer = layer;
+    m->layer = d->depth + 1;             /* of what comes after            */
     return k;
 }
 
@@ -5742,11 +5742,11 @@ SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
    they are, the class token by three rows of its own at the end. */
 SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
 {
-    const int32_t N = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
+    const int32_t T = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
     int32_t i, j;
 
-    for (i = 0; i < N; i++)
-        for (j = 0; j < N; j++) {
+    for (i = 0; i < T; i++)
+        for (j = 0; j < T; j++) {
             const int32_t a = i - skip, b = j - skip;
             *index++ = a < 0 ? (b < 0 ? last : last - 2)
                 : b < 0 ? last - 1
@@ -5814,8 +5814,7 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
         if (!d->decoder_shares_position)
             v->decoder_position = smask__make_as(m, "decoder.pos_embed", N,
                 D, 0, 1, N, D, 0);
-        v->decoder = smask__make_blocks(m, "decoder.blocks.",
-            d->decoder_depth, d->depth + 1, 0);
+        v->decoder = smask__make_blocks(m, 0);
         SMASK__MAKE(v->decoder_norm_w, "decoder.norm.weight", D, 0, 1);
         SMASK__MAKE(v->decoder_norm_b, "decoder.norm.bias", D, 0, 0);
     }
@@ -5832,7 +5831,7 @@ SMASK__FN void smask__make_all(smask__maker *m)
     const smask_vit_desc *d = &v->desc;
     const int32_t D = d->dim, C = d->channels, P = d->patch;
     const int32_t skip = d->class_token, T = v->tokens + skip;
-    const int32_t G = 2 * v->grid - 1;
+    const int32_t side = 2 * v->grid - 1;
 
     if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
     if (!d->no_position)
@@ -5852,8 +5851,8 @@ SMASK__FN void smask__make_all(smask__maker *m)
         v->mask = smask__make_as(m, "mask_token", D, 0, 1, 1, 1, D, 0);
     if (d->relative_bias == 1)
         SMASK__MAKE(v->bias, "rel_pos_bias.relative_position_bias_table",
-            G * G + 3, d->heads, 0);
-    v->blocks = smask__make_blocks(m, "blocks.", d->depth, d->depth + 1, 1);
+            side * side + 3, d->heads, 0);
+    v->blocks = smask__make_blocks(m, 1);
     SMASK__MAKE(v->norm_w, "norm.weight", D, 0, 1);
     SMASK__MAKE(v->norm_b, "norm.bias", D, 0, 0);
     if (d->classes > 0) {
