@@ -116,7 +116,7 @@ int main(void)
      A (N/2, D)          B (N/2, D)                  |
        |  encoder          |  the same encoder,      |
        |                   |  each half by itself    |
-     A' (N/2, D)         B' (N/2, D)                 |
+     of A (N/2, D)       of B (N/2, D)               |
        |  + mask tokens    |  + mask tokens          |
        |  where B was      |  where A was            |
      (N, D)              (N, D)                      |
@@ -150,15 +150,24 @@ int main(void)
    LETTERS                                                     >>letters
 
      B  images in a batch          F  hidden width of the MLP
-     N  tokens (patches) per image L  blocks
-     D  width of a token           C  channels
-     H  heads                      P  side of a patch, pixels
+     N  patches of an image, G G   L  blocks of the encoder
+     G  patches along a side, S/P  C  channels
+     T  tokens: N, or N + 1 with   P  side of a patch, pixels
+        the class token            S  side of an image, pixels;
+     D  width of a token              in masks: patches seen
+     H  heads                      M  patches masked
      K  width of a head, D / H     V  words of the vocabulary
-     S  side of an image, pixels; in masks: tokens seen
-     M  tokens masked
+     R  rows of a list: B T tokens, or the views a decoder gets
+     d  floats of a patch as the tokenizer sees it, C p p
+
+   A token is a patch on its way through the model: D floats. A word is
+   what a patch is called: one of V unit vectors. Its id is its number,
+   0 .. V-1: what labels and targets are. (The literature calls words and
+   ids tokens, too, whence `tokenizer` and smask_losses.tokens.)
 
    Shapes are written (B,N,D): the last runs fastest in memory. w' is w
-   transposed. dx is the slope of the loss by x, as long as x.
+   transposed; only f', of a function, is its derivative. dx is the slope
+   of the loss by x, as long as x.
 
    ----------------------------------------------------------------------
    MEMORY                                                >>memory-model
@@ -486,6 +495,8 @@ typedef struct smask_vit_desc {
 
 /* The weights of a block: field, timm's name, rows, columns (0: a vector),
    first value (N normal, S normal / sqrt(2 l) as BEiT, 1, 0, G LayerScale).
+   l is the block's number from 1; to the decoder's blocks, which go on where
+   the encoder ends, all of them L + 1.
    Yields the struct, the initialiser, the order in files and the count. */
 #define SMASK_BLOCK_WEIGHTS(X)                                              \
     X(ln1_w,  "norm1.weight",     D,     0, 1)                              \
@@ -529,7 +540,7 @@ typedef struct smask_vit {
     smask_tensor *decoder_norm_w, *decoder_norm_b;
     smask_tensor *head_w, *head_b;            /* (V, D)  (V)               */
     smask_tensor *classifier_w, *classifier_b;/* (classes, D)  (classes)   */
-    const int32_t *bias_index;       /* (N', N') rows of the bias table    */
+    const int32_t *bias_index;       /* (T, T) rows of the bias table      */
     int32_t training;                /* 1: stochastic depth is on          */
 } smask_vit;
 
@@ -627,13 +638,15 @@ typedef struct smask_adam_desc {
 
 typedef struct smask_adam {
     smask_adam_desc desc;
-    float **m, **v;                  /* moments, one of each per parameter */
+    float **m, **v;                  /* moments, one of each per parameter;
+                                        NULL for those that do not learn   */
     int64_t step;                    /* updates made                       */
     float norm;                      /* of the last gradient, before clip  */
     float rate;                      /* the last learning rate             */
 } smask_adam;
 
-/* A running mean of the weights: mean <- decay mean + (1 - decay) w. */
+/* A running mean of the weights: mean <- decay mean + (1 - decay) w; NULL
+   for those that do not learn. */
 typedef struct smask_ema { float **mean; float decay; } smask_ema;
 
 /* One line of a file's metadata: UTF-8. */
@@ -695,24 +708,34 @@ SMASK_API void smask_clear(smask_ctx *c);
 
 /* ---- 2  Memory ---- */
 
-/* Bytes of the arena: rounded to 64, zeroed. Until the end of the step, or
-   of the context when outside one. NULL when full, or in a dry run. */
+/* Bytes of the arena, zeroed, 64-byte aligned. They live until the end of
+   the step or, taken outside one, until shutdown. NULL in a dry run.
+   memory     bytes, rounded up to 64
+   errors     MEMORY: NULL, and the arena is as it was                 */
 SMASK_API void *smask_alloc(smask_ctx *c, size_t bytes);
 /* True in a dry run. */
 SMASK_API int smask_is_dry(const smask_ctx *c);
 
 /* ---- 3  Chance ---- */
 
-/* The same (seed, stream) gives the same sequence on every machine. */
+/* The same (seed, stream) gives the same sequence on every machine, of all
+   but smask_normal. 2^64 seeds; 2^63 streams, of which the top bit of
+   `stream` does not count.
+   source     O'Neill 2014 [ONe14]                                     */
 SMASK_API void smask_seed(smask_random *r, uint64_t seed, uint64_t stream);
+/* 32 random bits. */
 SMASK_API uint32_t smask_next(smask_random *r);
-/* [0, 1), 24 bits. */
+/* One of the 2^24 multiples of 2^-24 in [0, 1); one draw. */
 SMASK_API float smask_uniform(smask_random *r);
-/* 0 .. n-1, unbiased; n at least 1. */
+/* 0 .. n-1, unbiased: one draw, seldom more. n = 0 gives 0. */
 SMASK_API uint32_t smask_below(smask_random *r, uint32_t n);
-/* Mean 0, standard deviation 1; two draws of smask_next each. */
+/* Mean 0, standard deviation 1, within +-5.8; two draws. By libm's log and
+   cos, whose last bits differ between libraries: weights drawn on another
+   system may differ there, and so may, once in a great while, a rectangle of
+   a mask, whose sides are rounded from exp and sqrt. */
 SMASK_API float smask_normal(smask_random *r);
-/* Fisher-Yates. */
+/* Put items (count, below 2^32) into a random order, all alike likely;
+   count - 1 draws of smask_below (Fisher-Yates). */
 SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
 
 /* ---- 4  Lanes ---- */
@@ -727,15 +750,20 @@ typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
 /* C = A B, A B' or A' B, optionally added to what C holds.
      NN  A (m,k)  B (k,n)      NT  A (m,k)  B (n,k)      TN  A (k,m)  B (k,n)
      C (m,n); lda, ldb, ldc: floats from one row to the next
-   cost       2 m n k operations      memory  packed panels, step scratch
-   errors     ARG if a leading dimension is too small, MEMORY          */
+   `out` may be neither `a` nor `b`
+   cost       2 m n k operations
+   memory     while it runs: NN, NT: up to k n floats, B packed, and some
+              45,000 a worker; TN: up to some 240,000 a worker
+   errors     ARG if a leading dimension is too small; MEMORY
+   source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
 SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t n, size_t k, const float *a, size_t lda, const float *b,
     size_t ldb, float *out, size_t ldc, int add);
 
 /* ---- 7  The tape ---- */
 
-/* Start a context. `desc` may be NULL for the defaults.
+/* Start a context. `desc` may be NULL for the defaults; it is copied.
+   memory     desc.memory_size bytes from the allocator, or yours
    errors     MEMORY if the allocator fails or the block is too small,
               ARG if `lanes` is not to be had here, STATE if the calling
               unit was compiled against another version of this file   */
@@ -754,25 +782,37 @@ SMASK_API void smask_shutdown(smask_ctx *c);
    do what the real program does: make the model, the optimiser, and run
    one step (or evaluation) of each kind. Its control flow must not depend
    on tensor values; tensors have x == NULL, smask_alloc gives NULL.
-     desc    as for setup; its memory, if any, holds the nodes (about 250
-             bytes each) during the plan
-   errors     whatever `fn` returns or leaves in the context           */
+     desc    as for setup; its memory, if any, holds the structs during
+             the plan: 192 bytes a tensor, 96 a parameter, and lists
+   Files cannot be opened in a dry run: add what smask_open tells.
+   memory     desc.memory_size, or 4 MiB of the allocator without memory,
+              given back at the end
+   errors     whatever `fn` returns or leaves in the context; MEMORY if the
+              structs do not fit; ARG as in setup                      */
 SMASK_API smask_result smask_plan(const smask_desc *desc,
     smask_result (*fn)(smask_ctx *c, void *user), void *user,
     smask_sizes *sizes);
 
-/* A step: all that is made in between is gone at its end. */
+/* A step: all that is made in between is gone at its end.
+   errors     STATE: begun twice, or ended without a beginning         */
 SMASK_API void smask_begin_step(smask_ctx *c);
 SMASK_API void smask_end_step(smask_ctx *c);
 
 /* 0: record nothing for backward from here on (inference); 1: record. */
 SMASK_API void smask_grad(smask_ctx *c, int on);
 
-/* A leaf around the caller's floats, which must stay until the end of the
-   step. Give the dimensions that exist and 0 for the rest. */
+/* A leaf around the caller's floats, which are never written and must stay
+   until the end of the step. Give the dimensions that exist and 0 for the
+   rest.
+   memory     none but the node
+   errors     ARG if x is NULL (not in a dry run); SHAPE if a dimension is
+              not positive or their product is no size_t; NODES, MEMORY,
+              which every op may end in and no other comment repeats     */
 SMASK_API smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
-/* A leaf that learns: values zero, gradient zero. */
+/* A leaf that learns: values zero, gradient zero. Lives until shutdown.
+   memory     2 floats an entry; 1 where desc.inference
+   errors     STATE in a step; SHAPE                                   */
 SMASK_API smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3);
 /* Elements; rows (all but the last dimension); columns (the last). */
@@ -780,27 +820,32 @@ SMASK_API size_t smask_count(const smask_tensor *t);
 SMASK_API size_t smask_row_count(const smask_tensor *t);
 SMASK_API size_t smask_columns(const smask_tensor *t);
 
-/* y = a + b, same shape. */
+/* y = a + b, same shape.
+   gradient   a, b (a may be b)        memory  y
+   errors     SHAPE                                                    */
 SMASK_API smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b);
-/* y = s x. */
+/* y = s x.      gradient  x        memory  y */
 SMASK_API smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s);
 /* y[i, ...] = g[i] x[i, ...]: x (R, ...), g (R). LayerScale is a gain on
-   the rows of the weight before it [Tou21]. */
+   the rows of the weight before it.
+   gradient   x, g                     memory  y
+   errors     SHAPE if g is not (x->shape[0])
+   source     Touvron et al. 2021, eq. 4 [Tou21]                       */
 SMASK_API smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     smask_tensor *g);
 
 /* A linear layer, with what stands before and after it done in passing.
-     x (..., I)   w (O, I)   b (O) or NULL   ->   y (..., O)
+     x (..., in)   w (out, in)   b (out) or NULL   ->   y (..., out)
      linear           y = x w' + b
      linear_add       y = r + keep * (x w' + b)
      norm_linear      y = layernorm(x) w' + b
      gelu_linear_add  y = r + keep * (gelu(x) w' + b)
-     r (..., O); keep: NULL, or one factor per shape[0] entry of x
+     r (..., out); keep: NULL, or one factor per shape[0] entry of x
      (stochastic depth: 0 or 1 / (1 - p)), the caller's, until end of step
    gradient   x, w, b, r, ln_w, ln_b      saves   norm: 2 floats a row
-   cost       2 rows I O operations; backward twice that
-   memory     y; w packed, (I, O) floats, while it runs
+   cost       2 rows in out operations; backward twice that
+   memory     y; w packed, (in, out) floats, while it runs
    errors     SHAPE                                                    */
 SMASK_API smask_tensor *smask_linear(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b);
@@ -816,25 +861,29 @@ SMASK_API smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
      x (..., D)   w (D)   b (D)   ->   y (..., D)
      y = (x - mean) / sqrt(var + eps) * w + b          eps 1e-6
    gradient   x, w, b            saves   mean, 1 / std: 2 floats a row
-   cost       8 operations an element
+   cost       8 operations an element     memory  y
    errors     SHAPE if w or b is not (D)
    source     Ba et al. 2016, eq. 3-4 [Ba16]                           */
 SMASK_API smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b);
 
-/* y = x Phi(x), Phi the normal distribution function [HG16]. Exact form,
-   not the tanh one; absolute error below 4e-7 for |x| < 4. */
+/* y = x Phi(x), Phi the normal distribution function. Exact form, not the
+   tanh one; absolute error below 4e-7 for |x| < 4.
+   gradient   x                        memory  y
+   source     Hendrycks & Gimpel 2016 [HG16]                           */
 SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
 
 /* Multi-head self-attention over the tokens of each image.
      qkv (B, N, 3D): q, k, v, each H heads of K = D / H   ->   y (B, N, D)
      y_h = softmax(q_h k_h' / sqrt(K) + bias_h) v_h
-     bias (T, H) or NULL, a table; index (N, N): rows of it, 0 .. T-1
+     bias (.., H) or NULL, a table; index (N, N): rows of it, the
+     caller's, until end of step. bias_h[i,j] = bias[index[i,j], h]
    gradient   qkv, bias          saves   two floats a row and head
-   cost       4 B N N D; backward 10 B N N D
+   cost       4 B N N D operations; backward 10 B N N D
    memory     y; per worker (N, N), in backward twice; with a bias also
               (H, N, N). Never (B, H, N, N)
-   errors     SHAPE, ARG (index without bias)
+   errors     SHAPE; ARG (bias without index, or the reverse); RANGE if an
+              index is outside the table
    source     Vaswani et al. 2017, eq. 1 [Vas17]                       */
 SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index);
@@ -846,7 +895,8 @@ SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
      position (N, D) or NULL
    One op gathers the seen patches, puts mask tokens in the gaps, prepends
    a class token and adds positions.
-   gradient   x, fill, position
+   gradient   x, fill, position        memory  y; index is not copied and
+                                               stays until end of step
    errors     SHAPE; RANGE if an index is out of 0 .. R-1 (or -1 without
               fill)                                                    */
 SMASK_API smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
@@ -854,27 +904,44 @@ SMASK_API smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     smask_tensor *position);
 
 /* Mean over tokens: x (B, N, D) -> y (B, D), leaving out the first `skip`
-   (a class token). */
+   (a class token).
+   gradient   x                        memory  y
+   errors     SHAPE if x has no three dimensions, or skip is not 0 .. N-1 */
 SMASK_API smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip);
 
-/* y = x / |x| row by row (0 stays 0). */
+/* y = x / |x| row by row; where x is 0, so is y. |x| is the root of a sum
+   of squares in float: keep entries within 1e-18 .. 1e18, or 0. Rows whose
+   sum overflows become 0; where it underflows digits are lost, or all.
+   gradient   x (0 where y is)         saves   1 / |x|: a float a row
+   memory     y                                                        */
 SMASK_API smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x);
 
-/* Mean over rows of -sum_j t_j log softmax(x)_j. x (R, C); t (R, C)
-   probabilities, the caller's, until end of step. y (1). */
+/* Cross-entropy with probabilities for targets, as mixed labels are.
+     x (R, classes)   t (R, classes), the caller's   ->   y (1)
+     y = mean over rows of -sum_j t_j log softmax(x)_j, nats
+   gradient   x                  saves   its gradient: R classes floats
+   cost       an exp a score; on one worker
+   errors     ARG if t is NULL (not in a dry run)                      */
 SMASK_API smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t);
 
-/* The vocabulary head and its loss as one op: the logits exist for a few
-   rows at a time, and their gradient is taken while they do.
+/* The vocabulary head and its loss as one op: the logits exist for r rows
+   at a time, and their gradient is taken while they do.
      x (R, D)   w (V, D)   b (V) or NULL   label (R): 0 .. V-1   ->   y (1)
-     y = mean over rows of -log softmax(x w' + b)[label]
-     guess (R) or NULL: gets the most likely word of each row
+     y = mean over rows of -log softmax(x w' + b)[label], nats
+     r = 2^21 / V, at least 224, up to a multiple of 112, at most R
+     guess (R) or NULL: gets the id of the likeliest word of each row
      hits or NULL: gets the number of rows guessed right
+     label and guess: the caller's
    gradient   x, w, b            saves   their gradients, at unit slope
-   cost       2 R D V; with gradients 6 R D V
-   errors     SHAPE; RANGE if a label is outside the vocabulary        */
+   cost       2 R D V operations; with gradients 6 R D V
+   memory     with gradients R D + V D + V floats until end of step; while
+              it runs: up to r (V + 31) floats of logits (9 MB at V = 1024,
+              11 MB at 8192); w packed, V D floats, with gradients twice;
+              blocks as smask_gemm
+   errors     SHAPE; RANGE if a label is outside the vocabulary or `label`
+              is NULL                                                  */
 SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
     int32_t *guess, int32_t *hits);
@@ -884,6 +951,13 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
      l(a_i) = -log( exp(a_i.b_i/t) / sum_y exp(a_i.y/t) ), y in {b_j}; with
      all_negatives also {a_j, j != i}. y = mean of l(a_i) and l(b_i)
      stop_keys: no gradient through the second factor of each product
+     hits or NULL: gets the number of rows, of 2B, whose own other view
+     has the largest product
+   t is `temperature`, without a unit; nats. x is taken as it is: see
+   smask_unit. With B = 1 and no more negatives y is 0
+   gradient   x                  saves   (2B, 2B) floats
+   cost       8 B B D operations; backward twice that, once if stop_keys
+   memory     in backward (2B, D) floats; both products pack their factors
    errors     SHAPE if the number of rows is odd; ARG if t is not > 0
    source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4  */
 SMASK_API smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
@@ -905,14 +979,29 @@ SMASK_API smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
 
 /* Run fn(c, x, user), keep only x and the result, and run it again when
    backward comes by: memory for time. fn must be a pure function of x and
-   of parameters: no draws from the generator.
+   of parameters: no draws from the generator. `user` must stay until the
+   end of the step.
+     x any   ->   y, shaped as fn's result
+   gradient   x, and every parameter that fn uses
+   cost       fn once more, in backward
+   memory     y. What fn makes is gone after either run: the step's peak
+              has it once, whatever the number of recomputed nodes
+   errors     fn's; NULL if fn gives NULL
    source     Chen et al. 2016 [Chen16]                                */
 typedef smask_tensor *(*smask_fn)(smask_ctx *c, smask_tensor *x,
     const void *user);
 SMASK_API smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user);
 
-/* A node of your own kind; sources may be NULL from the first unused on. */
+/* A node of your own kind.
+     a, b, d: sources, the last two or one of them NULL if not needed
+     d0 .. d3: the shape of y, 0 from the first unused on
+   y->x is not cleared: op->forward must fill all of it. op->backward finds
+   y->source[i]->dx ready to be added to, or NULL where none is wanted.
+   Neither is called in a dry run. `op` must stay until the end of the step.
+   gradient   what op->backward says       memory  y
+   errors     ARG without op->forward; SHAPE if d0 .. d3 is none; STATE when
+              smask_backward gets here and there is no op->backward     */
 SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
@@ -920,6 +1009,9 @@ SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
 /* Fill dx of every parameter that `loss` (1) depends on, adding to what is
    there. What happens inside blocks is gone afterwards: one backward a
    step, so add losses first.
+   cost       about twice forward, or three times with recompute
+   memory     slopes, each from its first part to its node's own turn; they
+              take the memory of those before them where they can
    errors     ARG without a loss; SHAPE if it is no scalar; NUMERIC if it
               is not finite; MEMORY; STATE if nothing was recorded, in a
               NO_AUTOGRAD build, if a user op has no backward, or the
@@ -931,46 +1023,81 @@ SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
    scratch. Tries `tries` random entries of `t` (a parameter), moves each by
    +-eps and tells the largest of |d - n| / max(1e-3 |g|, |d| + |n|), where
    |g| is the largest entry of the gradient. In float an eps near 1e-2 and
-   an answer below 1e-2 mean a right derivative. */
+   an answer below 1e-2 mean a right derivative. t's gradient is 0 after it.
+   cost       fn and backward once, fn 2 `tries` times, a step each
+   errors     ARG unless t is a parameter, tries and eps are positive and fn
+              gives a loss; STATE in a step, in a dry run, for inference
+              or in a NO_AUTOGRAD build; fn's                          */
 SMASK_API smask_result smask_gradcheck(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
     smask_tensor *t, int tries, float eps, float *worst);
 
 /* ---- 8  The vision transformer ---- */
 
-/* Make the weights, in kept memory, drawn from the context's generator.
-   errors     ARG (image no multiple of patch, dim of heads), MEMORY,
-              STATE inside a step                                      */
+/* Make the weights, drawn from the context's generator in the order of
+   v->params, or on desc->weights. `desc` may be NULL for the defaults; it is
+   copied. On error *v is all zeros.
+   memory     until shutdown: 2 floats a weight (1 for inference, 0 for
+              weights of yours), 288 bytes a parameter, 128 a block; with
+              relative_bias T T int32_t
+   errors     ARG if a field is out of range or two do not go together
+              (smask_detail tells); STATE in a step, or with desc->weights
+              in a context that is not for inference; NODES, MEMORY
+   source     first values: Bao et al. 2021 [Bao21]; sincos: He et al. 2022
+              [He22]                                                   */
 SMASK_API smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc);
-/* Number of learnt floats. */
+/* Number of floats in all parameters. */
 SMASK_API size_t smask_params_count(const smask_params *p);
-/* A parameter by name, or NULL. */
+/* A parameter by name, or NULL. cost: a comparison a parameter. */
 SMASK_API smask_param *smask_params_find(const smask_params *p,
     const char *name);
 /* Set all gradients to zero (smask_adam_update does so when done). */
 SMASK_API void smask_params_zero(smask_ctx *c, const smask_params *p);
 
 /* images (B,C,S,S) -> rows (B N, C P P), each patch flattened as (C,P,P),
-   patches in reading order. */
+   patches in reading order. S is a multiple of P. */
 SMASK_API void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows);
-/* A copy of half the side: means of 2 x 2 pixels. */
+/* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels; the last
+   row and column of an odd side are left out. */
 SMASK_API void smask_half(const float *images, size_t B, size_t C, size_t S,
     float *out);
 
-/* Patch embedding, without positions: (B, N, D). */
+/* Patch embedding, without positions.
+     images (B,C,S,S), the caller's   ->   (B, N, D)
+   gradient   patch_w, patch_b
+   cost       2 B N C P P D operations
+   memory     (B, N, C P P) floats and y, until end of step
+   errors     ARG: no model, no images (not in a dry run), or B not in
+              1 .. 2^30 / (N + 2)                                       */
 SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
-/* One block: x (B, N, D) -> (B, N, D). bias: v->bias, k->bias or NULL,
-   looked up by v->bias_index. */
+/* One block of `v`: k is one of v->blocks or v->decoder.
+     x (B, T, D)   ->   (B, T, D)
+     x += attention(layernorm(x));  x += mlp(layernorm(x))
+     bias: v->bias, k->bias or NULL, looked up by v->bias_index
+   With v->training and k->drop > 0 each image skips either line with that
+   chance: 2 B draws.
+   gradient   x, the weights, bias
+   cost       2 B T (D (4 D + 2 F) + 2 T D) operations; backward 2 to 2.5
+              times that
+   memory     6 D + F + 2 H + 4 floats a token, until end of step
+   errors     SHAPE and those of the ops
+   source     Dosovitskiy et al. 2021, eq. 2-3 [Dos21]                 */
 SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias);
-/* All encoder blocks, without the final norm. */
+/* All encoder blocks, without the final norm: (B, T, D) -> (B, T, D).
+   Images do not look at each other: desc.group tokens at a time go through
+   all blocks while what a layer writes is in the cache for the next.
+   memory     L times a block's and 2 B T D; with desc.recompute only one
+              group's of that; after smask_grad(c, 0) one block's of it  */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
-/* images -> tokens (B, N', D) after the final norm; N' counts the class
-   token, which comes first. */
+/* The encoder: patches, positions, blocks, final norm.
+     images (B,C,S,S), mean 0, deviation 1   ->   tokens (B, T, D)
+   The class token, if any, comes first: T = N or N + 1.
+   errors     as smask_vit_embed; those of the ops                     */
 SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
 /* Seen tokens -> all tokens of each of R views, after the decoder's norm.
@@ -978,46 +1105,90 @@ SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
      a and b come from smask_vit_blocks; norm and bridge are applied here.
      index: a row of a, or rows of a + a row of b, or -1 for the mask
      token; yours, until end of step
-   errors     STATE without decoder; ARG; SHAPE; RANGE                 */
+   cost       decoder_depth blocks on (R, N, D)
+   memory     (R, N, D) floats and the blocks'; b, which is for halves of
+              two lengths, costs 3 copies of both
+   errors     STATE without decoder; ARG if R is not in 1 .. 2^30 / (N + 2);
+              SHAPE; RANGE if an index is outside                      */
 SMASK_API smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R);
-/* tokens (B, N', D) -> (B, D): mean over patches, or the class token. */
+/* tokens (B, T, D) -> (B, D): mean over patches, or with desc.pool_class
+   the class token.
+   gradient   tokens                   memory  y
+   errors     SHAPE if tokens has no three dimensions                  */
 SMASK_API smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens);
-/* Frozen features of every layer: out (L + 1, B, D), pooled after block l
-   as it stands for l = 0 .. L-1, and after the final norm as the last. */
+/* Frozen features of every layer, in a step.
+     images (B,C,S,S)   ->   out (L + 1, B, D), the caller's
+     out[l]: pooled after block l as it stands for l = 0 .. L-1, and after
+     the final norm for l = L
+   memory     nothing is recorded: the patches, B T D floats and one block's
+   errors     as smask_vit_encode                                      */
 SMASK_API smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B, float *out);
-/* Class scores (B, classes) from the pooled tokens. */
+/* Class scores from the pooled tokens: images (B,C,S,S) -> (B, classes),
+   logits.
+   gradient   all weights of the encoder and the classifier
+   errors     STATE without desc.classes; as smask_vit_encode          */
 SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
 
 /* ---- 9  Tokens ---- */
 
-/* Make room for the codebook; PROJECTION is drawn at once, PATCHES and
-   KMEANS wait for smask_tokenizer_fit. */
+/* Make room for the codebook; PROJECTION is drawn at once, from the
+   context's generator, PATCHES and KMEANS wait for smask_tokenizer_fit, and
+   GIVEN has none: set t->given. `desc` may be NULL for the defaults; it is
+   copied.
+   memory     until shutdown: V d floats; euclidean: and V
+   errors     ARG if a field is out of range, image is no multiple of patch,
+              or half meets an odd patch; STATE in a step; MEMORY
+   source     El-Nouby et al. 2021, sec. 3.2 [ElN21]                   */
 SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc);
 /* Learn the codebook from patches (count, d), as smask_tokenizer_patches
    makes them. PATCHES takes V of them at random; KMEANS runs Lloyd's
    iterations (20 when 0), empty clusters restart at the worst-served patch.
      progress or NULL: called after each iteration with the mean squared
-     distance; returning 0 stops early
-   cost       2 count V d operations an iteration
-   errors     ARG if there are fewer than V patches                    */
+     distance of patches to their words; returning 0 stops early
+   PROJECTION and GIVEN have nothing to learn: OK. In a dry run `patches` may
+   be NULL, and all iterations count as one.
+   cost       PATCHES: V V / 2 comparisons of patches, more where many are
+              alike; KMEANS: 2 count V d operations an iteration
+   memory     while it runs: 4 bytes a patch; KMEANS: 8 bytes a patch, 12 a
+              float of the codebook, 8 a word, and about 1 MB a worker
+   errors     ARG if there is no codebook or no patches, count is not in
+              V .. 2^31 - 1, no V patches differ from each other (PATCHES
+              by cosine: and from 0), or iterations < 0; NUMERIC if a word
+              is not finite; MEMORY. The codebook is then undefined
+   source     Lloyd 1982 [Llo82]                                       */
 SMASK_API smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     const float *patches, size_t count, int iterations,
     int (*progress)(void *user, int done, int total, double distance),
     void *user);
-/* What the tokenizer looks at: images (B,C,S,S) -> rows (B N, d). */
+/* What the tokenizer looks at: images (B,C,S,S) -> rows (B N, d), with
+   d = t->width. As smask_patches; half: of smask_half's copy, not made;
+   centre: each patch less its own mean. */
 SMASK_API void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows);
-/* Rows the tokenizer makes per image, and their width d. */
+/* Rows the tokenizer makes per image: N. */
 SMASK_API size_t smask_tokenizer_rows(const smask_tokenizer *t);
-/* images (B,C,S,S) -> ids (B, N). cost: 2 B N d V operations. */
+/* The nearest word of each patch.
+     images (B,C,S,S), size as in t->desc   ->   ids (B, N): 0 .. V-1
+     id = argmax_i x . e_i; of equals, the lowest. GIVEN: copies t->given
+   cost       2 B N d V operations
+   memory     while it runs: the codebook packed, V d floats; patches of
+              some images, 1 MB or one image's; about 1 MB a worker
+   errors     ARG if B < 1, or images or ids is NULL (not in a dry run);
+              STATE if the codebook is still empty, or t->given NULL; RANGE
+              if a given id is outside the vocabulary; MEMORY
+   source     El-Nouby et al. 2021, eq. 1 [ElN21]                      */
 SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     const float *images, int32_t B, int32_t *ids);
-/* counts (V) or NULL receives the histogram of ids. */
+/* How many words are in use, and how evenly.
+     ids (count): 0 .. V-1; counts (V) or NULL: gets their histogram
+   memory     without counts V int32_t, while it runs
+   errors     ARG if V or count is not positive, or count above 2^31 - 1;
+              RANGE if an id is outside the vocabulary; MEMORY           */
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     size_t count, int32_t V, int32_t *counts, smask_token_stats_t *stats);
 
@@ -1027,7 +1198,10 @@ SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
    `least` .. `most`, until `target` patches are masked or ten tries in a
    row fail, so that the count may fall short, never over.
      mask (rows, columns): set to 1 where masked, else 0
-   returns    the number masked                                        */
+     least below 1 counts as 1; sizes in patches
+   returns    the number masked
+   cost       each try up to 4 draws and one look at the rectangle
+   source     Bao et al. 2021, algorithm 1 [Bao21]                     */
 SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
     uint8_t *mask);
@@ -1036,11 +1210,21 @@ SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
 SMASK_API void smask_mask_exact(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
     uint8_t *mask);
-/* Two views of each image (>>tour). Default: A sees n - m, B sees m, with
-   m = round(ratio n), and each predicts what the other sees. */
+/* Two views of each image (>>tour), drawn from the context's generator.
+     BLOCKS, UNIFORM          A sees N - M, B sees M, M = round(ratio N), and
+                              each predicts what the other sees
+     QUARTERS, INDEPENDENT    each sees N / 4 and predicts the rest
+     grid: G, N = G G; ratio in [0, 1): 0 takes half; M is 1 .. N-1
+   memory     2 B N int32_t until end of step; N bytes while it runs
+   errors     ARG if B < 1, grid < 2 or > 46340, ratio is not in [0, 1), or
+              there is no such kind; MEMORY
+   source     El-Nouby et al. 2021, sec. 3.3 [ElN21]                   */
 SMASK_API smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out);
-/* BEiT: one view, `masked` of it to predict; same count for each image. */
+/* BEiT: one view, that sees N - M patches and predicts M = round(ratio N),
+   as many in each image; ratio 0 takes 75 of 196.
+   memory     B N int32_t until end of step; N bytes while it runs
+   errors     as smask_mask_split; ARG for QUARTERS and INDEPENDENT     */
 SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out);
 
@@ -1048,33 +1232,74 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
 
 /* SplitMask [ElN21]: split, inpaint, match.
      images (B,C,S,S) normalised, the caller's, until end of step
-     o, out: may be NULL
-   returns    the loss (1), ready for smask_backward
+     o: NULL for the defaults; out: NULL or gets the parts, which point to
+     memory of the step
+   returns    the loss (1): nats, weighted; ready for smask_backward
+   gradient   all weights but the classifier's
+   cost       a forward pass, per image, with an MLP of 4 D:
+              2 L N (12 D D + N D)            the encoder, in two halves
+              4 l N (12 D D + 2 N D)          l = decoder_depth, two views
+              2 N D V                         the head: each patch once
+              2 N C P P (D + V)               embedding, tokens (if not half)
+   memory     smask_plan tells: the encoder's blocks on (2B, N / 2, D), the
+              decoder's on (2B, N, D), head and match, and between them some
+              B N (C P P + 8 D) floats and 9 B N int32_t
    errors     STATE without decoder or head; ARG if tokenizer and model
-              disagree; those of the ops                               */
+              disagree, B is not in 1 .. 2^30 / (N + 2), the model has a
+              class token or relative positions, or nothing is left to be
+              learnt; STATE of an empty codebook; those of smask_mask_split
+              and of the ops
+   source     El-Nouby et al. 2021, sec. 4 [ElN21]                     */
 SMASK_API smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
     const float *images, int32_t B, smask_losses *out);
-/* BEiT [Bao21]: mask tokens inside the encoder, loss on masked patches. */
+/* BEiT [Bao21]: mask tokens inside the encoder, loss on masked patches.
+     images, o, out as above; of *o count mask (BLOCKS or UNIFORM), ratio
+     and inpaint_weight; out->match and match_accuracy are 0
+   returns    the loss (1): nats, weighted; ready for smask_backward
+   gradient   encoder, mask token and head
+   cost       a forward pass, per image, with an MLP of 4 D:
+              2 L N (12 D D + 2 N D)          the encoder, all N patches
+              2 M D V                         the head: the masked ones
+              2 N C P P (D + V)               embedding, tokens (if not half)
+   memory     smask_plan tells: the encoder's blocks on (B, T, D), the head
+   errors     STATE without head or desc.mask_token; ARG if tokenizer and
+              model disagree or B is out of range; STATE of an empty
+              codebook; those of smask_mask_beit and of the ops
+   source     Bao et al. 2021, sec. 2 [Bao21]                          */
 SMASK_API smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_objective *o, const float *images,
     int32_t B, smask_losses *out);
 
 /* ---- 12  The optimiser ---- */
 
-/* Make the moments, zero, in kept memory; desc NULL: the defaults.
-   errors     STATE in a step or for inference; ARG; MEMORY            */
+/* Make the moments, zero; desc NULL: the defaults. It is copied.
+   memory     until shutdown: 2 floats a learnt weight
+   errors     STATE in a step or for inference; ARG if a setting is out of
+              range; MEMORY                                            */
 SMASK_API smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p);
 /* The learning rate of update number `step` (0 the first). */
 SMASK_API float smask_adam_rate(const smask_adam *a, int64_t step);
-/* One AdamW update [LH19] with clipping; gradients are zero afterwards.
-   errors     NUMERIC if the gradient is not finite: nothing changes but
-              that the gradients are zeroed                            */
+/* One AdamW update with clipping; gradients are zero afterwards.
+     g *= min(1, clip / |g|), over all parameters, to start with
+     m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g g
+     w -= rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+                + weight_decay w)     t = 1, 2, ...
+     rate: smask_adam_rate * layer_decay ^ (L + 1 - layer); weight_decay
+     only where smask_param.decay
+   cost       memory-bound: 7 floats moved a weight
+   memory     8 bytes per 16,384 weights, while it runs
+   errors     STATE before smask_adam_init; MEMORY; NUMERIC if the gradient
+              is not finite: nothing changes but that the gradients are
+              zeroed
+   source     Loshchilov & Hutter 2019, algorithm 2 [LH19]             */
 SMASK_API smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p);
 /* Start a running mean at the weights as they are; decay in [0, 1).
-   errors     STATE, ARG, MEMORY                                       */
+   memory     until shutdown: a float a learnt weight
+   errors     STATE in a step or for inference; ARG if decay is none;
+              MEMORY                                                   */
 SMASK_API smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p);
 /* mean = decay mean + (1 - decay) w, for each weight. */
@@ -1089,38 +1314,64 @@ SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
 /* Write safetensors: the weights under timm's names, the architecture and
    the notes as metadata. With `t`, the codebook; with `a`, the moments, the
    step and the generator: all that a resumed run needs to go on bit for
-   bit. t, a, e, notes may be NULL.
-   errors     IO                                                       */
+   bit. t, a, e, notes may be NULL. Nothing is written in a dry run.
+   cost       io->write gets the header in scraps and floats by the KB: let
+              it fill a buffer     memory  none
+   errors     ARG without callback or model; IO if it takes fewer bytes
+   source     the format [HF22]                                        */
 SMASK_API smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_note *notes, int32_t note_count);
-/* Write any list of float32 tensors (the inputs' names in `names`). */
+/* Write any list of tensors as float32, under `names` (count), which must
+   differ. Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
 SMASK_API smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count);
 /* Read and check the header. What it holds lives in the arena: until end of
-   step if opened in one. errors: IO, FORMAT, MEMORY. */
+   step if opened in one. On error *f is all zeros and takes no memory.
+   memory     the header's bytes and 56 for each tensor, either rounded up
+              to 64. smask_plan knows neither, for a dry run opens no file:
+              add them to what it finds
+   errors     STATE in a dry run; ARG without callback; IO if the file ends
+              before the header does; FORMAT if it is no safetensors header,
+              above 100 MB, has gaps or overlaps between tensors, or has
+              more than 65,535 of them; MEMORY
+   source     the format [HF22]; JSON [RFC8259]                        */
 SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
     const smask_io *io);
 /* A metadata text by key into out (NUL-terminated, cut if too long).
-   Returns its length, or -1 if there is none. */
+   Of the escapes of JSON, \" and \\ are undone.
+   Returns its length in bytes, uncut, or -1 if there is none. */
 SMASK_API int smask_file_note(const smask_file *f, const char *key,
     char *out, size_t bytes);
 /* The architecture of the file: from its metadata or, without, from the
-   shapes of its tensors (timm's ViT and DeiT). errors: FORMAT. */
+   shapes of its tensors (timm's ViT and DeiT; heads of width 64). Pass it
+   to smask_vit_init.
+   errors     FORMAT if it is neither, was written by a later version, or a
+              number makes no sense                                    */
 SMASK_API smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc);
-/* The tokenizer of the file; FORMAT if it has none. */
+/* The tokenizer of the file, for smask_tokenizer_init.
+   errors     FORMAT if it has none, or a number makes no sense        */
 SMASK_API smask_result smask_file_tokenizer(smask_ctx *c,
     const smask_file *f, smask_tokenizer_desc *desc);
 /* Read the data, in one pass. Weights the file has and the model has not
    are skipped; weights the model has and the file has not keep their
-   values and are counted in *missing (may be NULL).
-   errors     IO; FORMAT if a shape or a type does not fit; STATE if it
-              has been read already, or has no training state but `a` is
-              given                                                    */
+   values and are counted in *missing (may be NULL). t, a, e: NULL, or get
+   what smask_write wrote of them; with `a` the generator, too. F16 and BF16
+   are widened. Does nothing in a dry run.
+   memory     while it runs: a pointer for each tensor of the file, which
+              smask_plan does not count
+   errors     ARG without model, or on desc.weights; STATE if it has been
+              read already, or lacks what t, a or e ask for; FORMAT if a
+              shape or a type does not fit, or a tensor is there twice:
+              nothing is changed so far. IO if it ends early: weights may be
+              half read                                                */
 SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing);
-/* Read one tensor by name into out (count floats): in file order only. */
+/* Read one tensor by name into out (count floats), in the order of the
+   file: those before it are passed by.
+   errors     FORMAT if it is not there, not of `count` floats, or of another
+              type than F32, F16, BF16; STATE if it has been passed by; IO */
 SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count);
 
@@ -1129,9 +1380,17 @@ SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 #ifdef SPLITMASK_THREADS
 /* A pool of threads that fills the parallel hook. */
 typedef struct smask_crew { void *state; int workers; } smask_crew;
-/* workers: 0 takes the number of processors. errors: MEMORY. */
+/* workers, the calling thread among them: 0 takes the number of processors;
+   at most 1024. Any number of contexts may use the hook; one that finds the
+   crew busy works alone.
+   memory     some 200 bytes and 24 a thread, by malloc, and their stacks
+   errors     MEMORY if there is none, if a thread cannot be started, or, in
+              a NO_MALLOC build, for more than one worker              */
 SMASK_API smask_result smask_crew_start(smask_crew *crew, int workers);
+/* Send the threads home and wait for them; after the last context that has
+   the hook. A second time does nothing. */
 SMASK_API void smask_crew_stop(smask_crew *crew);
+/* What to put into desc.parallel; valid until smask_crew_stop. */
 SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #endif
 
@@ -4776,7 +5035,7 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
 
 /* The part is copied into a room for all, from item `first` on; what comes
    back is the room with the part in it. Parts may not overlap. */
-SMASK__FN smask_tensor *smask__put(smask_ctx *c, smask_tensor *room,
+SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
     smask_tensor *part, int32_t first)
 {
     smask_tensor *const source[2] = { room, part };
@@ -4813,7 +5072,7 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
         ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, 0);
     for (i = 0, rows = 0; i < parts && y != NULL; i++) {
-        y = smask__put(c, y, part[i], rows);
+        y = smask__join_one(c, y, part[i], rows);
         rows += (int32_t)smask_row_count(part[i]);
     }
     return y;
@@ -5438,13 +5697,71 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
               images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
                 -> block 1 .. block L -> norm -> mean over N -> (B,D)
-   May call   1 to 7.            Called by   9, 11, 12.
+   May call   1 to 7.            Called by   9, 11 to 13.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
               positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
               depth [Hua16].
    ====================================================================== */
 
+/* ---- What a description may hold ---- */
+
+/* Fields: their names, in files (timm's word where timm has one) and here;
+   the least and the largest value that make sense. All have four bytes and
+   travel as one whole number. Floats do so as their bits: nothing is rounded,
+   and from 0 up floats have the order of their bits, so that the same limits
+   serve; whatever is negative or not a number is above them all. */
+typedef struct smask__number {
+    char key[28], field[24];
+    size_t at;
+    uint32_t least, most;
+} smask__number;
+
+#define SMASK__V(key, field, least, most)                                   \
+    { key, #field, offsetof(smask_vit_desc, field), least, most },
+static const smask__number smask__vit_numbers[] = {
+    SMASK__V("img_size", image, 1, 16384)
+    SMASK__V("patch_size", patch, 1, 1024)
+    SMASK__V("in_chans", channels, 1, 1024)
+    SMASK__V("embed_dim", dim, 1, 65536)
+    SMASK__V("depth", depth, 1, 199)
+    SMASK__V("num_heads", heads, 1, 65536)
+    SMASK__V("mlp_ratio", mlp_ratio, 1, 64)
+    SMASK__V("sincos", sincos, 0, 1)
+    SMASK__V("num_classes", classes, 0, 1 << 24)
+    SMASK__V("vocab_size", vocabulary, 0, 1 << 24)
+    SMASK__V("decoder_depth", decoder_depth, 0, 199)
+    SMASK__V("class_token", class_token, 0, 1)
+    SMASK__V("pool_class", pool_class, 0, 1)
+    SMASK__V("mask_token", mask_token, 0, 1)
+    SMASK__V("relative_bias", relative_bias, 0, 2)
+    SMASK__V("no_position", no_position, 0, 1)
+    SMASK__V("no_bridge", no_bridge, 0, 1)
+    SMASK__V("decoder_shares_position", decoder_shares_position, 0, 1)
+    SMASK__V("init_values_bits", layer_scale, 0, 0x7f7fffff) /* finite     */
+    SMASK__V("drop_path_bits", drop_path, 0, 0x3f7fffff)     /* below 1    */
+    { "", "", 0, 0, 0 } };
+#undef SMASK__V
+
+/* The first field that is out of its range, or NULL. */
+SMASK__FN const char *smask__number_wrong(const smask__number *list,
+    const void *desc)
+{
+    uint32_t n;
+
+    for (; list->key[0] != '\0'; list++) {
+        memcpy(&n, (const char *)desc + list->at, sizeof n);
+        if (n < list->least || n > list->most) return list->field;
+    }
+    return NULL;
+}
+
 /* ---- Making the weights ---- */
+
+/* Indices, with room for `count`; NULL in a dry run. */
+SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
+{
+    return (int32_t *)smask__data(c, count, sizeof(int32_t));
+}
 
 typedef struct smask__maker {
     smask_ctx *c;
@@ -5458,25 +5775,22 @@ typedef struct smask__maker {
 typedef enum smask__first { SMASK__FIRST_0, SMASK__FIRST_1, SMASK__FIRST_N,
     SMASK__FIRST_S, SMASK__FIRST_G, SMASK__FIRST_TINY } smask__first;
 
-/* "blocks." 3 ".", "norm1.weight" -> blocks.3.norm1.weight */
-SMASK__FN void smask__name(char *to, size_t bytes, const char *prefix,
-    int32_t number, const char *name)
+/* Names are put together from parts of known length: each of these writes
+   one, and returns its end. */
+SMASK__FN char *smask__put_text(char *to, const char *text)
 {
-    char digits[4];
-    const char *part[4];
-    size_t at = 0, i;
+    const size_t n = strlen(text);
 
-    digits[0] = (char)('0' + number / 10 % 10);
-    digits[1] = (char)('0' + number % 10);
-    digits[2] = '.';
-    digits[3] = '\0';
-    part[0] = prefix;
-    part[1] = number >= 100 ? "1" : "";
-    part[2] = number < 0 ? "" : digits + (number < 10);
-    part[3] = name;
-    for (i = 0; i < 4; i++)
-        while (*part[i] != '\0' && at + 1 < bytes) to[at++] = *part[i]++;
-    to[at] = '\0';
+    memcpy(to, text, n + 1);
+    return to + n;
+}
+
+SMASK__FN char *smask__put_digits(char *to, uint64_t n)
+{
+    if (n > 9) to = smask__put_digits(to, n / 10);
+    to[0] = (char)('0' + n % 10);
+    to[1] = '\0';
+    return to + 1;
 }
 
 /* Normal, drawn again beyond two deviations. */
@@ -5492,18 +5806,21 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
     smask__first first)
 {
     const smask_vit_desc *d = &m->v->desc;
-    const float depth = (float)(m->layer > 0 ? m->layer : 1);
     float std = d->init_std, constant = 0;
+    int drawn = 0;
     size_t i;
 
-    if (first == SMASK__FIRST_S) std /= sqrtf(2 * depth);
-    if (first == SMASK__FIRST_TINY) std *= 0.001f;
-    if (first == SMASK__FIRST_1) constant = 1;
-    if (first == SMASK__FIRST_G) constant = d->layer_scale;
+    switch (first) {
+    case SMASK__FIRST_0: break;
+    case SMASK__FIRST_1: constant = 1; break;
+    case SMASK__FIRST_G: constant = d->layer_scale; break;
+    case SMASK__FIRST_N: drawn = 1; break;
+    case SMASK__FIRST_S: drawn = 1; std /= sqrtf(2 * (float)m->layer); break;
+    case SMASK__FIRST_TINY: drawn = 1; std *= 0.001f; break;
+    }
     for (i = 0; i < smask_count(t); i++)
-        t->x[i] = first == SMASK__FIRST_0 || first == SMASK__FIRST_1
-            || first == SMASK__FIRST_G ? constant
-            : std * smask__normal_within(&m->c->random);
+        t->x[i] = drawn ? std * smask__normal_within(&m->c->random)
+            : constant;
 }
 
 /* One parameter: as a tensor (rows) or (rows, columns), under its name. */
@@ -5513,6 +5830,7 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     smask_params *list = &m->v->params;
     smask_param *p;
     smask_tensor *t;
+    char *end;
 
     t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
     if (t == NULL || list->count == list->capacity) return NULL;
@@ -5520,7 +5838,11 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     else if (t->x != NULL) smask__begin_value(m, t, first);
     p = &list->item[list->count++];
     p->t = t;
-    smask__name(p->name, sizeof p->name, m->prefix, m->number, name);
+    end = smask__put_text(p->name, m->prefix);       /* blocks.3.name      */
+    if (m->number >= 0)
+        end = smask__put_text(smask__put_digits(end, (uint64_t)m->number),
+            ".");
+    smask__put_text(end, name);
     p->decay = columns != 0;
     p->layer = m->layer;
     p->rank = t->rank;
@@ -5528,53 +5850,56 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     return t;
 }
 
-/* The parameter made last has another shape in files, for timm's sake. */
-SMASK__FN void smask__as(smask__maker *m, int32_t decay, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3)
+/* A parameter that has more dimensions in files, for timm's sake. */
+SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
+    int32_t rows, int32_t columns, int32_t decay, int32_t d0, int32_t d1,
+    int32_t d2, int32_t d3)
 {
+    const int32_t shape[4] = { d0, d1, d2, d3 };
+    smask_tensor *t = smask__make(m, name, rows, columns, SMASK__FIRST_N);
     smask_param *p;
 
-    if (!smask__ok(m->c)) return;
+    if (t == NULL) return NULL;
     p = &m->v->params.item[m->v->params.count - 1];
-    p->shape[0] = d0;
-    p->shape[1] = d1;
-    p->shape[2] = d2;
-    p->shape[3] = d3;
-    p->rank = d3 != 0 ? 4 : d2 != 0 ? 3 : 2;
+    memcpy(p->shape, shape, sizeof shape);
+    p->rank = d3 != 0 ? 4 : 3;
     p->decay = decay;
+    return t;
 }
 
-SMASK__FN smask_block *smask__make_blocks(smask__maker *m,
-    const char *prefix, int32_t depth, int32_t layer, int encoder)
+#define SMASK__MAKE(field, name, rows, columns, first)                      \
+    field = smask__make(m, name, rows, columns, SMASK__FIRST_##first)
+
+SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
 {
     const smask_vit_desc *d = &m->v->desc;
     const int32_t D = d->dim, F = d->mlp_ratio * D;
-    const int32_t G = 2 * m->v->grid - 1;
-    smask_block *k = (smask_block *)smask__head(m->c,
-        (size_t)(depth > 0 ? depth : 1), sizeof *k);
+    const int32_t side = 2 * m->v->grid - 1;         /* -(G-1) .. G-1     */
+    const int32_t depth = encoder ? d->depth : d->decoder_depth;
+    smask_block *k = (smask_block *)smask__head(m->c, (size_t)depth,
+        sizeof *k);
     int32_t l;
 
     if (k == NULL) return NULL;
-    m->prefix = prefix;
+    m->prefix = encoder ? "blocks." : "decoder.blocks.";
     for (l = 0; l < depth; l++) {
         m->number = l;
-        m->layer = encoder ? l + 1 : layer;
-#define SMASK__MAKE(field, name, rows, columns, first)                      \
+        m->layer = encoder ? l + 1 : d->depth + 1;
+#define SMASK__MAKE_FIELD(field, name, rows, columns, first)                \
         if (SMASK__FIRST_##first != SMASK__FIRST_G || d->layer_scale > 0)   \
-            k[l].field = smask__make(m, name, rows, columns,                \
-                SMASK__FIRST_##first);
-        SMASK_BLOCK_WEIGHTS(SMASK__MAKE)
-#undef SMASK__MAKE
+            SMASK__MAKE(k[l].field, name, rows, columns, first);
+        SMASK_BLOCK_WEIGHTS(SMASK__MAKE_FIELD)
+#undef SMASK__MAKE_FIELD
         if (encoder && d->relative_bias == 2)
-            k[l].bias = smask__make(m, "attn.relative_position_bias_table",
-                G * G + 3, d->heads, SMASK__FIRST_0);
+            SMASK__MAKE(k[l].bias, "attn.relative_position_bias_table",
+                side * side + 3, d->heads, 0);
         k[l].heads = d->heads;
         if (encoder && depth > 1)        /* deeper blocks are skipped more */
             k[l].drop = d->drop_path * (float)l / (float)(depth - 1);
     }
     m->prefix = "";
     m->number = -1;
-    m->layer = layer;
+    m->layer = d->depth + 1;             /* of what comes after            */
     return k;
 }
 
@@ -5600,11 +5925,11 @@ SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
    they are, the class token by three rows of its own at the end. */
 SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
 {
-    const int32_t N = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
+    const int32_t T = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
     int32_t i, j;
 
-    for (i = 0; i < N; i++)
-        for (j = 0; j < N; j++) {
+    for (i = 0; i < T; i++)
+        for (j = 0; j < T; j++) {
             const int32_t a = i - skip, b = j - skip;
             *index++ = a < 0 ? (b < 0 ? last : last - 2)
                 : b < 0 ? last - 1
@@ -5615,40 +5940,31 @@ SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
 
 SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
 {
+    const char *field = smask__number_wrong(smask__vit_numbers, d);
     const char *what = NULL;
+    char text[64];
 
-    if (d->image < 1 || d->patch < 1 || d->image % d->patch != 0)
+    if (field != NULL) {
+        smask__put_text(smask__put_text(text, field), " is out of range");
+        what = text;
+    } else if (d->image % d->patch != 0)
         what = "image is no multiple of patch";
-    else if (d->channels < 1 || d->dim < 1 || d->depth < 1
-        || d->mlp_ratio < 1 || d->depth > 199 || d->decoder_depth > 199)
-        what = "channels, dim, depth or mlp_ratio is not 1 or more, or depth "
-            "is above 199";
-    else if (d->image > 16384 || d->patch > 1024 || d->channels > 1024
-        || d->dim > 65536 || d->mlp_ratio > 64 || d->vocabulary > 1 << 24)
-        what = "image, patch, channels, dim, mlp_ratio or vocabulary is too "
-            "large";
-    else if (d->heads < 1 || d->dim % d->heads != 0)
+    else if (d->dim % d->heads != 0)
         what = "dim is no multiple of heads";
-    else if (d->vocabulary < 0 || d->decoder_depth < 0 || d->classes < 0)
-        what = "vocabulary, decoder_depth or classes is negative";
-    else if (d->relative_bias < 0 || d->relative_bias > 2)
-        what = "relative_bias is 0, 1 or 2";
     else if (d->sincos && (d->dim % 4 != 0 || d->no_position))
         what = "sincos needs positions and dim a multiple of 4";
     else if (d->pool_class && !d->class_token)
         what = "pool_class needs a class token";
-    else if (!(d->drop_path >= 0 && d->drop_path < 1))
-        what = "drop_path is in [0, 1)";
     else if (d->decoder_shares_position && d->no_position)
         what = "there are no positions to share";
-    else if (c->in_step)
+    if (what != NULL) return smask__fail(c, SMASK_ARG, "vit_init", what);
+    if (c->in_step)
         return smask__fail(c, SMASK_STATE, "vit_init",
             "models are made between steps");
-    else if (d->weights != NULL && !c->desc.inference)
+    if (d->weights != NULL && !c->desc.inference)
         return smask__fail(c, SMASK_STATE, "vit_init",
             "weights of yours are never written; set desc.inference");
-    return what != NULL ? smask__fail(c, SMASK_ARG, "vit_init", what)
-        : c->error;
+    return c->error;
 }
 
 SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
@@ -5662,6 +5978,7 @@ SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
     if (d->mlp_ratio == 0) d->mlp_ratio = 4;
     if (d->group == 0) d->group = 1024;
     if (!(d->init_std > 0)) d->init_std = 0.02f;
+    if (!(d->layer_scale > 0)) d->layer_scale = 0;
 }
 
 /* The decoder and what belongs to it, under `decoder.` in files. */
@@ -5669,35 +5986,25 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
 {
     smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
-    const int32_t D = d->dim, N = v->tokens;
+    const int32_t D = d->dim, N = v->tokens, V = d->vocabulary;
 
     if (d->decoder_depth > 0) {
         if (!d->no_bridge) {
-            v->bridge_w = smask__make(m, "decoder.bridge.weight", D, D,
-                SMASK__FIRST_N);
-            v->bridge_b = smask__make(m, "decoder.bridge.bias", D, 0,
-                SMASK__FIRST_0);
+            SMASK__MAKE(v->bridge_w, "decoder.bridge.weight", D, D, N);
+            SMASK__MAKE(v->bridge_b, "decoder.bridge.bias", D, 0, 0);
         }
-        v->decoder_mask = smask__make(m, "decoder.mask_token", D, 0,
-            SMASK__FIRST_N);
-        smask__as(m, 1, 1, 1, D, 0);
-        if (!d->decoder_shares_position) {
-            v->decoder_position = smask__make(m, "decoder.pos_embed", N, D,
-                SMASK__FIRST_N);
-            smask__as(m, 0, 1, N, D, 0);
-        }
-        v->decoder = smask__make_blocks(m, "decoder.blocks.",
-            d->decoder_depth, d->depth + 1, 0);
-        v->decoder_norm_w = smask__make(m, "decoder.norm.weight", D, 0,
-            SMASK__FIRST_1);
-        v->decoder_norm_b = smask__make(m, "decoder.norm.bias", D, 0,
-            SMASK__FIRST_0);
+        v->decoder_mask = smask__make_as(m, "decoder.mask_token", D, 0, 1,
+            1, 1, D, 0);
+        if (!d->decoder_shares_position)
+            v->decoder_position = smask__make_as(m, "decoder.pos_embed", N,
+                D, 0, 1, N, D, 0);
+        v->decoder = smask__make_blocks(m, 0);
+        SMASK__MAKE(v->decoder_norm_w, "decoder.norm.weight", D, 0, 1);
+        SMASK__MAKE(v->decoder_norm_b, "decoder.norm.bias", D, 0, 0);
     }
-    if (d->vocabulary > 0) {
-        v->head_w = smask__make(m, "decoder.head.weight", d->vocabulary, D,
-            SMASK__FIRST_N);
-        v->head_b = smask__make(m, "decoder.head.bias", d->vocabulary, 0,
-            SMASK__FIRST_0);
+    if (V > 0) {
+        SMASK__MAKE(v->head_w, "decoder.head.weight", V, D, N);
+        SMASK__MAKE(v->head_b, "decoder.head.bias", V, 0, 0);
     }
 }
 
@@ -5706,17 +6013,13 @@ SMASK__FN void smask__make_all(smask__maker *m)
 {
     smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
-    const int32_t D = d->dim, P = d->patch, skip = d->class_token != 0;
-    const int32_t G = 2 * v->grid - 1, N = v->tokens + skip;
+    const int32_t D = d->dim, C = d->channels, P = d->patch;
+    const int32_t skip = d->class_token, T = v->tokens + skip;
+    const int32_t side = 2 * v->grid - 1;
 
-    if (skip) {
-        v->cls = smask__make(m, "cls_token", D, 0, SMASK__FIRST_N);
-        smask__as(m, 0, 1, 1, D, 0);
-    }
-    if (!d->no_position) {
-        v->position = smask__make(m, "pos_embed", N, D, SMASK__FIRST_N);
-        smask__as(m, 0, 1, N, D, 0);
-    }
+    if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
+    if (!d->no_position)
+        v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
     if (d->sincos && v->position != NULL) {          /* fixed: no slopes   */
         v->position->wants = 0;
         if (v->position->x != NULL && m->at == NULL) {
@@ -5725,38 +6028,32 @@ SMASK__FN void smask__make_all(smask__maker *m)
             smask__sincos(v->position->x + skip * D, v->grid, D);
         }
     }
-    v->patch_w = smask__make(m, "patch_embed.proj.weight", D,
-        d->channels * P * P, SMASK__FIRST_N);
-    smask__as(m, 1, D, d->channels, P, P);
-    v->patch_b = smask__make(m, "patch_embed.proj.bias", D, 0,
-        SMASK__FIRST_0);
-    if (d->mask_token) {
-        v->mask = smask__make(m, "mask_token", D, 0, SMASK__FIRST_N);
-        smask__as(m, 1, 1, 1, D, 0);
-    }
+    v->patch_w = smask__make_as(m, "patch_embed.proj.weight", D, C * P * P,
+        1, D, C, P, P);
+    SMASK__MAKE(v->patch_b, "patch_embed.proj.bias", D, 0, 0);
+    if (d->mask_token)
+        v->mask = smask__make_as(m, "mask_token", D, 0, 1, 1, 1, D, 0);
     if (d->relative_bias == 1)
-        v->bias = smask__make(m,
-            "rel_pos_bias.relative_position_bias_table", G * G + 3,
-            d->heads, SMASK__FIRST_0);
-    v->blocks = smask__make_blocks(m, "blocks.", d->depth, d->depth + 1, 1);
-    v->norm_w = smask__make(m, "norm.weight", D, 0, SMASK__FIRST_1);
-    v->norm_b = smask__make(m, "norm.bias", D, 0, SMASK__FIRST_0);
+        SMASK__MAKE(v->bias, "rel_pos_bias.relative_position_bias_table",
+            side * side + 3, d->heads, 0);
+    v->blocks = smask__make_blocks(m, 1);
+    SMASK__MAKE(v->norm_w, "norm.weight", D, 0, 1);
+    SMASK__MAKE(v->norm_b, "norm.bias", D, 0, 0);
     if (d->classes > 0) {
-        v->classifier_w = smask__make(m, "head.weight", d->classes, D,
-            SMASK__FIRST_TINY);
-        v->classifier_b = smask__make(m, "head.bias", d->classes, 0,
-            SMASK__FIRST_0);
+        SMASK__MAKE(v->classifier_w, "head.weight", d->classes, D, TINY);
+        SMASK__MAKE(v->classifier_b, "head.bias", d->classes, 0, 0);
     }
     smask__make_decoder(m);
 }
+#undef SMASK__MAKE
 
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
 {
-    smask__maker m;
+    smask__maker m = { c, v, NULL, "", -1, 0 };
     smask_vit_desc d;
     int32_t *index;
-    size_t N;
+    size_t T;
 
     memset(v, 0, sizeof *v);
     memset(&d, 0, sizeof d);
@@ -5770,18 +6067,12 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     v->params.capacity = 15 * (d.depth + d.decoder_depth) + 24;
     v->params.item = (smask_param *)smask__head(c,
         (size_t)v->params.capacity, sizeof(smask_param));
-    memset(&m, 0, sizeof m);
-    m.c = c;
-    m.v = v;
     m.at = d.weights;
-    m.prefix = "";
-    m.number = -1;
     smask__make_all(&m);
     if (d.relative_bias != 0) {
-        N = (size_t)v->tokens + (d.class_token != 0);
-        index = (int32_t *)smask__data(c, N * N, sizeof *index);
-        if (index != NULL) smask__bias_index(index, v->grid,
-            d.class_token != 0);
+        T = (size_t)(v->tokens + d.class_token);
+        index = smask__indices(c, T * T);
+        if (index != NULL) smask__bias_index(index, v->grid, d.class_token);
         v->bias_index = index;
     }
     if (!smask__ok(c)) memset(v, 0, sizeof *v);      /* no half a model    */
@@ -5819,32 +6110,72 @@ SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 
 /* ---- From pixels to tokens ---- */
 
+/* Images to be cut into patches, one a piece of work. */
+typedef struct smask__cut {
+    const float *images;
+    float *rows;
+    size_t C, S, P;
+    int half;                        /* 1: of a copy of half the side      */
+    int centre;                      /* 1: each patch less its mean        */
+} smask__cut;
+
+/* x -= mean(x). The sum of n equal floats is exact in double, so that a
+   patch of one value becomes exactly 0, not a direction of noise. */
+SMASK__FN void smask__centre(float *x, size_t n)
+{
+    double sum = 0;
+    size_t i;
+
+    for (i = 0; i < n; i++) sum += (double)x[i];
+    for (i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
+}
+
+/* The copy of half the side is never made, for no 2 x 2 square lies across
+   the border of a patch: each row is the mean of two. */
+SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
+{
+    const smask__cut *k = (const smask__cut *)arg;
+    const size_t S = k->S, G = S / k->P, by = k->half ? 2 : 1;
+    const size_t p = k->P / by, d = k->C * p * p;
+    float *row = k->rows + (size_t)piece * G * G * d;
+    size_t i, channel, y, x;
+
+    (void)worker;
+    for (i = 0; i < G * G; i++) {
+        for (channel = 0; channel < k->C; channel++)
+            for (y = 0; y < p; y++, row += p) {
+                const float *a = k->images + i % G * k->P + S * (i / G * k->P
+                    + by * y + S * (channel + k->C * (size_t)piece));
+                if (!k->half) memcpy(row, a, p * sizeof *row);
+                for (x = 0; k->half && x < p; x++, a += 2)
+                    row[x] = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
+            }
+        if (k->centre) smask__centre(row - d, d);
+    }
+}
+
+SMASK__FN void smask__cut_all(smask__cut k, size_t B)
+{
+    size_t b;
+
+    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+}
+
 SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows)
 {
-    size_t b, y, x, k, line;
+    const smask__cut k = { images, rows, C, S, P, 0, 0 };
 
-    for (b = 0; b < B; b++, images += C * S * S)
-        for (y = 0; y < S / P; y++)
-            for (x = 0; x < S / P; x++)
-                for (k = 0; k < C; k++)
-                    for (line = 0; line < P; line++, rows += P)
-                        memcpy(rows, images + (k * S + y * P + line) * S
-                            + x * P, P * sizeof *rows);
+    smask__cut_all(k, B);
 }
 
+/* One patch, as large as the image. */
 SMASK__DEF void smask_half(const float *images, size_t B, size_t C, size_t S,
     float *out)
 {
-    const size_t h = S / 2;
-    size_t i, y, x;
+    const smask__cut k = { images, out, C, S, S, 1, 0 };
 
-    for (i = 0; i < B * C; i++, images += S * S)
-        for (y = 0; y < h; y++)
-            for (x = 0; x < h; x++) {
-                const float *p = images + 2 * y * S + 2 * x;
-                *out++ = 0.25f * (p[0] + p[1] + p[S] + p[S + 1]);
-            }
+    smask__cut_all(k, B);
 }
 
 /* Rows are counted in int32_t: two views of B images must fit. */
@@ -5853,28 +6184,13 @@ SMASK__FN int smask__batch_fits(const smask_vit *v, int32_t B)
     return B >= 1 && B <= INT32_MAX / 2 / (v->tokens + 2);
 }
 
-typedef struct smask__patch_cut {
-    const float *images;
-    float *rows;
-    size_t C, S, P;
-} smask__patch_cut;
-
-SMASK__FN void smask__patch_piece(void *arg, int piece, int worker)
-{
-    const smask__patch_cut *a = (const smask__patch_cut *)arg;
-    const size_t each = a->C * a->S * a->S;
-
-    (void)worker;
-    smask_patches(a->images + (size_t)piece * each, 1, a->C, a->S, a->P,
-        a->rows + (size_t)piece * each);
-}
-
 SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B)
 {
     const smask_vit_desc *d = &v->desc;
     const int32_t wide = d->channels * d->patch * d->patch;
-    smask__patch_cut cut;
+    smask__cut cut = { images, NULL, (size_t)d->channels, (size_t)d->image,
+        (size_t)d->patch, 0, 0 };
 
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
         || (images == NULL && !c->dry)) {
@@ -5882,13 +6198,9 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
             "no model, no images, or a batch out of range");
         return NULL;
     }
-    cut.images = images;
-    cut.C = (size_t)d->channels;
-    cut.S = (size_t)d->image;
-    cut.P = (size_t)d->patch;
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
-    if (smask__ok(c)) smask__run(c, (size_t)B, smask__patch_piece, &cut);
+    if (smask__ok(c)) smask__run(c, (size_t)B, smask__cut_piece, &cut);
     return smask_linear(c, smask_input(c, cut.rows, B, v->tokens, wide, 0),
         v->patch_w, v->patch_b);
 }
@@ -5952,12 +6264,8 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
     const smask_vit *v, const smask_block *k, const smask_tensor *x,
     smask_tensor *bias)
 {
-    smask__block_call call;
+    smask__block_call call = { v, k, bias, { NULL, NULL } };
 
-    memset(&call, 0, sizeof call);
-    call.v = v;
-    call.k = k;
-    call.bias = bias;
     if (v->training && k->drop > 0 && x != NULL) {
         call.keep[0] = smask__draw_keep(c, k->drop, x->shape[0]);
         call.keep[1] = smask__draw_keep(c, k->drop, x->shape[0]);
@@ -6037,7 +6345,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
         const smask__spot spot = smask__spot_of(c);
         part = smask_slice(c, x, b, b + each < B ? each : B - b);
         part = smask__stack_of(c, v, k, depth, part, bias);
-        part = smask__put(c, whole, part, b);
+        part = smask__join_one(c, whole, part, b);
         if (part == NULL) return NULL;
         if (c->no_grad) smask__go_back(c, spot);
         else whole = part;
@@ -6061,8 +6369,7 @@ SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
     if (v->cls == NULL)
         return v->position != NULL ? smask_rows(c, x, B, N, NULL, NULL,
             v->position) : x;
-    index = (int32_t *)smask__data(c, (size_t)B * (size_t)(N + 1),
-        sizeof *index);
+    index = smask__indices(c, (size_t)B * (size_t)(N + 1));
     for (b = 0; b < B && index != NULL; b++)
         for (n = 0; n <= N; n++)
             index[b * (N + 1) + n] = n == 0 ? -1 : b * N + n - 1;
@@ -6080,6 +6387,15 @@ SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 
 /* ---- Decoder ---- */
 
+/* A token of zeros: fills the rows that another list has. */
+SMASK__FN smask_tensor *smask__nothing(smask_ctx *c, size_t D)
+{
+    float *zero = smask__floats(c, D);
+
+    if (zero != NULL) memset(zero, 0, D * sizeof *zero);
+    return smask_input(c, zero, (int32_t)D, 0, 0, 0);
+}
+
 /* Norm and bridge: what the decoder gets of the encoder. */
 SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
     smask_tensor *x)
@@ -6091,33 +6407,26 @@ SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
 }
 
 /* The alternative of few positions: seen tokens as they come, masked ones
-   as mask token + the encoder's position. */
+   as mask token + the encoder's position, without the class token's. */
 SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     const smask_vit *v, smask_tensor *x, const int32_t *index, int32_t R)
 {
-    const int32_t N = v->tokens, D = v->desc.dim;
-    const int32_t skip = v->desc.class_token != 0;
-    int32_t *place = (int32_t *)smask__data(c, (size_t)(R + 2) * (size_t)N,
-        sizeof *place), i;
-    float *zero = smask__floats(c, (size_t)D);
-    smask_tensor *nothing, *masks, *places, *seen;
+    const int32_t N = v->tokens, skip = v->desc.class_token;
+    int32_t *patch = smask__indices(c, (size_t)N);
+    int32_t *none = smask__indices(c, (size_t)N);
+    int32_t *masked = smask__indices(c, (size_t)R * (size_t)N), i;
+    smask_tensor *nothing = smask__nothing(c, (size_t)v->desc.dim);
+    smask_tensor *masks;
 
-    if (zero != NULL) memset(zero, 0, (size_t)D * sizeof *zero);
-    for (i = 0; place != NULL && i < R * N; i++)
-        place[i] = index != NULL && index[i] < 0 ? i % N : -1;
-    for (i = 0; i < N && place != NULL; i++) {
-        place[R * N + i] = -1;           /* the mask token, at each place  */
-        place[(R + 1) * N + i] = i + skip;           /* without the class  */
-    }
-    nothing = smask_input(c, zero, D, 0, 0, 0);
-    places = smask_rows(c, v->position, 1, N, place != NULL
-        ? place + (R + 1) * N : NULL, NULL, NULL);
-    masks = smask_rows(c, v->position, 1, N, place != NULL
-        ? place + R * N : NULL, v->decoder_mask, NULL);
-    masks = smask_add(c, masks, places);             /* (1,N,D)            */
-    masks = smask_rows(c, masks, R, N, place, nothing, NULL);
-    seen = smask_rows(c, x, R, N, index, nothing, NULL);
-    return smask_add(c, seen, masks);
+    for (i = 0; i < N && masked != NULL; i++) patch[i] = i + skip;
+    for (i = 0; i < N && masked != NULL; i++) none[i] = -1;
+    for (i = 0; i < R * N && masked != NULL; i++)
+        masked[i] = index != NULL && index[i] < 0 ? i % N : -1;
+    masks = smask_add(c,                                       /* (1,N,D)  */
+        smask_rows(c, v->position, 1, N, none, v->decoder_mask, NULL),
+        smask_rows(c, v->position, 1, N, patch, NULL, NULL));
+    masks = smask_rows(c, masks, R, N, masked, nothing, NULL);
+    return smask_add(c, smask_rows(c, x, R, N, index, nothing, NULL), masks);
 }
 
 SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
@@ -6148,16 +6457,16 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens)
 {
-    const int32_t skip = v->desc.class_token != 0;
-    int32_t *index, b, B, N;
+    int32_t *index, b, B;
 
     if (tokens == NULL) return NULL;
-    if (!v->desc.pool_class) return smask_mean_rows(c, tokens, skip);
+    if (!v->desc.pool_class)
+        return smask_mean_rows(c, tokens, v->desc.class_token);
     B = tokens->shape[0];
-    N = tokens->shape[1];
-    index = (int32_t *)smask__data(c, (size_t)B, sizeof *index);
-    for (b = 0; b < B && index != NULL; b++) index[b] = b * N;
-    return smask_rows(c, tokens, B, 1, index, NULL, NULL);
+    index = smask__indices(c, (size_t)B);
+    for (b = 0; b < B && index != NULL; b++) index[b] = b * tokens->shape[1];
+    tokens = smask_rows(c, tokens, B, 1, index, NULL, NULL);
+    return smask_mean_rows(c, tokens, 0);            /* of one: (B,D)      */
 }
 
 SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
@@ -6267,28 +6576,39 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
 
 /* -- Making one ----------------------------------------------------------- */
 
+#define SMASK__T(key, field, least, most) { "tokenizer." key, #field,       \
+    offsetof(smask_tokenizer_desc, field), least, most },
+static const smask__number smask__tokenizer_numbers[] = {
+    SMASK__T("img_size", image, 1, 16384)
+    SMASK__T("patch_size", patch, 1, 1024)
+    SMASK__T("in_chans", channels, 1, 1024)
+    SMASK__T("half", half, 0, 1)
+    SMASK__T("vocab_size", vocabulary, 1, 1 << 24)
+    SMASK__T("centre", centre, 0, 1)
+    SMASK__T("uniform01", uniform01, 0, 1)
+    SMASK__T("euclidean", euclidean, 0, 1) { "", "", 0, 0, 0 } };
+#undef SMASK__T
+
 /* Defaults, and whether the sizes make sense. NULL: they do. */
 SMASK__FN const char *smask__token_sizes(smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
-    size_t d, N, all;
+    size_t p;
 
     if (s->image == 0) s->image = 32;
     if (s->patch == 0) s->patch = 4;
     if (s->channels == 0) s->channels = 3;
     if (s->vocabulary == 0) s->vocabulary = 1024;
-    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN || s->image < 0
-        || s->patch < 0 || s->channels < 0 || s->vocabulary < 0)
-        return "there is no such kind, or a size is negative";
+    if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
+        return "there is no such kind";
+    if (smask__number_wrong(smask__tokenizer_numbers, s) != NULL)
+        return smask__number_wrong(smask__tokenizer_numbers, s);
     if (s->image % s->patch != 0 || (s->half && s->patch % 2 != 0))
         return "image is no multiple of patch, or half of an odd patch";
-    N = (size_t)(s->image / s->patch);
-    d = (size_t)(s->half ? s->patch / 2 : s->patch);
-    if (!smask__mul(d, d, &d) || !smask__mul(d, (size_t)s->channels, &d)
-        || !smask__mul(N, N, &N) || d > INT32_MAX || N > INT32_MAX
-        || !smask__mul(N, d, &all) || all > (size_t)-1 / 16)
-        return "patches beyond all memory";
-    t->width = (int32_t)d;
+    if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
+        < (size_t)s->image) return "patches beyond all memory";
+    p = (size_t)(s->half ? s->patch / 2 : s->patch);
+    t->width = (int32_t)(p * p * (size_t)s->channels);
     return NULL;
 }
 
@@ -6366,65 +6686,25 @@ SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
     return G * G;
 }
 
-/* The patches (C,p,p) of a copy of half the side, without the copy: no
-   2 x 2 square lies across the border of a patch. */
-SMASK__FN void smask__half_patches(const float *image, size_t C, size_t S,
-    size_t p, float *row)
+SMASK__FN smask__cut smask__cut_of(const smask_tokenizer *t,
+    const float *images, float *rows)
 {
-    const size_t G = S / (2 * p);
-    size_t i, ch, y, x;
+    const smask_tokenizer_desc *s = &t->desc;
+    const smask__cut k = { images, rows, (size_t)s->channels,
+        (size_t)s->image, (size_t)s->patch, s->half, s->centre };
 
-    for (i = 0; i < G * G; i++)
-        for (ch = 0; ch < C; ch++)
-            for (y = 0; y < p; y++) {
-                const float *a = image + 2 * (i % G) * p
-                    + (ch * S + 2 * (i / G * p + y)) * S;
-                for (x = 0; x < p; x++, a += 2)
-                    *row++ = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
-            }
+    return k;
 }
 
-/* centre: x -= mean(x). The sum of d equal floats is exact in double, so
-   that a patch of one value becomes exactly 0, not a direction of noise. */
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows)
 {
-    const size_t C = (size_t)t->desc.channels, S = (size_t)t->desc.image;
-    const size_t P = (size_t)t->desc.patch, N = smask_tokenizer_rows(t);
-    const size_t d = (size_t)t->width;
-    size_t i, k;
-
-    for (i = 0; t->desc.half && i < B; i++)
-        smask__half_patches(images + i * C * S * S, C, S, P / 2,
-            rows + i * N * d);
-    if (!t->desc.half) smask_patches(images, B, C, S, P, rows);
-    for (i = 0; t->desc.centre && i < B * N; i++, rows += d) {
-        double sum = 0;
-        for (k = 0; k < d; k++) sum += (double)rows[k];
-        for (k = 0; k < d; k++) rows[k] -= (float)(sum / (double)d);
-    }
+    smask__cut_all(smask__cut_of(t, images, rows), B);
 }
 
 /* -- Tokenizing ------------------------------------------------------------ */
 
 #define SMASK__CUT ((size_t)1 << 18)     /* floats of patches at a time    */
-
-typedef struct smask__cut {
-    const smask_tokenizer *t;
-    const float *images;
-    float *rows;
-    size_t pixels;                   /* of an image, with its channels     */
-} smask__cut;
-
-SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
-{
-    const smask__cut *k = (const smask__cut *)arg;
-    const size_t i = (size_t)piece, N = smask_tokenizer_rows(k->t);
-
-    (void)worker;
-    smask_tokenizer_patches(k->t, k->images + i * k->pixels, 1,
-        k->rows + i * N * (size_t)k->t->width);
-}
 
 /* Some images at a time: cut them up, then score their rows. */
 SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
@@ -6432,18 +6712,18 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
 {
     const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
     const size_t group = smask__least(B, smask__over(SMASK__CUT, N * d));
-    const size_t side = (size_t)t->desc.image;
-    smask__cut cut = { t, NULL, NULL, side * side
-        * (size_t)t->desc.channels };
+    smask__cut cut = smask__cut_of(t, images,
+        (float *)smask__data(c, group, N * d * sizeof(float)));
+    const size_t pixels = cut.C * cut.S * cut.S;
     size_t b;
 
-    cut.rows = (float *)smask__data(c, group, N * d * sizeof(float));
     for (b = 0; b < B && smask__ok(c); b += group) {
         const size_t count = smask__least(B - b, group);
-        cut.images = c->dry ? NULL : images + b * cut.pixels;
         smask__run(c, count, smask__cut_piece, &cut);
-        smask__token_ids(c, t, cut.rows, count * N,
-            c->dry ? NULL : ids + b * N);
+        smask__token_ids(c, t, cut.rows, count * N, ids);
+        if (c->dry) continue;
+        cut.images += count * pixels;
+        ids += count * N;
     }
 }
 
@@ -6594,7 +6874,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
 
     if (offset == NULL) l->t->offset = smask__floats(c, l->V);
     l->gap = smask__floats(c, l->count);
-    l->size = (int32_t *)smask__data(c, l->V, sizeof(int32_t));
+    l->size = smask__indices(c, l->V);
     l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
     for (i = 0; i < total && smask__ok(c); i++) {
         if (!c->dry) smask__token_words(l->t, 0);
@@ -6629,7 +6909,7 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
         || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
         return smask__fail(c, SMASK_ARG, "tokenizer_fit", "no codebook, fewer "
             "patches than words, above 2^31, or iterations below 0");
-    l.id = (int32_t *)smask__data(c, count, sizeof(int32_t));
+    l.id = smask__indices(c, count);
     smask__token_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
         smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20, progress,
@@ -6657,7 +6937,7 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     if (V < 1 || count < 1 || count > INT32_MAX)
         return smask__fail(c, SMASK_ARG, "token_stats", "nothing to count");
     if (counts == NULL)
-        counts = (int32_t *)smask__data(c, (size_t)V, sizeof(int32_t));
+        counts = smask__indices(c, (size_t)V);
     smask__rewind(c, mark);              /* it stays until the next taking */
     if (c->dry || !smask__ok(c)) return c->error;
     memset(counts, 0, (size_t)V * sizeof *counts);
@@ -6789,48 +7069,20 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 #define SMASK__SEEN_A 1
 #define SMASK__SEEN_B 2
 
-/* The indices of the cells whose `bit` is set, or of all others. */
-SMASK__FN void smask__mask_list(const uint8_t *cell, int32_t N, int bit,
-    int set, int32_t *at)
-{
-    int32_t i;
-
-    for (i = 0; i < N; i++)
-        if (((cell[i] & bit) != 0) == set) *at++ = i;
-}
-
-/* Image b's lists, as its marks have it. */
+/* Image b's lists: what is marked as seen by a view, and what is not. */
 SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
-    smask_mask *m)
+    const smask_mask *m)
 {
-    int k;
+    int32_t i, k;
 
     for (k = 0; k < m->branches; k++) {
         const int bit = k == 0 ? SMASK__SEEN_A : SMASK__SEEN_B;
-        smask__mask_list(cell, m->N, bit, 1,
-            m->seen_at[k] + (size_t)b * (size_t)m->seen[k]);
-        smask__mask_list(cell, m->N, bit, 0,
-            m->masked_at[k] + (size_t)b * (size_t)m->masked[k]);
-    }
-}
-
-/* Fill in the counts and claim the lists: view k sees seen[k] of N. */
-SMASK__FN void smask__mask_room(smask_ctx *c, smask_mask *m, int32_t B,
-    int32_t N, int32_t a, int32_t b)
-{
-    int k;
-
-    m->B = B;
-    m->N = N;
-    m->branches = b > 0 ? 2 : 1;
-    m->seen[0] = a;
-    m->seen[1] = b;
-    for (k = 0; k < m->branches; k++) {
-        m->masked[k] = N - m->seen[k];
-        m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
-            (size_t)m->seen[k] * sizeof(int32_t));
-        m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
-            (size_t)m->masked[k] * sizeof(int32_t));
+        int32_t *seen = m->seen_at[k] + (size_t)b * (size_t)m->seen[k];
+        int32_t *masked = m->masked_at[k]
+            + (size_t)b * (size_t)m->masked[k];
+        for (i = 0; i < m->N; i++)
+            if (cell[i] & bit) *seen++ = i;
+            else *masked++ = i;
     }
 }
 
@@ -6863,17 +7115,32 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     }
 }
 
-/* The lists first, for they stay; then a grid of marks, which does not. */
+/* View A sees a patches of each image, and B, if there is one, b. The lists
+   first, for they stay; then a grid of marks, which does not. */
 SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
-    int32_t grid, smask_mask_kind kind)
+    smask_mask_kind kind, int32_t B, int32_t grid, int32_t a, int32_t b)
 {
-    const size_t mark = smask__mark(c);
-    uint8_t *cell = (uint8_t *)smask__data(c, (size_t)m->N, 1);
-    int32_t b;
+    uint8_t *cell;
+    size_t mark;
+    int32_t k;
 
-    for (b = 0; b < m->B && !c->dry && smask__ok(c); b++) {
+    m->B = B;
+    m->N = grid * grid;
+    m->branches = b > 0 ? 2 : 1;
+    m->seen[0] = a;
+    m->seen[1] = b;
+    for (k = 0; k < m->branches; k++) {
+        m->masked[k] = m->N - m->seen[k];
+        m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->seen[k] * sizeof(int32_t));
+        m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->masked[k] * sizeof(int32_t));
+    }
+    mark = smask__mark(c);
+    cell = (uint8_t *)smask__data(c, (size_t)m->N, 1);
+    for (k = 0; k < B && !c->dry && smask__ok(c); k++) {
         smask__mask_draw(&c->random, m, grid, kind, cell);
-        smask__mask_lists(cell, b, m);
+        smask__mask_lists(cell, k, m);
     }
     smask__rewind(c, mark);
     return c->error;
@@ -6902,19 +7169,17 @@ SMASK__DEF smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out)
 {
     const int32_t m = smask__mask_share(c, B, grid, ratio, 98);
-    const int32_t N = m > 0 ? grid * grid : 0, quarter = N / 4;
+    const int32_t N = m > 0 ? grid * grid : 0;
 
     memset(out, 0, sizeof *out);
     if (m == 0) return c->error;
     switch (kind) {
     case SMASK_MASK_BLOCKS:
     case SMASK_MASK_UNIFORM:
-        smask__mask_room(c, out, B, N, N - m, m);
-        return smask__mask_make(c, out, grid, kind);
+        return smask__mask_make(c, out, kind, B, grid, N - m, m);
     case SMASK_MASK_QUARTERS:
     case SMASK_MASK_INDEPENDENT:
-        smask__mask_room(c, out, B, N, quarter, quarter);
-        return smask__mask_make(c, out, grid, kind);
+        return smask__mask_make(c, out, kind, B, grid, N / 4, N / 4);
     }
     return smask__fail(c, SMASK_ARG, "mask_split", "no such kind of mask");
 }
@@ -6929,8 +7194,7 @@ SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     if (kind != SMASK_MASK_BLOCKS && kind != SMASK_MASK_UNIFORM)
         return smask__fail(c, SMASK_ARG, "mask_beit",
             "one view: choose BLOCKS or UNIFORM");
-    smask__mask_room(c, out, B, grid * grid, grid * grid - m, 0);
-    return smask__mask_make(c, out, grid, kind);
+    return smask__mask_make(c, out, kind, B, grid, grid * grid - m, 0);
 }
 
 /* ======================================================================
@@ -6970,17 +7234,12 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
     const char *what = NULL;
 
     if (!smask__ok(c)) return 0;
-    if (v == NULL || t == NULL || !smask__batch_fits(v, B)) {
-        smask__fail(c, SMASK_ARG, where,
-            "no model, no tokenizer, or a batch out of range");
-        return 0;
-    }
-    if (v->head_w == NULL) {
+    if (v == NULL || t == NULL || !smask__batch_fits(v, B))
+        what = "no model, no tokenizer, or a batch out of range";
+    else if (v->head_w == NULL)
         smask__fail(c, SMASK_STATE, where,
             "the model has no head; set desc.vocabulary");
-        return 0;
-    }
-    if (t->desc.vocabulary != v->desc.vocabulary)
+    else if (t->desc.vocabulary != v->desc.vocabulary)
         what = "the tokenizer has another vocabulary than the model";
     else if (smask_tokenizer_rows(t) != (size_t)v->tokens)
         what = "the tokenizer makes another number of tokens per image";
@@ -6989,25 +7248,27 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
         || t->desc.channels != v->desc.channels))
         what = "the tokenizer looks at images of another size";
     if (what != NULL) smask__fail(c, SMASK_ARG, where, what);
-    return what == NULL;
+    return smask__ok(c);
 }
 
-/* Indices of rows, with room for `count`; NULL in a dry run. */
-SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
+/* The words that the patches are called: (B,N). */
+SMASK__FN const int32_t *smask__targets(smask_ctx *c,
+    const smask_tokenizer *t, const float *images, int32_t B)
 {
-    return (int32_t *)smask__data(c, count, sizeof(int32_t));
+    int32_t *ids = smask__indices(c, (size_t)B * smask_tokenizer_rows(t));
+
+    smask_tokenize(c, t, images, B, ids);
+    return ids;
 }
 
-/* Cross-entropy at the masked patches of x (views, N', D), whose rows of
+/* Cross-entropy at the masked patches of x (views, T, D), whose rows of
    patches begin at `skip`; `norm` is applied to those rows alone. */
 SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
-    smask_tensor *x, int32_t skip, int norm, const int32_t *tokens,
-    const smask_mask *m, smask_losses *out)
+    smask_tensor *x, int32_t skip, int norm, float weight, smask_losses *l)
 {
-    const size_t N = (size_t)m->N;
-    int32_t *at, *label, *guess, hits = 0;
+    const smask_mask *m = &l->mask;
+    int32_t *at, *label, *guess, hits = 0, r, b;
     size_t count = 0, i = 0, k;
-    int32_t r, b;
 
     if (x == NULL) return NULL;
     for (r = 0; r < m->branches; r++)
@@ -7021,17 +7282,17 @@ SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
                 const int32_t n = m->masked_at[r][(size_t)b
                     * (size_t)m->masked[r] + k];
                 at[i] = (r * m->B + b) * x->shape[1] + skip + n;
-                label[i] = tokens[(size_t)b * N + (size_t)n];
+                label[i] = l->tokens[(size_t)b * (size_t)m->N + (size_t)n];
             }
     x = smask_rows(c, x, 1, (int32_t)count, at, NULL, NULL);
     if (norm) x = smask_layernorm(c, x, v->norm_w, v->norm_b);
     x = smask_linear_cross_entropy(c, x, v->head_w, v->head_b, label, guess,
         &hits);
-    out->predictions = (int32_t)count;
-    out->guess = guess;
-    out->accuracy = (float)hits / (float)count;
-    if (x != NULL && x->x != NULL) out->inpaint = x->x[0];
-    return x;
+    l->predictions = (int32_t)count;
+    l->guess = guess;
+    l->accuracy = (float)hits / (float)count;
+    if (x != NULL && x->x != NULL) l->inpaint = x->x[0];
+    return weight != 1 ? smask_scale(c, x, weight) : x;
 }
 
 /* Where the rows of the encoder's output go in the decoder: (2B,N). */
@@ -7067,65 +7328,80 @@ SMASK__FN smask_tensor *smask__seen(smask_ctx *c, const smask_vit *v,
     return smask_vit_blocks(c, v, x);
 }
 
+/* Split each image, encode the halves, decode both views: (2B,N,D). */
+SMASK__FN smask_tensor *smask__split(smask_ctx *c, const smask_vit *v,
+    const float *images, const smask_mask *m)
+{
+    const int alike = m->seen[0] == m->seen[1];
+    int32_t *slots = smask__slots(c, m);
+    smask_tensor *x = smask_vit_embed(c, v, images, m->B), *a, *b;
+
+    x = smask__vit_place(c, v, x, m->B);
+    a = smask__seen(c, v, x, m, 0, alike ? 2 : 1);
+    b = alike ? NULL : smask__seen(c, v, x, m, 1, 1);
+    return smask_vit_decode(c, v, a, b, slots, 2 * m->B);
+}
+
+/* Are the means z of an image's two views each other's nearest? */
+SMASK__FN smask_tensor *smask__match_views(smask_ctx *c,
+    const smask_objective *how, smask_tensor *z, smask_losses *l)
+{
+    int32_t hits = 0;
+
+    z = smask_mean_rows(c, z, 0);                              /* (2B,D)   */
+    if (!how->raw_features) z = smask_unit(c, z);
+    z = smask_contrast(c, z, how->temperature, how->all_negatives,
+        how->stop_keys, &hits);
+    l->match_accuracy = (float)hits / (float)(2 * l->mask.B);
+    if (z != NULL && z->x != NULL) l->match = z->x[0];
+    return how->match_weight != 1 ? smask_scale(c, z, how->match_weight) : z;
+}
+
 SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
     const float *images, int32_t B, smask_losses *out)
 {
     const smask_objective how = smask__objective(o);
     smask_losses none, *l = out != NULL ? out : &none;
-    smask_tensor *x, *z, *inpaint = NULL, *match = NULL, *loss;
-    int32_t *tokens, *slots, hits = 0;
-    const smask_mask *m = &l->mask;
+    smask_tensor *z, *inpaint = NULL, *match = NULL, *loss;
 
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "splitmask_loss", v, t, B)) return NULL;
-    if (v->decoder == NULL) {
+    if (v->decoder == NULL)
         smask__fail(c, SMASK_STATE, "splitmask_loss",
             "the model has no decoder; set desc.decoder_depth");
-        return NULL;
-    }
     if (v->cls != NULL || v->desc.relative_bias != 0
-        || (how.no_inpaint && how.no_match)) {
+        || (how.no_inpaint && how.no_match))
         smask__fail(c, SMASK_ARG, "splitmask_loss", v->cls != NULL
             ? "no class token: features are means over patches"
             : v->desc.relative_bias ? "no relative positions: halves differ"
             : "no_inpaint and no_match leave nothing");
-        return NULL;
-    }
-    tokens = smask__indices(c, (size_t)B * (size_t)v->tokens);
-    smask_tokenize(c, t, images, B, tokens);
-    smask_mask_split(c, B, v->grid, how.mask, how.ratio, &l->mask);
     if (!smask__ok(c)) return NULL;
-    l->tokens = tokens;
-    slots = smask__slots(c, m);
+    l->tokens = smask__targets(c, t, images, B);
+    if (smask_mask_split(c, B, v->grid, how.mask, how.ratio, &l->mask)
+        != SMASK_OK) return NULL;
 
-    x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
-    if (m->seen[0] == m->seen[1])                    /* split              */
-        z = smask_vit_decode(c, v, smask__seen(c, v, x, m, 0, 2), NULL,
-            slots, 2 * B);
-    else {
-        z = smask__seen(c, v, x, m, 0, 1);
-        z = smask_vit_decode(c, v, z, smask__seen(c, v, x, m, 1, 1), slots,
-            2 * B);
-    }
+    z = smask__split(c, v, images, &l->mask);
     if (!how.no_inpaint)
-        inpaint = smask__inpaint(c, v, z, 0, 0, tokens, m, l);
-    if (!how.no_match) {
-        match = smask_mean_rows(c, z, 0);                      /* (2B,D)   */
-        if (!how.raw_features) match = smask_unit(c, match);
-        match = smask_contrast(c, match, how.temperature, how.all_negatives,
-            how.stop_keys, &hits);
-        l->match_accuracy = (float)hits / (float)(2 * B);
-        if (match != NULL && match->x != NULL) l->match = match->x[0];
-    }
-    if (inpaint != NULL && how.inpaint_weight != 1)
-        inpaint = smask_scale(c, inpaint, how.inpaint_weight);
-    if (match != NULL && how.match_weight != 1)
-        match = smask_scale(c, match, how.match_weight);
+        inpaint = smask__inpaint(c, v, z, 0, 0, how.inpaint_weight, l);
+    if (!how.no_match) match = smask__match_views(c, &how, z, l);
     loss = how.no_inpaint ? match : how.no_match ? inpaint
         : smask_add(c, inpaint, match);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
+}
+
+/* Masked patches are replaced by the mask token before the encoder. */
+SMASK__FN smask_tensor *smask__hide(smask_ctx *c, const smask_vit *v,
+    smask_tensor *x, const smask_mask *m)
+{
+    int32_t *index = smask__indices(c, (size_t)m->B * (size_t)m->N), b, k;
+
+    for (k = 0; k < m->B * m->N && index != NULL; k++) index[k] = k;
+    for (b = 0; b < m->B && index != NULL; b++)
+        for (k = 0; k < m->masked[0]; k++)
+            index[b * m->N + m->masked_at[0][b * m->masked[0] + k]] = -1;
+    return smask_rows(c, x, m->B, m->N, index, v->mask, NULL);
 }
 
 SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
@@ -7134,9 +7410,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 {
     const smask_objective how = smask__objective(o);
     smask_losses none, *l = out != NULL ? out : &none;
-    const smask_mask *m = &l->mask;
     smask_tensor *x, *loss;
-    int32_t *tokens, *index, i, k;
 
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "beit_loss", v, t, B)) return NULL;
@@ -7145,23 +7419,13 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
             "the model has no mask token; set desc.mask_token");
         return NULL;
     }
-    tokens = smask__indices(c, (size_t)B * (size_t)v->tokens);
-    smask_tokenize(c, t, images, B, tokens);
-    smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask);
-    index = smask__indices(c, (size_t)B * (size_t)v->tokens);
-    if (!smask__ok(c)) return NULL;
-    l->tokens = tokens;
-    for (i = 0; i < B * m->N && index != NULL; i++) index[i] = i;
-    for (i = 0; i < B && index != NULL; i++)
-        for (k = 0; k < m->masked[0]; k++)
-            index[i * m->N + m->masked_at[0][i * m->masked[0] + k]] = -1;
+    l->tokens = smask__targets(c, t, images, B);
+    if (smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask)
+        != SMASK_OK) return NULL;
 
-    x = smask_vit_embed(c, v, images, B);
-    x = smask_rows(c, x, B, m->N, index, v->mask, NULL);
+    x = smask__hide(c, v, smask_vit_embed(c, v, images, B), &l->mask);
     x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
-    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, tokens, m, l);
-    if (loss != NULL && how.inpaint_weight != 1)
-        loss = smask_scale(c, loss, how.inpaint_weight);
+    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, how.inpaint_weight, l);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
 }
@@ -7195,7 +7459,8 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
     if (d->weight_decay < 0) d->weight_decay = 0;
 }
 
-/* One array per parameter, zero; NULL in the list where none is learnt. */
+/* An array of zeros per parameter; NULL in the list where none is learnt, as
+   of fixed positions. */
 SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
 {
     float **list = (float **)smask__head(c, (size_t)p->count, sizeof *list);
@@ -7203,10 +7468,19 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
 
     for (i = 0; i < p->count && list != NULL; i++) {
         const size_t count = smask_count(p->item[i].t);
+        if (!p->item[i].t->wants) continue;
         list[i] = smask__floats(c, count);
         if (list[i] != NULL) memset(list[i], 0, count * sizeof(float));
     }
     return smask__ok(c) ? list : NULL;
+}
+
+/* May training begin, in this context and now? */
+SMASK__FN smask_result smask__can_learn(smask_ctx *c, const char *where)
+{
+    if (!c->desc.inference && !c->in_step) return c->error;
+    return smask__fail(c, SMASK_STATE, where, c->in_step
+        ? "call it between steps" : "the context is for inference");
 }
 
 SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
@@ -7215,10 +7489,7 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     memset(a, 0, sizeof *a);
     if (desc != NULL) a->desc = *desc;
     smask__adam_defaults(&a->desc);
-    if (!smask__ok(c)) return c->error;
-    if (c->desc.inference || c->in_step)
-        return smask__fail(c, SMASK_STATE, "adam_init", c->in_step
-            ? "call it between steps" : "the context is for inference");
+    if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
     if (!(a->desc.lr > 0) || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
         || !(a->desc.beta2 > 0 && a->desc.beta2 < 1) || !(a->desc.eps > 0)
         || !(a->desc.layer_decay > 0) || a->desc.warmup < 0
@@ -7300,19 +7571,14 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
     size_t at = 0, n = 0;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_param *p = &w->p->item[i];
-    smask__adam_step s;
+    const float rate = w->a->rate * (float)pow((double)d->layer_decay,
+        (double)(w->largest - p->layer));
+    const smask__adam_step s = { rate, d->beta1, d->beta2, d->eps,
+        p->decay ? rate * d->weight_decay : 0, w->clip, w->correct1,
+        w->correct2 };
 
     (void)worker;
-    if (!p->t->wants) return;
-    s.rate = w->a->rate * (float)pow((double)d->layer_decay,
-        (double)(w->largest - p->layer));
-    s.beta1 = d->beta1;
-    s.beta2 = d->beta2;
-    s.eps = d->eps;
-    s.decay = p->decay ? s.rate * d->weight_decay : 0;
-    s.clip = w->clip;
-    s.correct1 = w->correct1;
-    s.correct2 = w->correct2;
+    if (!p->t->wants || w->a->m[i] == NULL) return;
     SMASK__CALL(w->lanes, adam, (p->t->x + at, p->t->dx + at,
         w->a->m[i] + at, w->a->v[i] + at, n, &s))
 }
@@ -7321,7 +7587,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p)
 {
     const size_t mark = smask__mark(c);
-    smask__adam_work w;
+    smask__adam_work w = { a, p, NULL, 1, 1, 1, c->lanes, 0 };
     size_t none, pieces, i;
     double sum = 0;
     int32_t k;
@@ -7331,10 +7597,6 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
         return smask__fail(c, SMASK_STATE, "adam_update",
             "smask_adam_init comes first");
     pieces = (size_t)smask__adam_find(p, -1, &none, &none);
-    memset(&w, 0, sizeof w);
-    w.a = a;
-    w.p = p;
-    w.lanes = c->lanes;
     for (k = 0; k < p->count; k++)
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
     w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
@@ -7351,8 +7613,8 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
         return smask__fail(c, SMASK_NUMERIC, "adam_update",
             "the gradient is not finite");
     }
-    w.clip = a->desc.clip > 0 && a->norm > a->desc.clip
-        ? a->desc.clip / a->norm : 1;
+    if (a->desc.clip > 0 && a->norm > a->desc.clip)
+        w.clip = a->desc.clip / a->norm;
     a->rate = smask_adam_rate(a, a->step);
     w.correct1 = smask__adam_correct(a->desc.beta1, (double)a->step + 1);
     w.correct2 = smask__adam_correct(a->desc.beta2, (double)a->step + 1);
@@ -7367,20 +7629,18 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     int32_t i;
 
     memset(e, 0, sizeof *e);
-    if (c->desc.inference || c->in_step)
-        return smask__fail(c, SMASK_STATE, "ema_init", c->in_step
-            ? "call it between steps" : "the context is for inference");
+    if (smask__can_learn(c, "ema_init") != SMASK_OK) return c->error;
     if (!(decay >= 0 && decay < 1))
         return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
     e->decay = decay;
     e->mean = smask__like_params(c, p);
-    for (i = 0; i < p->count && smask__ok(c) && !c->dry; i++)
-        memcpy(e->mean[i], p->item[i].t->x,
-            smask_count(p->item[i].t) * sizeof(float));
+    for (i = 0; i < p->count && smask__ok(c); i++)
+        if (e->mean[i] != NULL)
+            memcpy(e->mean[i], p->item[i].t->x,
+                smask_count(p->item[i].t) * sizeof(float));
     return c->error;
 }
 
-/* mean = decay mean + (1 - decay) w */
 SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
     const smask_params *p)
 {
@@ -7388,6 +7648,7 @@ SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
 
     for (i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
         const size_t n = smask_count(p->item[i].t);
+        if (e->mean[i] == NULL) continue;
         smask__list_do(c, SMASK__LIST_SCALE, e->mean[i], e->decay,
             e->mean[i], NULL, n);
         smask__list_do(c, SMASK__LIST_AXPY, e->mean[i], 1 - e->decay,
@@ -7402,12 +7663,14 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
     size_t k;
 
     for (i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
-        for (k = 0; k < smask_count(p->item[i].t); k++) {
+        for (k = 0; e->mean[i] != NULL && k < smask_count(p->item[i].t);
+            k++) {
             const float w = p->item[i].t->x[k];
             p->item[i].t->x[k] = e->mean[i][k];
             e->mean[i][k] = w;
         }
 }
+
 /* ======================================================================
    13  FILES                                                     >>files
    Question   How do weights get to other tools and back, and how is a
@@ -7422,65 +7685,6 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    May call   1 to 12.           Called by   the user.
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
-
-/* Descriptions in the metadata: key (timm's word where timm has one), field,
-   largest value that makes sense. All fields have four bytes and travel as
-   one whole number. Floats do so as their bits: nothing is rounded, and from
-   0 up floats have the order of their bits, so that one limit serves both. */
-typedef struct smask__number { char key[28]; size_t at; uint32_t most; }
-    smask__number;
-#define SMASK__V(key, field, most)                                          \
-    { key, offsetof(smask_vit_desc, field), most },
-#define SMASK__T(key, field, most)                                          \
-    { "tokenizer." key, offsetof(smask_tokenizer_desc, field), most },
-static const smask__number smask__vit_numbers[] = {
-    SMASK__V("img_size", image, 16384) SMASK__V("patch_size", patch, 1024)
-    SMASK__V("in_chans", channels, 1024) SMASK__V("embed_dim", dim, 65536)
-    SMASK__V("depth", depth, 199) SMASK__V("num_heads", heads, 65536)
-    SMASK__V("mlp_ratio", mlp_ratio, 64) SMASK__V("sincos", sincos, 1)
-    SMASK__V("num_classes", classes, 16777216)
-    SMASK__V("vocab_size", vocabulary, 16777216)
-    SMASK__V("decoder_depth", decoder_depth, 199)
-    SMASK__V("class_token", class_token, 1)
-    SMASK__V("pool_class", pool_class, 1)
-    SMASK__V("mask_token", mask_token, 1)
-    SMASK__V("relative_bias", relative_bias, 2)
-    SMASK__V("no_position", no_position, 1)
-    SMASK__V("no_bridge", no_bridge, 1)
-    SMASK__V("decoder_shares_position", decoder_shares_position, 1)
-    SMASK__V("init_values_bits", layer_scale, 0x7f7fffff)    /* finite     */
-    SMASK__V("drop_path_bits", drop_path, 0x3f7fffff)        /* below 1    */
-    { "", 0, 0 } };
-static const smask__number smask__tokenizer_numbers[] = {
-    SMASK__T("img_size", image, 16384) SMASK__T("patch_size", patch, 1024)
-    SMASK__T("in_chans", channels, 1024) SMASK__T("half", half, 1)
-    SMASK__T("vocab_size", vocabulary, 16777216)
-    SMASK__T("centre", centre, 1) SMASK__T("uniform01", uniform01, 1)
-    SMASK__T("euclidean", euclidean, 1) { "", 0, 0 } };
-
-/* n in decimal into 24 bytes, NUL-terminated. */
-SMASK__FN void smask__digits(uint64_t n, char *out)
-{
-    size_t i = 1;
-    uint64_t rest;
-
-    for (rest = n; rest > 9; rest /= 10) i++;
-    for (out[i] = '\0'; i > 0; n /= 10) out[--i] = (char)('0' + n % 10);
-}
-
-/* The other way round: moves *s past the digits. 0 if there are none, or
-   too many, or a 0 in front, which JSON does not allow. */
-SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
-{
-    const char *first = *s;
-
-    for (*out = 0; *s < end && **s >= '0' && **s <= '9'; ++*s) {
-        const uint64_t digit = (uint64_t)(**s - '0');
-        if (*out > ((uint64_t)-1 - digit) / 10) return 0;
-        *out = 10 * *out + digit;
-    }
-    return *s - first == 1 || (*s > first && *first != '0');
-}
 
 typedef struct smask__slot {
     int kind;                        /* 0 weight, 1 m, 2 v, 3 mean, 4 words */
@@ -7508,9 +7712,9 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
     for (s.name = name; s.kind < 4; s.kind++)
         for (i = 0; i < v->params.count; i++) {
             const smask_param *p = &v->params.item[i];
-            if (s.kind > 0 && list[s.kind] == NULL) break;
-            memcpy(name, prefix[s.kind], sizeof *prefix);
-            memcpy(name + strlen(name), p->name, sizeof p->name);
+            if (s.kind > 0 && (list[s.kind] == NULL
+                || list[s.kind][i] == NULL)) continue;
+            smask__put_text(smask__put_text(name, prefix[s.kind]), p->name);
             s.shape = p->shape;
             s.rank = p->rank;
             s.x = s.kind > 0 ? list[s.kind][i] : p->t->x;
@@ -7539,41 +7743,36 @@ SMASK__FN void smask__pen_bytes(smask__pen *p, const void *data, size_t n)
         smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
 }
 
-SMASK__FN void smask__ink(smask__pen *p, const char *text)
+SMASK__FN void smask__ink(smask__pen *p, const char *text, size_t n)
 {
-    if (p->pass == 0) p->header += strlen(text);
-    if (p->pass == 1) smask__pen_bytes(p, text, strlen(text));
+    if (p->pass == 0) p->header += n;
+    if (p->pass == 1) smask__pen_bytes(p, text, n);
 }
 
-SMASK__FN void smask__ink_number(smask__pen *p, const char *before,
+/* A piece of JSON: `form` as it stands, but for $, which is `text` as a
+   string, and #, which is n. Texts are UTF-8; control codes become blanks. */
+SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
     uint64_t n)
 {
     char digits[24];
 
-    smask__digits(n, digits);
-    smask__ink(p, before);
-    smask__ink(p, digits);
-}
-
-/* A string of JSON. Texts are UTF-8; control codes become blanks. */
-SMASK__FN void smask__ink_string(smask__pen *p, const char *before,
-    const char *text)
-{
-    char letter[2] = "";
-
-    for (smask__ink(p, before); *text != '\0'; text++) {
-        letter[0] = (unsigned char)*text < 0x20 ? ' ' : *text;
-        if (*text == '"' || *text == '\\') smask__ink(p, "\\");
-        smask__ink(p, letter);
+    for (;; form++) {
+        const char *plain = form;
+        while (*form != '\0' && *form != '$' && *form != '#') form++;
+        smask__ink(p, plain, (size_t)(form - plain));
+        if (*form == '\0') return;
+        if (*form == '#') {
+            smask__put_digits(digits, n);
+            smask__ink(p, digits, strlen(digits));
+            continue;
+        }
+        smask__ink(p, "\"", 1);
+        for (; *text != '\0'; text++) {
+            if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
+            smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
+        }
+        smask__ink(p, "\"", 1);
     }
-    smask__ink(p, "\"");
-}
-
-SMASK__FN void smask__put_whole(smask__pen *p, const char *key, uint64_t n)
-{
-    smask__ink_string(p, ",\"", key);
-    smask__ink_number(p, ":\"", n);
-    smask__ink(p, "\"");
 }
 
 /* A LayerScale below 0 or not a number means none to chapter 8: 0. */
@@ -7584,7 +7783,7 @@ SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
-        smask__put_whole(p, list->key, n > 0x7f7fffff ? 0 : n);
+        smask__put(p, ",$:\"#\"", list->key, n > 0x7f7fffff ? 0 : n);
     }
 }
 
@@ -7615,13 +7814,11 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
     for (i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
     if (p->pass == 2) smask__put_floats(p, s->x, count);
     if (p->pass == 2) return;
-    smask__ink_string(p, ",\"", s->name);
-    smask__ink(p, ":{\"dtype\":\"F32\",\"shape\":[");
+    smask__put(p, ",$:{\"dtype\":\"F32\",\"shape\":[", s->name, 0);
     for (i = 0; i < s->rank; i++)
-        smask__ink_number(p, i > 0 ? "," : "", (uint64_t)s->shape[i]);
-    smask__ink_number(p, "],\"data_offsets\":[", p->offset);
-    smask__ink_number(p, ",", p->offset += 4 * count);
-    smask__ink(p, "]}");
+        smask__put(p, i > 0 ? ",#" : "#", NULL, (uint64_t)s->shape[i]);
+    smask__put(p, "],\"data_offsets\":[#", NULL, p->offset);
+    smask__put(p, ",#]}", NULL, p->offset += 4 * count);
 }
 
 /* End a pass and begin the next; 0 after the last. Spaces up to a multiple
@@ -7631,7 +7828,7 @@ SMASK__FN int smask__pen_pass(smask__pen *p)
     unsigned char bytes[8];
     size_t full, i;
 
-    if (p->pass >= 0) smask__ink(p, "}");
+    if (p->pass >= 0) smask__ink(p, "}", 1);
     full = smask__up(p->header, 8);
     if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
@@ -7639,7 +7836,7 @@ SMASK__FN int smask__pen_pass(smask__pen *p)
         bytes[i] = (unsigned char)((uint64_t)full >> (8 * i) & 0xff);
     if (p->pass == 1) smask__pen_bytes(p, bytes, 8);
     p->offset = 0;
-    smask__ink(p, "{\"__metadata__\":{\"format\":\"pt\"");
+    smask__put(p, "{\"__metadata__\":{\"format\":\"pt\"", NULL, 0);
     return 1;
 }
 
@@ -7654,22 +7851,23 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
         return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
     while (smask__pen_pass(&p)) {
-        smask__put_whole(&p, "splitmask", 1);        /* of the metadata    */
+        smask__put(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
         smask__put_numbers(&p, smask__vit_numbers, &v->desc);
         if (t != NULL) {
-            smask__put_whole(&p, "tokenizer.kind", (uint64_t)t->desc.kind);
+            smask__put(&p, ",$:\"#\"", "tokenizer.kind",
+                (uint64_t)t->desc.kind);
             smask__put_numbers(&p, smask__tokenizer_numbers, &t->desc);
         }
         if (a != NULL) {
-            smask__put_whole(&p, "adam.step", (uint64_t)a->step);
-            smask__put_whole(&p, "random.state", c->random.state);
-            smask__put_whole(&p, "random.stream", c->random.stream);
+            smask__put(&p, ",$:\"#\"", "adam.step", (uint64_t)a->step);
+            smask__put(&p, ",$:\"#\"", "random.state", c->random.state);
+            smask__put(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
         for (i = 0; notes != NULL && i < note_count; i++) {
-            smask__ink_string(&p, ",\"", notes[i].key);
-            smask__ink_string(&p, ":\"", notes[i].value);
+            smask__put(&p, ",$:", notes[i].key, 0);
+            smask__put(&p, "$", notes[i].value, 0);
         }
-        smask__ink(&p, "}");
+        smask__ink(&p, "}", 1);
         smask__each(v, t, a, e, smask__put_tensor, &p);
     }
     return c->error;
@@ -7686,7 +7884,7 @@ SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     if (!good)
         return smask__fail(c, SMASK_ARG, "write", "no callback or tensor");
     while (smask__pen_pass(&p)) {
-        smask__ink(&p, "}");
+        smask__ink(&p, "}", 1);
         for (i = 0; i < count; i++) {
             const smask__slot s = { 0, names[i], tensors[i]->shape,
                 tensors[i]->rank, tensors[i]->x };
@@ -7727,6 +7925,20 @@ SMASK__FN int smask__json_key(smask__json *j, int first, const char **s,
 {
     return (first || smask__json_sign(j, ',')) && smask__json_string(j, s, n)
         && smask__json_sign(j, ':');
+}
+
+/* The number at *s, which moves past its digits. 0 if there are none, or
+   too many, or a 0 in front, which JSON does not allow. */
+SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
+{
+    const char *first = *s;
+
+    for (*out = 0; *s < end && **s >= '0' && **s <= '9'; ++*s) {
+        const uint64_t digit = (uint64_t)(**s - '0');
+        if (*out > ((uint64_t)-1 - digit) / 10) return 0;
+        *out = 10 * *out + digit;
+    }
+    return *s - first == 1 || (*s > first && *first != '0');
 }
 
 /* [1,2,...]: the first four into `list`, all of them counted. */
@@ -7867,7 +8079,7 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     int32_t i;
 
     if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
-        smask__digits((uint64_t)(j.at - f->header), text + strlen(text));
+        smask__put_digits(text + strlen(text), (uint64_t)(j.at - f->header));
         smask__fail(c, SMASK_FORMAT, "open", text);
     }
     f->entry = (smask_file_entry *)smask__data(c, (size_t)f->count,
@@ -8375,11 +8587,9 @@ SMASK__FN void smask__crew_run(void *user, int count,
 
 SMASK__DEF smask_parallel smask_crew_hook(smask_crew *crew)
 {
-    smask_parallel hook;
+    const smask_parallel hook = { smask__crew_run, crew->state,
+        crew->workers };
 
-    hook.run = smask__crew_run;
-    hook.user = crew->state;
-    hook.workers = crew->workers;
     return hook;
 }
 
@@ -8439,9 +8649,6 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
     return SMASK_OK;
 }
 
-#undef SMASK__CREW_MOST
-#undef SMASK__CREW_LOOKS
-#undef SMASK__CREW_YIELDS
 #endif /* SPLITMASK_THREADS */
 
 #undef SMASK__BUILD

@@ -310,6 +310,36 @@ static void decays(void)
     smask_shutdown(&c);
 }
 
+/* Sin-cos positions do not learn: no moments, no running mean, no change. */
+static void fixed_positions(void)
+{
+    const smask_vit_desc d = { CASE_BODY, .class_token = 1, .sincos = 1 };
+    float before[17 * 20];
+    smask_vit v;
+    smask_adam a;
+    smask_ema e;
+    smask_ctx c;
+    int32_t i;
+
+    SAME(fixture_setup(&c), SMASK_OK);
+    SAME(smask_vit_init(&c, &v, &d), SMASK_OK);
+    SAME(smask_adam_init(&c, &a, NULL, &v.params), SMASK_OK);
+    SAME(smask_ema_init(&c, &e, 0.5f, &v.params), SMASK_OK);
+    SAME(smask_count(v.position), sizeof before / sizeof *before);
+    for (i = 0; i < v.params.count; i++) {
+        const int fixed = v.params.item[i].t == v.position;
+        CHECK((a.m[i] == NULL) == fixed && (a.v[i] == NULL) == fixed);
+        CHECK((e.mean[i] == NULL) == fixed);
+        v.params.item[i].t->dx[0] = 1;
+    }
+    memcpy(before, v.position->x, sizeof before);
+    SAME(smask_adam_update(&c, &a, &v.params), SMASK_OK);
+    smask_ema_update(&c, &e, &v.params);
+    smask_ema_swap(&c, &e, &v.params);
+    CHECK(memcmp(before, v.position->x, sizeof before) == 0);
+    smask_shutdown(&c);
+}
+
 /* ---------------------------------------------------------- ten updates */
 
 static int same_mask(const smask_mask *m, const int32_t **x)
@@ -417,6 +447,7 @@ int main(void)
     RUN(schedule);
     RUN(defaults);
     RUN(decays);
+    RUN(fixed_positions);
     fixture_each_lanes(all);
     return DONE("test_adam");
 }

@@ -151,8 +151,10 @@ static void init_errors(void)
     smask_begin_step(&c);
     refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_STATE);
     smask_end_step(&c);
-    d.vocabulary = 2000000000;
+    d.vocabulary = 1 << 24;
     refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_MEMORY);
+    d.vocabulary = 2000000000;           /* more than a file may say       */
+    refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_ARG);
     smask_shutdown(&c);
 }
 

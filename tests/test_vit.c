@@ -177,6 +177,14 @@ static void encode_case(const fixture_case *k)
             y->x, smask_count(y));
     if (pooled != NULL)
         compare_values(k, "pooled", pooled->x, smask_count(pooled));
+    if (pooled != NULL || k->kind == CASE_CLASSIFY) {
+        const smask_tensor *t = pooled != NULL ? pooled : y;
+        CHECK(t != NULL && t->rank == 2);
+        if (t != NULL) SAME(t->shape[0], k->B);
+        if (t != NULL)
+            SAME(t->shape[1], pooled != NULL ? k->model.dim
+                : k->model.classes);
+    }
     if (k->model.sincos && v.position != NULL)
         compare_values(k, "table", v.position->x, smask_count(v.position));
     SAME(smask_backward(&c, fixture_sum(&c, &sum, y, name)), SMASK_OK);
