@@ -2930,7 +2930,10 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
         registers, so 6 x 16: 12 sums, 2 of B, 1 of A.
      3. Packing. The tile reads NR columns of B at each k. Copied once
         into panels, those NR floats lie side by side, and the next k
-        right behind them: the processor sees it coming.
+        right behind them: the processor sees it coming. A copy costs a
+        trip to memory in which nothing is multiplied, up to a fifth of
+        the time, so what lies well is read where it is: A nearly always,
+        B when few rows of A use it (smask__a_in_place).
      4. Blocks that fit the caches. k is cut at KC = 384, so that a panel
         of B (KC x NR floats, 48 KB) stays near the first cache while MC =
         112 rows of A (KC x MC floats, 172 KB) pass from the second.
@@ -2949,8 +2952,8 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
               what is added to C (bias, residual) or multiplied in
               (stochastic depth, gelu') passes while the tile is in
               registers or in the first cache.
-              A' B is the same loop with A packed into groups of MR columns,
-              so that an element of A lies where a row's would.
+              A' B is the same loop with A read across: MR columns of it
+              take the place of MR rows.
    May call   1 to 4.            Called by   6, 7, 9.
    Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
               [GG08] [BLIS15].
@@ -3075,10 +3078,10 @@ SMASK__FN void smask__multiply(int lanes, const smask__block *t)
 #endif
 
 /* -- B into panels: part of k after part of k, in each the panels side by
-   side; part k0 begins at k0 * (n rounded up to NR). Four panels are a
+   side; part k0 begins at k0 * (n rounded up to NR). Two panels are a
    piece: memory likes long reads. */
 
-#define SMASK__PANELS ((size_t)4)
+#define SMASK__PANELS ((size_t)2)
 
 SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
 {
@@ -3152,12 +3155,22 @@ SMASK__FN void smask__norm_stat(int lanes, const float *x, size_t ld,
     }
 }
 
-/* One piece of A B: `mc` rows, `nc` columns. */
+/* How many pieces m rows are cut into. A multiple of four, that threads may
+   end together, unless the tiles do not suffice. */
+SMASK__FN size_t smask__pieces_down(const smask__product *p)
+{
+    return smask__least(smask__up(smask__over(p->m, p->mc), 4),
+        smask__over(p->m, smask__tile_rows(p->lanes)));
+}
+
+/* One piece of A B: whole tiles, at most `mc` rows, and `nc` columns. */
 SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
-    const size_t down = smask__over(p->m, p->mc);
-    const size_t row = (size_t)piece % down * p->mc;
+    const size_t mr = smask__tile_rows(p->lanes);
+    const size_t tiles = smask__over(p->m, mr);
+    const size_t down = smask__pieces_down(p), at = (size_t)piece % down;
+    const size_t row = at * tiles / down * mr;
     const size_t column = (size_t)piece / down * p->nc;
     const size_t n_up = smask__up(p->n, p->nr);
     float *work = p->work + (size_t)worker * p->work_floats;
@@ -3166,7 +3179,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     size_t k0, i;
 
     memset(&t, 0, sizeof t);
-    t.m = smask__least(p->m - row, p->mc);
+    t.m = smask__least(p->m, (at + 1) * tiles / down * mr) - row;
     t.n = smask__least(p->n - column, p->nc);
     t.c_ld = p->own ? p->n : p->c_ld;
     t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
@@ -3218,7 +3231,7 @@ SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
     p->work_floats = smask__up(floats, 16);
     p->work = smask__floats(c, smask__workers(c) * p->work_floats);
     if (smask__ok(c))
-        smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
+        smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
             smask__rows_piece, p);
     smask__rewind(c, mark);
 }
@@ -3285,15 +3298,14 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     }
 }
 
-/* C (m,n) = A' B. Rectangles of C near 196 x 384: large enough to be worth
-   the packing, and at least two, or four of a large C, for the threads. */
+/* C (m,n) = A' B. Rectangles of C near 196 x 384, or smaller, so that their
+   number is a multiple of four and threads end together. */
 SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
-    const size_t least = p->m * p->n >= 262144 ? 4 : 2;
     size_t down = smask__over(p->m, 196), over = smask__over(p->n, 384);
 
-    while (down * over < least && p->m / down > 32 && p->n / over > 32) {
+    while (down * over % 4 != 0 && p->m / down + p->n / over > 64) {
         if (p->m / down >= p->n / over) down++;
         else over++;
     }
@@ -3569,7 +3581,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         p.arg = &after;
     }
     smask__product_plan(c, &p);
-    pieces = smask__over(p.m, p.mc);
+    pieces = smask__pieces_down(&p);
     after.l = l;
     after.dx = dx;
     after.add = wanted->dx_add;
