@@ -1615,7 +1615,7 @@ SMASK__FN float *smask__floats(smask_ctx *c, size_t count)
 
 /* Structs and lists of pointers: zeroed, from the high end. That is real
    memory even in a dry run, whose low end may be as large as it likes. */
-SMASK__FN void *smask__head(smask_ctx *c, size_t count, size_t size)
+SMASK__FN void *smask__structs(smask_ctx *c, size_t count, size_t size)
 {
     size_t bytes, high;
 
@@ -1881,7 +1881,7 @@ typedef struct smask__view {
 } smask__view;
 
 /* A product of packed blocks, C (m,n) = A B: see >>gemm for the layout. */
-typedef struct smask__block {
+typedef struct smask__slab {
     size_t m, n, k;
     const float *a;                  /* rows: a[i * a_ld + p]; across:
                                         groups of rows, a[p * a_ld + i]    */
@@ -1896,7 +1896,7 @@ typedef struct smask__block {
     const float *scale;              /* (m)                                */
     const float *r;                  /* (m,n), added last                  */
     size_t r_ld;
-} smask__block;
+} smask__slab;
 
 /* Rows and columns of a tile of C, by kind: see >>gemm. */
 SMASK__FN size_t smask__tile_rows(int lanes)
@@ -2344,7 +2344,7 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
    vectors of them if `wide`, else one. rows, across and wide are constants
    wherever it is called, so every `if` on them is gone and c0_0 .. c13_1
    are registers. */
-SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
+SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
     const float *b, size_t at, size_t j, const size_t rows, const int across,
     const int wide)
 {
@@ -2421,7 +2421,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block *t, const float *a,
         at += count;                                                        \
         a += across ? (size_t)count : count * t->a_ld;                      \
     }
-SMASK__INLINE void SMASK__N(panel)(const smask__block *t, size_t j,
+SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
     const int across, const int wide)
 {
     const float *b = t->b + j / SMASK__NR * t->b_panel;
@@ -2444,7 +2444,7 @@ SMASK__INLINE void SMASK__N(panel)(const smask__block *t, size_t j,
 }
 #undef SMASK__TILE
 
-SMASK__FN void SMASK__N(block)(const smask__block *t)
+SMASK__FN void SMASK__N(block)(const smask__slab *t)
 {
     size_t j;
 
@@ -3002,7 +3002,7 @@ typedef struct smask__product {
     size_t c_ld;
     int own;                         /* C is not kept: see `after`         */
     int add;
-    const float *bias, *r;           /* as in smask__block                 */
+    const float *bias, *r;           /* as in smask__slab                  */
     size_t r_ld;
     const float *keep;               /* one factor per `group` rows of C   */
     size_t group;
@@ -3054,7 +3054,7 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 }
 
 #ifdef SPLITMASK_CBLAS
-SMASK__FN void smask__multiply(int lanes, const smask__block *t)
+SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
     size_t i, j;
 
@@ -3071,7 +3071,7 @@ SMASK__FN void smask__multiply(int lanes, const smask__block *t)
     (void)lanes;
 }
 #else
-SMASK__FN void smask__multiply(int lanes, const smask__block *t)
+SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
     SMASK__CALL(lanes, block, (t))
 }
@@ -3175,7 +3175,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     const size_t n_up = smask__up(p->n, p->nr);
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
-    smask__block t;
+    smask__slab t;
     size_t k0, i;
 
     memset(&t, 0, sizeof t);
@@ -3266,7 +3266,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t side = pack_a ? p->mr : p->mc;      /* columns together   */
     float *a = p->work + (size_t)worker * p->work_floats;
     float *b = a + smask__over(p->mc, p->mr) * smask__group(p);
-    smask__block t;
+    smask__slab t;
     size_t k0, i;
 
     memset(&t, 0, sizeof t);
@@ -3778,7 +3778,7 @@ SMASK__FN void smask__attention_times(const smask__attention *a,
     const float *x, size_t ld, int across, smask__factor f, size_t n,
     size_t k, float *out, size_t out_ld, int add, const float *scale)
 {
-    smask__block t;
+    smask__slab t;
 
     memset(&t, 0, sizeof t);
     t.m = a->N;
@@ -4177,14 +4177,22 @@ SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
     smask__say(c, t->rank > 0 ? ")" : " ()");
 }
 
+/* An error, where a tensor was asked for: NULL. */
+SMASK__FN smask_tensor *smask__refuse(smask_ctx *c, smask_result code,
+    const char *where, const char *what)
+{
+    smask__fail(c, code, where, what);
+    return NULL;
+}
+
 /* An error with the shapes of two tensors: "where: what a (2,3), b (4)". */
-SMASK__FN smask_result smask__fail_shapes(smask_ctx *c, const char *where,
+SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
     const char *a_name, const smask_tensor *a, const char *b_name,
     const smask_tensor *b)
 {
     smask_logger logger = c->desc.logger;
 
-    if (c->error != SMASK_OK) return c->error;
+    if (c->error != SMASK_OK) return NULL;
     c->desc.logger.log = NULL;           /* speak once the text is whole   */
     smask__fail(c, SMASK_SHAPE, where, "");
 #ifndef SPLITMASK_NO_TEXT
@@ -4198,7 +4206,7 @@ SMASK__FN smask_result smask__fail_shapes(smask_ctx *c, const char *where,
 #endif
     c->desc.logger = logger;
     if (logger.log != NULL) logger.log(logger.user, SMASK_SHAPE, c->detail);
-    return SMASK_SHAPE;
+    return NULL;
 }
 
 SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
@@ -4395,20 +4403,17 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     int32_t i, rank;
 
     if (!smask__ok(c)) return NULL;
-    if (c->desc.nodes > 0 && c->nodes >= c->desc.nodes) {
-        smask__fail(c, SMASK_NODES, "tape", "desc.nodes are all in use");
-        return NULL;
-    }
+    if (c->desc.nodes > 0 && c->nodes >= c->desc.nodes)
+        return smask__refuse(c, SMASK_NODES, "tape",
+            "desc.nodes are all in use");
     for (i = 0; i < 4 && d[i] > 0; i++)
         if (!smask__mul(count, (size_t)d[i], &count)) break;
     rank = i;
     while (i < 4 && d[i] == 0) i++;
-    if (rank == 0 || i < 4) {
-        smask__fail(c, SMASK_SHAPE, "tape",
+    if (rank == 0 || i < 4)
+        return smask__refuse(c, SMASK_SHAPE, "tape",
             "a dimension is not positive, or too large");
-        return NULL;
-    }
-    t = (smask_tensor *)smask__head(c, 1, sizeof *t);
+    t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
     if (t == NULL) return NULL;
     memcpy(t->shape, d, sizeof t->shape);
     t->rank = rank;
@@ -4434,11 +4439,9 @@ SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
         y->source[i] = source[i];
         if (source[i] == NULL) continue;
 #ifdef SPLITMASK_DEBUG
-        if (source[i]->born != 0 && source[i]->born != c->generation) {
-            smask__fail(c, SMASK_STATE, "tape",
+        if (source[i]->born != 0 && source[i]->born != c->generation)
+            return smask__refuse(c, SMASK_STATE, "tape",
                 "a tensor of an earlier step is used");
-            return NULL;
-        }
 #endif
         if (source[i]->wants && !c->no_grad) y->wants = 1;
     }
@@ -4493,10 +4496,8 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3);
 
     if (t == NULL) return NULL;
-    if (!c->dry && x == NULL) {
-        smask__fail(c, SMASK_ARG, "input", "the values are missing");
-        return NULL;
-    }
+    if (!c->dry && x == NULL)
+        return smask__refuse(c, SMASK_ARG, "input", "the values are missing");
     if (!c->dry) t->x = (float *)(uintptr_t)x;       /* never written      */
     return t;
 }
@@ -4508,11 +4509,9 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     smask_tensor *t;
     size_t count;
 
-    if (c->in_step) {
-        smask__fail(c, SMASK_STATE, "parameter",
+    if (c->in_step)
+        return smask__refuse(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
-        return NULL;
-    }
     t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3);
     if (t == NULL) return NULL;
     count = smask_count(t);
@@ -4545,10 +4544,8 @@ SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *y;
 
     if (a == NULL || b == NULL) return NULL;
-    if (!smask__same_shape(a, b)) {
-        smask__fail_shapes(c, "add", "a", a, "b", b);
-        return NULL;
-    }
+    if (!smask__same_shape(a, b))
+        return smask__fail_shapes(c, "add", "a", a, "b", b);
     y = smask__made_rows(c, SMASK_OP_ADD, a, smask_columns(a), source, 2);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_COPY, y->x, 0, a->x, NULL, smask_count(y));
@@ -4577,10 +4574,8 @@ SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     size_t i, each;
 
     if (x == NULL || g == NULL) return NULL;
-    if (!smask__is_vector(g, (size_t)x->shape[0])) {
-        smask__fail_shapes(c, "gain", "x", x, "g", g);
-        return NULL;
-    }
+    if (!smask__is_vector(g, (size_t)x->shape[0]))
+        return smask__fail_shapes(c, "gain", "x", x, "g", g);
     y = smask__made_rows(c, SMASK_OP_GAIN, x, smask_columns(x), source, 2);
     if (y == NULL) return NULL;
     each = smask_count(x) / smask_count(g);
@@ -4626,28 +4621,18 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     if (x == NULL || w == NULL) return NULL;
     in = smask_columns(x);
     out = (size_t)w->shape[0];
-    if (smask_count(w) != in * out) {
-        smask__fail_shapes(c, where, "w", w, "x", x);
-        return NULL;
-    }
-    if (b != NULL && !smask__is_vector(b, out)) {
-        smask__fail_shapes(c, where, "b", b, "w", w);
-        return NULL;
-    }
+    if (smask_count(w) != in * out)
+        return smask__fail_shapes(c, where, "w", w, "x", x);
+    if (b != NULL && !smask__is_vector(b, out))
+        return smask__fail_shapes(c, where, "b", b, "w", w);
     if (lens == SMASK__NORM
-        && (!smask__is_vector(ln_w, in) || !smask__is_vector(ln_b, in))) {
-        smask__fail_shapes(c, where, "ln_w", ln_w, "x", x);
-        return NULL;
-    }
+        && (!smask__is_vector(ln_w, in) || !smask__is_vector(ln_b, in)))
+        return smask__fail_shapes(c, where, "ln_w", ln_w, "x", x);
     if (r != NULL && (smask_columns(r) != out
-        || smask_row_count(r) != smask_row_count(x))) {
-        smask__fail_shapes(c, where, "r", r, "x", x);
-        return NULL;
-    }
-    if (keep != NULL && x->rank < 2) {
-        smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
-        return NULL;
-    }
+        || smask_row_count(r) != smask_row_count(x)))
+        return smask__fail_shapes(c, where, "r", r, "x", x);
+    if (keep != NULL && x->rank < 2)
+        return smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
     y = smask__made_rows(c, SMASK_OP_LINEAR, x, out, source, 6);
     if (y == NULL) return NULL;
     y->arg[0] = (int32_t)lens;
@@ -4696,10 +4681,8 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
 
     if (x == NULL || w == NULL || b == NULL) return NULL;
     D = smask_columns(x);
-    if (!smask__is_vector(w, D) || !smask__is_vector(b, D)) {
-        smask__fail_shapes(c, "layernorm", "w", w, "x", x);
-        return NULL;
-    }
+    if (!smask__is_vector(w, D) || !smask__is_vector(b, D))
+        return smask__fail_shapes(c, "layernorm", "w", w, "x", x);
     y = smask__made_rows(c, SMASK_OP_LAYERNORM, x, D, source, 3);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
@@ -4758,20 +4741,14 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     size_t i, mark;
 
     if (qkv == NULL) return NULL;
-    if (heads < 1 || qkv->rank != 3 || qkv->shape[2] % (3 * heads) != 0) {
-        smask__fail_shapes(c, "attention",
+    if (heads < 1 || qkv->rank != 3 || qkv->shape[2] % (3 * heads) != 0)
+        return smask__fail_shapes(c, "attention",
             "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
-        return NULL;
-    }
-    if (!c->dry && (bias == NULL) != (index == NULL)) {
-        smask__fail(c, SMASK_ARG, "attention",
+    if (!c->dry && (bias == NULL) != (index == NULL))
+        return smask__refuse(c, SMASK_ARG, "attention",
             "bias and index come together");
-        return NULL;
-    }
-    if (bias != NULL && smask_columns(bias) != (size_t)heads) {
-        smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-        return NULL;
-    }
+    if (bias != NULL && smask_columns(bias) != (size_t)heads)
+        return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
     y = smask__made_rows(c, SMASK_OP_ATTENTION, qkv,
         smask_columns(qkv) / 3, source, 2);
     if (y == NULL) return NULL;
@@ -4782,11 +4759,9 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
             * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
     a = smask__attention_of(y);
     for (i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
-        if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias)) {
-            smask__fail(c, SMASK_RANGE, "attention",
+        if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
+            return smask__refuse(c, SMASK_RANGE, "attention",
                 "an index is outside the bias table");
-            return NULL;
-        }
     mark = smask__mark(c);
     a.bias = smask__attention_bias(c, y, &a);
     smask__attention_fwd(c, &a);
@@ -4824,11 +4799,9 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     if (x == NULL) return NULL;
     D = smask_columns(x);
     if ((fill != NULL && smask_count(fill) != D)
-        || (position != NULL && smask_count(position) != (size_t)N * D)) {
-        smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
+        || (position != NULL && smask_count(position) != (size_t)N * D))
+        return smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-        return NULL;
-    }
     y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, source, 3);
     if (y == NULL) return NULL;
     y->index = index;
@@ -4836,11 +4809,9 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     for (i = 0; !c->dry && i < g.count; i++) {
         const int32_t at = index != NULL ? index[i] : (int32_t)i;
         if (at < -1 || (at == -1 && fill == NULL)
-            || (at >= 0 && (size_t)at >= smask_row_count(x))) {
-            smask__fail(c, SMASK_RANGE, "rows", at == -1
+            || (at >= 0 && (size_t)at >= smask_row_count(x)))
+            return smask__refuse(c, SMASK_RANGE, "rows", at == -1
                 ? "-1 needs a fill" : "an index is outside x");
-            return NULL;
-        }
     }
     smask__run(c, smask__over(g.count, g.piece), smask__rows_fwd_piece, &g);
     return smask__done(c, y);
@@ -4854,11 +4825,9 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     size_t b, N, D, left;
 
     if (x == NULL) return NULL;
-    if (x->rank != 3 || skip < 0 || skip >= x->shape[1]) {
-        smask__fail_shapes(c, "mean_rows", "of (B,N,D), skip < N; got", x,
-            "", NULL);
-        return NULL;
-    }
+    if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
+        return smask__fail_shapes(c, "mean_rows",
+            "of (B,N,D), skip < N; got", x, "", NULL);
     y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0], x->shape[2], 0, 0,
         source, 1);
     if (y == NULL) return NULL;
@@ -4931,20 +4900,14 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     a.rows = smask_row_count(x);
     a.D = smask_columns(x);
     a.V = (size_t)w->shape[0];
-    if (smask_count(w) != a.V * a.D) {
-        smask__fail_shapes(c, "linear_cross_entropy", "w", w, "x", x);
-        return NULL;
-    }
-    if (b != NULL && !smask__is_vector(b, a.V)) {
-        smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
-        return NULL;
-    }
+    if (smask_count(w) != a.V * a.D)
+        return smask__fail_shapes(c, "linear_cross_entropy", "w", w, "x", x);
+    if (b != NULL && !smask__is_vector(b, a.V))
+        return smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
     for (i = 0; !c->dry && i < a.rows; i++)
-        if (label == NULL || label[i] < 0 || (size_t)label[i] >= a.V) {
-            smask__fail(c, SMASK_RANGE, "linear_cross_entropy",
+        if (label == NULL || label[i] < 0 || (size_t)label[i] >= a.V)
+            return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
-            return NULL;
-        }
     y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, source, 3);
     if (y == NULL) return NULL;
     a.x = x->x;
@@ -4976,16 +4939,12 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     if (x == NULL) return NULL;
     rows = smask_row_count(x);
     D = smask_columns(x);
-    if (rows % 2 != 0) {
-        smask__fail_shapes(c, "contrast", "of an even number of rows; got",
-            x, "", NULL);
-        return NULL;
-    }
-    if (!(temperature > 0)) {
-        smask__fail(c, SMASK_ARG, "contrast",
+    if (rows % 2 != 0)
+        return smask__fail_shapes(c, "contrast",
+            "of an even number of rows; got", x, "", NULL);
+    if (!(temperature > 0))
+        return smask__refuse(c, SMASK_ARG, "contrast",
             "the temperature is not positive");
-        return NULL;
-    }
     y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, source, 1);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
@@ -5007,10 +4966,8 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *y;
 
     if (a == NULL) return NULL;
-    if (op == NULL || op->forward == NULL) {
-        smask__fail(c, SMASK_ARG, "user", "the op has no forward");
-        return NULL;
-    }
+    if (op == NULL || op->forward == NULL)
+        return smask__refuse(c, SMASK_ARG, "user", "the op has no forward");
     y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, source, 3);
     if (y == NULL) return NULL;
     y->extra = op;
@@ -5033,10 +4990,8 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     smask_tensor *y;
 
     if (x == NULL) return NULL;
-    if (first < 0 || count < 1 || count > x->shape[0] - first) {
-        smask__fail(c, SMASK_RANGE, "slice", "not all of it is in x");
-        return NULL;
-    }
+    if (first < 0 || count < 1 || count > x->shape[0] - first)
+        return smask__refuse(c, SMASK_RANGE, "slice", "not all of it is in x");
     y = smask__linked(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
         x->shape[3], source, 1);
     if (y == NULL) return NULL;
@@ -5074,11 +5029,9 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
 
     for (i = 0; i < parts; i++) {
         if (part[i] == NULL) return NULL;
-        if (smask_columns(part[i]) != smask_columns(part[0])) {
-            smask__fail_shapes(c, "join", "part", part[i], "the first",
+        if (smask_columns(part[i]) != smask_columns(part[0]))
+            return smask__fail_shapes(c, "join", "part", part[i], "the first",
                 part[0]);
-            return NULL;
-        }
         rows += (int32_t)smask_row_count(part[i]);
     }
     y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
@@ -5146,7 +5099,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask__spot spot;
 
     if (x == NULL) return NULL;
-    again = (smask__again *)smask__head(c, 1, sizeof *again);
+    again = (smask__again *)smask__structs(c, 1, sizeof *again);
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
@@ -5203,7 +5156,7 @@ SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
 
 SMASK__FN void smask__give(smask_ctx *c, float *x, size_t count)
 {
-    smask__free *f = (smask__free *)smask__head(c, 1, sizeof *f);
+    smask__free *f = (smask__free *)smask__structs(c, 1, sizeof *f);
 
     if (f == NULL) return;
     f->x = x;
@@ -5587,9 +5540,10 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
     if (!smask__ok(c)) return c->error;
     if (loss == NULL)
         return smask__fail(c, SMASK_ARG, "backward", "there is no loss");
-    if (smask_count(loss) != 1)
-        return smask__fail_shapes(c, "backward", "of a scalar; got", loss,
-            "", NULL);
+    if (smask_count(loss) != 1) {
+        smask__fail_shapes(c, "backward", "of a scalar; got", loss, "", NULL);
+        return c->error;
+    }
     if (!c->dry && !smask__finite(loss->x[0]))
         return smask__fail(c, SMASK_NUMERIC, "backward",
             "the loss is not finite");
@@ -5888,7 +5842,7 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
     const int32_t D = d->dim, F = d->mlp_ratio * D;
     const int32_t side = 2 * m->v->grid - 1;         /* -(G-1) .. G-1     */
     const int32_t depth = encoder ? d->depth : d->decoder_depth;
-    smask_block *k = (smask_block *)smask__head(m->c, (size_t)depth,
+    smask_block *k = (smask_block *)smask__structs(m->c, (size_t)depth,
         sizeof *k);
     int32_t l;
 
@@ -6077,7 +6031,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     v->grid = d.image / d.patch;
     v->tokens = v->grid * v->grid;
     v->params.capacity = 15 * (d.depth + d.decoder_depth) + 24;
-    v->params.item = (smask_param *)smask__head(c,
+    v->params.item = (smask_param *)smask__structs(c,
         (size_t)v->params.capacity, sizeof(smask_param));
     m.at = d.weights;
     smask__make_all(&m);
@@ -6205,11 +6159,9 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
         (size_t)d->patch, 0, 0 };
 
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
-        || (images == NULL && !c->dry)) {
-        smask__fail(c, SMASK_ARG, "vit_embed",
+        || (images == NULL && !c->dry))
+        return smask__refuse(c, SMASK_ARG, "vit_embed",
             "no model, no images, or a batch out of range");
-        return NULL;
-    }
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
     if (smask__ok(c)) smask__run(c, (size_t)B, smask__cut_piece, &cut);
@@ -6322,8 +6274,8 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     int32_t l;
 
     if (x == NULL) return NULL;
-    call = (smask__block_call *)smask__head(c, (size_t)depth, sizeof *call);
-    stack = (smask__stack *)smask__head(c, 1, sizeof *stack);
+    call = (smask__block_call *)smask__structs(c, (size_t)depth, sizeof *call);
+    stack = (smask__stack *)smask__structs(c, 1, sizeof *stack);
     if (call == NULL || stack == NULL) return NULL;
     for (l = 0; l < depth; l++)
         call[l] = smask__block_call_of(c, v, &k[l], x, k[l].bias != NULL
@@ -6446,12 +6398,10 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 {
     smask_tensor *x, *part[2];
 
-    if (v->decoder == NULL || !smask__batch_fits(v, R)) {
-        smask__fail(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
+    if (v->decoder == NULL || !smask__batch_fits(v, R))
+        return smask__refuse(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
             "vit_decode", v->decoder == NULL ? "the model has no decoder"
             : "R is out of range");
-        return NULL;
-    }
     x = part[0] = smask__bridge(c, v, a);
     part[1] = b != NULL ? smask__bridge(c, v, b) : NULL;
     if (b != NULL) x = smask_join(c, part, 2);
@@ -7475,7 +7425,7 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
    of fixed positions. */
 SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
 {
-    float **list = (float **)smask__head(c, (size_t)p->count, sizeof *list);
+    float **list = (float **)smask__structs(c, (size_t)p->count, sizeof *list);
     int32_t i;
 
     for (i = 0; i < p->count && list != NULL; i++) {

@@ -1,7 +1,7 @@
 /* shapes.h: a data set that is drawn instead of downloaded.
 
    Ten forms. An image shows up to thirteen copies of one of them, light on
-   a dark, cloudy ground. Every copy has a place, a size, an angle, a
+   a dark, grainy ground. Every copy has a place, a size, an angle, a
    contrast and a colour of its own, drawn alike for all classes, and all
    forms cover the same area: the form alone tells the classes apart, and
    neighbours in plain pixels know little.
@@ -10,8 +10,9 @@
    transformer learns within minutes are things that lie within a few
    patches. A colour for each copy and the same mean ground for all images,
    because the form is then what the halves of an image have in common.
-   Where they share a tint of the ground, the match makes do with that: it
-   is easier to see. Included by data.c alone.                            */
+   Where they share a tint of the ground, or clouds that reach from one
+   half into the other, the match makes do with that: it is easier to see.
+   Included by data.c alone.                                              */
 #ifndef SHAPES_H
 #define SHAPES_H
 
@@ -99,32 +100,6 @@ static double form(int32_t which, double x, double y)
     }
 }
 
-/* -------------------------------------------------------------- ground */
-
-/* A fixed random number -1 .. 1 for each point of a lattice. */
-static double lattice(uint32_t salt, int x, int y)
-{
-    uint32_t h = salt ^ (uint32_t)x * 0x9e3779b1u ^ (uint32_t)y * 0x85ebca77u;
-
-    h = (h ^ h >> 15) * 0x2c1b3c6du;
-    h = (h ^ h >> 12) * 0x297a2d39u;
-    return (double)(h ^ h >> 15) / 2147483648.0 - 1;
-}
-
-static double cloud(uint32_t salt, double x, double y)
-{
-    const int ix = (int)floor(x), iy = (int)floor(y);
-    double fx = x - ix, fy = y - iy, top, bottom;
-
-    fx *= fx * (3 - 2 * fx);
-    fy *= fy * (3 - 2 * fy);
-    top = lattice(salt, ix, iy)
-        + fx * (lattice(salt, ix + 1, iy) - lattice(salt, ix, iy));
-    bottom = lattice(salt, ix, iy + 1)
-        + fx * (lattice(salt, ix + 1, iy + 1) - lattice(salt, ix, iy + 1));
-    return top + fy * (bottom - top);
-}
-
 /* -------------------------------------------------------------- scenes */
 
 /* A copy of the form: middle, radius of the disc around it, in parts of the
@@ -136,7 +111,6 @@ typedef struct copy {
 /* All that is drawn before the first pixel. */
 typedef struct scene {
     copy copies[SHAPES_COPIES];
-    uint32_t salt;                   /* of the clouds                      */
     int32_t which, count;
 } scene;
 
@@ -172,7 +146,6 @@ static void draw_scene(smask_random *random, int32_t which, scene *s)
 
     s->which = which;
     s->count = 0;
-    s->salt = smask_next(random);
     for (tries = 0; tries < 400 && s->count < wanted; tries++) {
         copy *one = &s->copies[s->count];
         double edge;
@@ -197,8 +170,7 @@ static void shade(const scene *s, double u, double v, double pixel,
 {
     int32_t c, k;
 
-    colour[0] = SHAPES_GROUND + 0.05 * cloud(s->salt, 5 * u, 5 * v);
-    colour[1] = colour[2] = colour[0];
+    colour[0] = colour[1] = colour[2] = SHAPES_GROUND;
     for (k = 0; k < s->count; k++) {
         const copy *one = &s->copies[k];
         const double radius = one->radius * shapes_scale[s->which];
