@@ -181,7 +181,8 @@ int main(void)
 
    How large must the block be? smask_plan walks through your own code
    with no data, and answers exactly: one byte less ends in SMASK_MEMORY,
-   which is an error like any other, not a crash.
+   which is an error like any other, not a crash. Only what smask_open and
+   smask_read take depends on the file; their comments tell how much.
 
    You own: smask_ctx, smask_vit, smask_tokenizer, smask_adam and the
    other structs; they may lie on the stack, but not move while in use.
@@ -239,8 +240,10 @@ int main(void)
    of threads. Pieces never depend on how many workers there are, and what
    they sum up is added in a fixed order. Another kind of vectors
    (desc.lanes) rounds differently in the last digits, as does another
-   compiler. The generator is the same on every machine. A file written
-   with the optimiser and read back continues bit for bit.
+   compiler. The generator's integers and uniform numbers are the same on
+   every machine; normal numbers and mask rectangles use the C library's
+   logf, cosf and expf, whose last bits may differ. A file written with the
+   optimiser and read back continues bit for bit.
 
    ----------------------------------------------------------------------
    OPTIONS                                                     >>options
@@ -257,7 +260,8 @@ int main(void)
      SPLITMASK_NO_DISPATCH     only the vectors your compiler flags allow;
                                about a third of the code size
      SPLITMASK_CBLAS           products by cblas_sgemm; link your BLAS
-     SPLITMASK_NO_MALLOC       no malloc and free: memory comes from desc
+     SPLITMASK_NO_MALLOC       no malloc and free: memory comes from desc;
+                               with SPLITMASK_THREADS, one worker only
      SPLITMASK_NO_STDIO        nothing: the library never uses stdio; kept
                                so that build lines may say so
      SPLITMASK_NO_AUTOGRAD     inference only: no backward, no gradients
@@ -482,7 +486,9 @@ typedef struct smask_vit_desc {
     int32_t mask_token;              /* 1: BEiT's, inside the encoder  [0] */
     int32_t recompute;               /* 1: blocks run again in backward[0] */
     int32_t group;                   /* tokens that go through all blocks
-                                        before the next ones do     [1024] */
+                                        before the next ones do: to stay in
+                                        the caches; give more of them to
+                                        more than 16 threads        [1024] */
     int32_t classes;                 /* of the classifier; 0: none         */
     float layer_scale;               /* initial LayerScale; 0: none        */
     float drop_path;                 /* last block's stochastic depth  [0] */

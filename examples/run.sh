@@ -2,7 +2,7 @@
 # make run: pre-train on shapes drawn by the program itself, then ask what the
 # encoder has learnt, and what it would know without. About two minutes on two
 # cores. The shapes' classes differ by form alone: number, places, sizes,
-# angles, colours and grain are drawn anew for each image.
+# angles and grain are drawn anew for each image.
 #   sh examples/run.sh [OUT]       OUT: where to write      [out/run]
 #   SEED=2 make run                another seed             [1]
 OUT=${1:-out/run}

@@ -1,18 +1,18 @@
 /* shapes.h: a data set that is drawn instead of downloaded.
 
    Ten forms. An image shows up to thirteen copies of one of them, light on
-   a dark, grainy ground. Every copy has a place, a size, an angle, a
-   contrast and a colour of its own, drawn alike for all classes, and all
-   forms cover the same area: the form alone tells the classes apart, and
-   neighbours in plain pixels know little.
+   a dark, grainy ground. Every copy has a place, a size and an angle of its
+   own, drawn alike for all classes, and all forms cover the same area: the
+   form alone tells the classes apart, and neighbours in plain pixels know
+   little.
 
    Many small copies and not one large form, because what a vision
    transformer learns within minutes are things that lie within a few
-   patches. A colour for each copy and the same mean ground for all images,
-   because the form is then what the halves of an image have in common.
-   Where they share a tint of the ground, or clouds that reach from one
-   half into the other, the match makes do with that: it is easier to see.
-   Included by data.c alone.                                              */
+   patches. The same greys in all images, because the form is then what the
+   halves of an image have in common. A tint of the ground, clouds that
+   reach from one half into the other, or a colour for each copy (some are
+   cut by the border of the halves) are easier to see, and the match then
+   makes do with them. Included by data.c alone.                          */
 #ifndef SHAPES_H
 #define SHAPES_H
 
@@ -22,7 +22,8 @@
 #define SHAPES_CLASSES 10
 #define SHAPES_FEWEST 7              /* copies of the form                 */
 #define SHAPES_COPIES 13             /* and most                           */
-#define SHAPES_GROUND 0.33           /* its mean, of 1                     */
+#define SHAPES_GROUND 0.33           /* how light, of 1                    */
+#define SHAPES_LIGHT 0.73            /* the forms                          */
 #define SHAPES_TURN 6.283185307179586
 
 static const char *const shapes_name[SHAPES_CLASSES] = { "disc", "ring",
@@ -103,9 +104,9 @@ static double form(int32_t which, double x, double y)
 /* -------------------------------------------------------------- scenes */
 
 /* A copy of the form: middle, radius of the disc around it, in parts of the
-   side; angle, colour. */
+   side; angle. */
 typedef struct copy {
-    double x, y, radius, co, si, colour[3];
+    double x, y, radius, co, si;
 } copy;
 
 /* All that is drawn before the first pixel. */
@@ -119,22 +120,14 @@ static double draw(smask_random *random, double least, double most)
     return least + (most - least) * (double)smask_uniform(random);
 }
 
-/* All but the place: size, angle, contrast, colour. */
+/* All but the place: size and angle. */
 static void draw_copy(smask_random *random, copy *one)
 {
     const double angle = draw(random, 0, SHAPES_TURN);
-    const double hue = draw(random, 0, SHAPES_TURN);
-    const double strength = draw(random, 0, 0.13);
-    const double light = SHAPES_GROUND + draw(random, 0.3, 0.5);
-    const double u = strength * cos(hue), v = strength * sin(hue);
 
     one->radius = draw(random, 0.11, 0.16);
     one->co = cos(angle);
     one->si = sin(angle);
-    /* Television's I and Q: any hue at the same brightness. */
-    one->colour[0] = light + 0.956 * u + 0.621 * v;
-    one->colour[1] = light - 0.272 * u - 0.647 * v;
-    one->colour[2] = light - 1.106 * u + 1.703 * v;
 }
 
 /* Copies that hardly touch, as many of those wanted as find a place. */
@@ -164,13 +157,12 @@ static void draw_scene(smask_random *random, int32_t which, scene *s)
     }
 }
 
-/* The colour of the scene at one place; `pixel` is its size. */
-static void shade(const scene *s, double u, double v, double pixel,
-    double colour[3])
+/* How light the scene is at one place, 0 .. 1; `pixel` is its size. */
+static double shade(const scene *s, double u, double v, double pixel)
 {
-    int32_t c, k;
+    double light = SHAPES_GROUND;
+    int32_t k;
 
-    colour[0] = colour[1] = colour[2] = SHAPES_GROUND;
     for (k = 0; k < s->count; k++) {
         const copy *one = &s->copies[k];
         const double radius = one->radius * shapes_scale[s->which];
@@ -182,9 +174,9 @@ static void shade(const scene *s, double u, double v, double pixel,
         inside = 0.5 - form(s->which, one->co * x + one->si * y,
             one->co * y - one->si * x) * radius / pixel;
         inside = larger(0, smaller(1, inside));
-        for (c = 0; c < 3; c++)
-            colour[c] += inside * (one->colour[c] - colour[c]);
+        light += inside * (SHAPES_LIGHT - light);
     }
+    return light;
 }
 
 /* Paint one picture of class `which`: (channels, side, side), channels 1 or
@@ -193,7 +185,6 @@ static void shapes_paint(smask_random *random, int32_t which, int32_t side,
     int32_t channels, uint8_t *out)
 {
     const size_t plane = (size_t)side * (size_t)side;
-    double colour[3];
     int32_t x, y, c;
     size_t i = 0;
     scene s;
@@ -202,23 +193,15 @@ static void shapes_paint(smask_random *random, int32_t which, int32_t side,
     for (y = 0; y < side; y++)
         for (x = 0; x < side; x++, i++) {
             const uint32_t bits = smask_next(random);
-            double grey;
-
-            shade(&s, (x + 0.5) / side, (y + 0.5) / side, 1.0 / side,
-                colour);
-            for (c = 0; c < 3; c++) {
+            const double light = shade(&s, (x + 0.5) / side,
+                (y + 0.5) / side, 1.0 / side);
+            for (c = 0; c < channels; c++) {
                 /* The sum of two even draws, -1 .. 1. */
                 const double grain = (double)((bits >> 10 * c & 31)
                     + (bits >> (10 * c + 5) & 31)) / 31 - 1;
-                colour[c] = 255 * larger(0, smaller(1, colour[c]
-                    + 0.03 * grain));
+                out[(size_t)c * plane + i] = (uint8_t)(255 * larger(0,
+                    smaller(1, light + 0.03 * grain)) + 0.5);
             }
-            grey = 0.299 * colour[0] + 0.587 * colour[1]
-                + 0.114 * colour[2];
-            if (channels == 1) out[i] = (uint8_t)(grey + 0.5);
-            else
-                for (c = 0; c < 3; c++)
-                    out[(size_t)c * plane + i] = (uint8_t)(colour[c] + 0.5);
         }
 }
 
