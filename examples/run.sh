@@ -11,7 +11,7 @@ MODEL="--dim 64 --depth 4 --heads 2 --image 32 --patch 4"
 # much in this time. Hardly any crop: its scale would be one more thing that
 # the halves have in common.
 HOW="--tokenizer kmeans --vocab 128 --decoder-depth 1 --batch 64 --steps 1200 \
---crop 0.9 --lr 2e-3"
+--crop 0.9 --lr 1e-3"
 SEED=${SEED:-1}
 
 # value NAME FILE: the number of a result line.
