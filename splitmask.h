@@ -2939,7 +2939,7 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
         right behind them: the processor sees it coming. A copy costs a
         trip to memory in which nothing is multiplied, up to a fifth of
         the time, so what lies well is read where it is: A nearly always,
-        B when few rows of A use it (smask__a_in_place).
+        B when few rows of A use it (smask__in_place).
      4. Blocks that fit the caches. k is cut at KC = 384, so that a panel
         of B (KC x NR floats, 48 KB) stays near the first cache while MC =
         112 rows of A (KC x MC floats, 172 KB) pass from the second.
@@ -3118,26 +3118,29 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
     }
 }
 
-/* Can tiles read A, or B, where it is? Rows a multiple of 4 KB apart push
-   each other out of the first cache; and of B whole vectors are read. The
-   scalar version takes copies: some compilers make vectors of it that read
-   a row too many. */
-SMASK__FN int smask__a_in_place(const smask__product *p)
+/* Do rows lie well in the first cache as they are? Those a multiple of 4 KB
+   apart push each other out. */
+SMASK__FN int smask__rows_near(const smask__view *v)
 {
-    return p->a.lens == SMASK__PLAIN && p->a.ld % 1024 != 0;
+    return v->lens == SMASK__PLAIN && v->ld % 1024 != 0;
 }
 
-SMASK__FN int smask__b_in_place(const smask__product *p)
+/* Can tiles read a right factor where it is? Of it whole vectors are read.
+   The scalar version takes a copy: some compilers make vectors of it that
+   read a row too many. */
+SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
+    size_t nr)
 {
-    return p->b.lens == SMASK__PLAIN && p->b.ld % 1024 != 0
-        && !p->turned && p->n % 16 == 0 && p->b.ld % 16 == 0 && p->nr > 2;
+    return smask__rows_near(v) && v->ld % 16 == 0 && columns % 16 == 0
+        && nr > 2;
 }
 
 /* A copy of B pays if many rows of A pass by it. */
 SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 {
     p->packed = NULL;
-    if (p->m <= 1024 && smask__b_in_place(p)) return;
+    if (p->m <= 1024 && !p->turned && smask__in_place(&p->b, p->n, p->nr))
+        return;
     p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
     if (smask__ok(c))
         smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
@@ -3194,7 +3197,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             p->k, p->stat + 2 * row);
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
         t.k = smask__least(p->kc, p->k - k0);
-        if (smask__a_in_place(p)) {
+        if (smask__rows_near(&p->a)) {
             t.a = p->a.x + row * p->a.ld + k0;
             t.a_ld = p->a.ld;
         } else {
@@ -3267,7 +3270,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
     const int pack_a = p->a.lens != SMASK__PLAIN || p->nr <= 2;
-    const int pack_b = !smask__b_in_place(p)
+    const int pack_b = !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
     const size_t side = pack_a ? p->mr : p->mc;      /* columns together   */
     float *a = p->work + (size_t)worker * p->work_floats;
@@ -3741,8 +3744,8 @@ typedef struct smask__factor {
     size_t ld, panel;
 } smask__factor;
 
-/* x (N,K), rows ld apart, as the right factor, or x' if turned. Whole
-   panels that lie well in the first cache are read where they are. */
+/* x (N,K), rows ld apart, as the right factor, or x' if turned. What lies
+   well is read where it is. */
 SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     const float *x, size_t ld, int turned, float *to)
 {
@@ -3756,7 +3759,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     f.b = to;
     f.ld = nr;
     f.panel = nr * k;
-    if (!turned && columns % nr == 0 && nr > 2 && ld % 128 != 0) {
+    if (!turned && smask__in_place(&v, columns, nr)) {
         f.b = x;
         f.ld = ld;
         f.panel = nr;
