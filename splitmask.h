@@ -1517,7 +1517,25 @@ SMASK__DEF void smask_clear(smask_ctx *c)
 
 SMASK__INLINE int smask__ok(const smask_ctx *c) { return c->error == SMASK_OK; }
 
-/* Text and small numbers into c->detail, cut where it is full. */
+/* Texts are put together from parts of known length: each of these writes
+   one, and returns its end. */
+SMASK__FN char *smask__put_text(char *to, const char *text)
+{
+    const size_t n = strlen(text);
+
+    memcpy(to, text, n + 1);
+    return to + n;
+}
+
+SMASK__FN char *smask__put_digits(char *to, uint64_t n)
+{
+    if (n > 9) to = smask__put_digits(to, n / 10);
+    to[0] = (char)('0' + n % 10);
+    to[1] = '\0';
+    return to + 1;
+}
+
+/* Text into c->detail, cut where it is full. */
 SMASK__FN void smask__say(smask_ctx *c, const char *text)
 {
     size_t at = strlen(c->detail);
@@ -1525,18 +1543,6 @@ SMASK__FN void smask__say(smask_ctx *c, const char *text)
     while (*text != '\0' && at + 1 < sizeof c->detail)
         c->detail[at++] = *text++;
     c->detail[at] = '\0';
-}
-
-SMASK__FN void smask__say_number(smask_ctx *c, int64_t n)
-{
-    char digits[24];
-    int at = (int)sizeof digits - 1;
-    uint64_t left = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
-
-    digits[at] = '\0';
-    do digits[--at] = (char)('0' + left % 10); while ((left /= 10) != 0);
-    if (n < 0) digits[--at] = '-';
-    smask__say(c, digits + at);
 }
 
 /* Remember the first error: "where: what". Later ones are its echo. */
@@ -1617,6 +1623,11 @@ SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
 SMASK__FN float *smask__floats(smask_ctx *c, size_t count)
 {
     return (float *)smask__data(c, count, sizeof(float));
+}
+
+SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
+{
+    return (int32_t *)smask__data(c, count, sizeof(int32_t));
 }
 
 /* Structs and lists of pointers: zeroed, from the high end. That is real
@@ -1886,7 +1897,7 @@ typedef struct smask__view {
     size_t group;                    /* KEEP: rows that share a factor     */
 } smask__view;
 
-/* A product of packed blocks, C (m,n) = A B: see >>gemm for the layout. */
+/* A product of blocks, C (m,n) = A B: see >>gemm for the layout. */
 typedef struct smask__slab {
     size_t m, n, k;
     const float *a;                  /* rows: a[i * a_ld + p]; across:
@@ -2004,26 +2015,23 @@ typedef struct smask__adam_step {
 #define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
 
 /* Halves onto halves, until one float is left. */
+#define SMASK__FOLD(v, op8, op4, op1)                                       \
+    const __m256 h = op8(                                                   \
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),                 \
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));                \
+    const __m128 q = op4(_mm256_castps256_ps128(h),                         \
+        _mm256_extractf128_ps(h, 1));                                       \
+    const __m128 d = op4(q, _mm_movehl_ps(q, q));                           \
+    return _mm_cvtss_f32(op1(d, _mm_shuffle_ps(d, d, 1)));
 SMASK__INLINE float smask__sum_avx512(__m512 v)
 {
-    const __m256 h = _mm256_add_ps(
-        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
-        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));
-    const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h),
-        _mm256_extractf128_ps(h, 1));
-    const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
+    SMASK__FOLD(v, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
 }
 SMASK__INLINE float smask__top_avx512(__m512 v)
 {
-    const __m256 h = _mm256_max_ps(
-        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
-        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));
-    const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h),
-        _mm256_extractf128_ps(h, 1));
-    const __m128 d = _mm_max_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_max_ss(d, _mm_shuffle_ps(d, d, 1)));
+    SMASK__FOLD(v, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
 }
+#undef SMASK__FOLD
 
 #elif SMASK__PASS == 8
 #ifdef __clang__
@@ -2952,8 +2960,8 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
      m | A | |  | C|  |  | MR        a13  c13,0     c13,1
        +---+ +--+--+--+--+
 
-              The contract of a tile: it reads k rows of NR floats of B,
-              which the packer has filled up with zeros; it reads exactly
+              The contract of a tile: it reads k rows of whole vectors of
+              B, which the packer has filled up with zeros; it reads exactly
               the rows of A that it computes; C is read only to add to it;
               what is added to C (bias, residual) or multiplied in
               (stochastic depth, gelu') passes while the tile is in
@@ -3269,6 +3277,8 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t down = smask__over(p->m, p->mc);
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
+    /* Of A a step reads one line, however far the rows are apart. Vectors of
+       B that lie across two lines cost more than the copy. */
     const int pack_a = p->a.lens != SMASK__PLAIN || p->nr <= 2;
     const int pack_b = !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
@@ -3379,11 +3389,15 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
               as in [Dao22]; InfoNCE [Oord18].
    ====================================================================== */
 
-/* Pieces of whole rows, near 16K floats each. */
+/* Floats of a piece where a loop runs over memory: 64 KB are worth a
+   thread's while. */
+#define SMASK__PIECE ((size_t)16384)
+
+/* Pieces of whole rows. */
 SMASK__FN size_t smask__piece_rows(size_t rows, size_t columns)
 {
     return smask__least(smask__most(rows, 1),
-        smask__most(1, 16384 / smask__most(columns, 1)));
+        smask__most(1, SMASK__PIECE / smask__most(columns, 1)));
 }
 
 /* ---- Lists: y += x, y = a x, gelu, and so on, in pieces ---- */
@@ -3403,8 +3417,8 @@ typedef struct smask__list {
 SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
 {
     const smask__list *l = (const smask__list *)arg;
-    const size_t at = (size_t)piece * 16384;
-    const size_t n = smask__least(l->count - at, 16384);
+    const size_t at = (size_t)piece * SMASK__PIECE;
+    const size_t n = smask__least(l->count - at, SMASK__PIECE);
     float *y = l->y + at;
     const float *x = l->x + at;
 
@@ -3436,7 +3450,8 @@ SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
     l.a = a;
     l.count = count;
     if (smask__ok(c))
-        smask__run(c, smask__over(count, 16384), smask__list_piece, &l);
+        smask__run(c, smask__over(count, SMASK__PIECE), smask__list_piece,
+            &l);
 }
 
 /* ---- Linear, with a lens before it:
@@ -3475,7 +3490,7 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
     p.a = smask__linear_input(l);
     p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
     p.b = smask__view_of(l->w, l->in);
-    p.turned = 1;                                    /* w is (O,I)         */
+    p.turned = 1;                                    /* w is (out,in)      */
     p.c = y;
     p.c_ld = l->out;
     p.bias = l->b;
@@ -3580,7 +3595,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     p.n = l->in;
     p.k = l->out;
     p.a = v;
-    p.b = smask__view_of(l->w, l->in);                /* (O,I): k rows      */
+    p.b = smask__view_of(l->w, l->in);               /* (out,in): k rows   */
     p.c = dx;
     p.c_ld = l->in;
     p.add = wanted->dx_add;
@@ -3697,11 +3712,10 @@ SMASK__FN void smask__layernorm_bwd(smask_ctx *c, const float *x,
    the mean of all v_j, weighted by how well q_i fits k_j. The D columns
    are cut into H heads of K that do this apart, so that a token can look
    in H directions at once. All of it for one head stays in the worker's
-   cache. S and P are held
-   turned, a column for each query: then softmax runs down the columns of as
-   many queries as a vector holds, and no sum has to cross its lanes. Kept
-   for backward are the largest of each row of S and 1 / sum exp, from which
-   P comes back.                                                          */
+   cache. S and P are held turned, a column for each query: then softmax
+   runs down the columns of as many queries as a vector holds, and no sum
+   has to cross its lanes. Kept for backward are the largest of each row of
+   S and 1 / sum exp, from which P comes back.                            */
 
 typedef struct smask__attention {
     size_t B, N, D, H, K;
@@ -4171,17 +4185,19 @@ SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
    Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
    ====================================================================== */
 
-/* ---- Contexts and steps ---- */
+/* ---- Refusals ---- */
 
 SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
     const smask_tensor *t)
 {
+    char digits[24];
     int32_t i;
 
     smask__say(c, name);
     for (i = 0; i < t->rank; i++) {
+        smask__put_digits(digits, (uint64_t)t->shape[i]);
         smask__say(c, i == 0 ? " (" : ",");
-        smask__say_number(c, t->shape[i]);
+        smask__say(c, digits);
     }
     smask__say(c, t->rank > 0 ? ")" : " ()");
 }
@@ -4217,6 +4233,8 @@ SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
     if (logger.log != NULL) logger.log(logger.user, SMASK_SHAPE, c->detail);
     return NULL;
 }
+
+/* ---- Contexts and steps ---- */
 
 SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
     uint32_t magic)
@@ -5672,6 +5690,10 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
               images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
                 -> block 1 .. block L -> norm -> mean over N -> (B,D)
+
+              Images do not look at each other, so a few of them (`group`)
+              go through all blocks before the next do: what one layer
+              writes is in the cache when the next layer reads it.
    May call   1 to 7.            Called by   9, 11 to 13.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
               positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
@@ -5732,12 +5754,6 @@ SMASK__FN const char *smask__number_wrong(const smask__number *list,
 
 /* ---- Making the weights ---- */
 
-/* Indices, with room for `count`; NULL in a dry run. */
-SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
-{
-    return (int32_t *)smask__data(c, count, sizeof(int32_t));
-}
-
 typedef struct smask__maker {
     smask_ctx *c;
     smask_vit *v;
@@ -5749,24 +5765,6 @@ typedef struct smask__maker {
 /* How a parameter begins. */
 typedef enum smask__first { SMASK__FIRST_0, SMASK__FIRST_1, SMASK__FIRST_N,
     SMASK__FIRST_S, SMASK__FIRST_G, SMASK__FIRST_TINY } smask__first;
-
-/* Names are put together from parts of known length: each of these writes
-   one, and returns its end. */
-SMASK__FN char *smask__put_text(char *to, const char *text)
-{
-    const size_t n = strlen(text);
-
-    memcpy(to, text, n + 1);
-    return to + n;
-}
-
-SMASK__FN char *smask__put_digits(char *to, uint64_t n)
-{
-    if (n > 9) to = smask__put_digits(to, n / 10);
-    to[0] = (char)('0' + n % 10);
-    to[1] = '\0';
-    return to + 1;
-}
 
 /* Normal, drawn again beyond two deviations. */
 SMASK__FN float smask__normal_within(smask_random *r)
@@ -5922,7 +5920,9 @@ SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
     if (field != NULL) {
         smask__put_text(smask__put_text(text, field), " is out of range");
         what = text;
-    } else if (d->image % d->patch != 0)
+    } else if (d->group < 1)
+        what = "group is out of range";
+    else if (d->image % d->patch != 0)
         what = "image is no multiple of patch";
     else if (d->dim % d->heads != 0)
         what = "dim is no multiple of heads";
@@ -6296,10 +6296,8 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
         : smask__stack_run(c, x, stack);
 }
 
-/* Images do not look at each other, so they can go through all blocks a few
-   at a time: what one layer writes is still in the cache when the next one
-   reads it. With recompute, backward does the same, and only the inputs of
-   the groups stay in between. */
+/* Group after group. With recompute, backward runs a group's blocks anew
+   when it comes to it, and only the inputs of the groups stay in between. */
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
@@ -6308,7 +6306,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
 
     if (x == NULL) return NULL;
     B = x->shape[0];
-    each = v->desc.group / x->shape[1];
+    each = v->desc.group / x->shape[1];              /* images             */
     if (each < 1) each = 1;
     if (each >= B) return smask__stack_of(c, v, k, depth, x, bias);
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
@@ -7414,8 +7412,6 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
    Source     Loshchilov & Hutter 2019, algorithm 2 [LH19].
    ====================================================================== */
 
-#define SMASK__ADAM_PIECE ((size_t)16384)
-
 SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
 {
     if (d->lr == 0) d->lr = 1.5e-3f;
@@ -7512,10 +7508,10 @@ SMASK__FN int32_t smask__adam_find(const smask_params *p, int64_t piece,
 
     for (i = 0; i < p->count; i++) {
         const size_t n = smask_count(p->item[i].t);
-        const int64_t pieces = (int64_t)smask__over(n, SMASK__ADAM_PIECE);
+        const int64_t pieces = (int64_t)smask__over(n, SMASK__PIECE);
         if (piece >= 0 && piece < before + pieces) {
-            *at = (size_t)(piece - before) * SMASK__ADAM_PIECE;
-            *count = smask__least(n - *at, SMASK__ADAM_PIECE);
+            *at = (size_t)(piece - before) * SMASK__PIECE;
+            *count = smask__least(n - *at, SMASK__PIECE);
             return i;
         }
         before += pieces;

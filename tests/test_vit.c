@@ -803,6 +803,7 @@ static void wrong_descs(void)
     WRONG(d.vocabulary = -1, "vocabulary");
     WRONG(d.decoder_depth = -1, "decoder_depth");
     WRONG(d.classes = -1, "classes");
+    WRONG(d.group = -1, "group");
     WRONG(d.pool_class = 1, "class");
     WRONG(d.relative_bias = 3, "relative_bias");
     WRONG((d.sincos = 1, d.dim = 18, d.heads = 2), "sin");
