@@ -373,9 +373,16 @@ typedef struct smask_io {
     void *user;
 } smask_io;
 
-/* Which vector code runs. AUTO takes the best that the processor has. */
+/* Which vector code runs. AUTO takes the best that the processor has whose
+   products are those of floats. BF16 is AVX512, but for matrix products
+   (not attention's, not a tokenizer's), which round what they multiply to
+   bfloat16, 8 bits of precision, and add in float: on processors that do
+   two such steps at a time nearly twice as fast (AMD since Zen 4; not
+   Intel's since Cooper Lake, although they have the instruction). Weights,
+   gradients and moments stay floats. */
 #define SMASK_LANE_KINDS(X) X(AUTO, "auto") X(SCALAR, "scalar")             \
-    X(VECTOR4, "vector4") X(AVX2, "avx2") X(AVX512, "avx512")
+    X(VECTOR4, "vector4") X(AVX2, "avx2") X(AVX512, "avx512")               \
+    X(BF16, "bf16")
 #define SMASK__LANE_ENUM(name, text) SMASK_LANES_##name,
 typedef enum smask_lanes { SMASK_LANE_KINDS(SMASK__LANE_ENUM)
     SMASK_LANES_COUNT } smask_lanes;
@@ -389,7 +396,7 @@ typedef struct smask_desc {
     smask_logger logger;             /* default: silent                    */
     uint64_t seed;                   /* of the context's generator         */
     int nodes;                       /* limit of tape nodes; 0: no limit   */
-    smask_lanes lanes;               /* force a vector version, for tests  */
+    smask_lanes lanes;               /* vector code; default: the best     */
     int inference;                   /* 1: parameters get no gradients     */
 } smask_desc;
 
@@ -682,6 +689,7 @@ typedef struct smask_ctx {
     smask_desc desc;
     smask_random random;             /* every draw of the library          */
     int lanes;                       /* smask_lanes in use                 */
+    int paired;                      /* 1: products of bfloat16            */
     unsigned char *base;             /* arena, 64-byte aligned             */
     size_t size, low, high;          /* usable; used from either end       */
     size_t peak;                     /* most of low + high so far          */
@@ -1794,6 +1802,11 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
     && defined(__AVX512DQ__) && defined(__AVX512BW__)))
 #define SMASK__HAS_AVX512
 #endif
+#if defined(SMASK__HAS_AVX512) && !defined(SPLITMASK_CBLAS)                 \
+    && (__GNUC__ >= 10 || (defined(__clang__) && __clang_major__ >= 9))     \
+    && (!defined(SPLITMASK_NO_DISPATCH) || defined(__AVX512BF16__))
+#define SMASK__HAS_BF16
+#endif
 #if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
 #include <immintrin.h>
 #include <cpuid.h>
@@ -1832,6 +1845,15 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 SMASK__FN int smask__lanes_there(smask_lanes lanes)
 {
 #if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
+    if (lanes == SMASK_LANES_BF16) {
+#ifdef SMASK__HAS_BF16
+        unsigned a, b, c, d;
+        return smask__lanes_there(SMASK_LANES_AVX512)
+            && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+#else
+        return 0;
+#endif
+    }
     if (lanes == SMASK_LANES_AVX2 || lanes == SMASK_LANES_AVX512) {
         unsigned a, b, c, d, saved, high;
         const unsigned wide = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
@@ -1873,7 +1895,7 @@ SMASK__FN smask_lanes smask__lanes_best(void)
 #define SMASK__CASE(name, text) case SMASK_LANES_##name: return text;
 SMASK__DEF const char *smask_lanes_text(const smask_ctx *c)
 {
-    switch ((smask_lanes)c->lanes) {
+    switch (c->paired ? SMASK_LANES_BF16 : (smask_lanes)c->lanes) {
     SMASK_LANE_KINDS(SMASK__CASE)
     case SMASK_LANES_COUNT: break;
     }
@@ -1908,6 +1930,7 @@ typedef struct smask__slab {
     size_t b_ld, b_panel;            /* floats from panel to panel         */
     float *c;
     size_t c_ld;
+    int paired;                      /* A and B hold pairs of k as words   */
     int add;                         /* start from what C holds            */
     const float *bias;               /* (n)                                */
     const float *scale;              /* (m)                                */
@@ -1973,14 +1996,23 @@ typedef struct smask__adam_step {
    ---------------------------------------------------------------------- */
 
 #if SMASK__PASS == 16
+#ifdef SMASK__HAS_BF16
+#define SMASK__BF16 ",avx512bf16"
+#else
+#define SMASK__BF16 ""
+#endif
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((                                \
-    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))),                \
+    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma" SMASK__BF16))),    \
     apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#ifdef SMASK__HAS_BF16
+#pragma GCC target("avx512bf16")
 #endif
+#endif
+#undef SMASK__BF16
 #define SMASK__N(name) smask__##name##_avx512
 #define SMASK__MR 14
 #define v_t __m512
@@ -2013,6 +2045,16 @@ typedef struct smask__adam_step {
 #define v_high(a, b) _mm512_maskz_unpackhi_ps(SMASK__ALL, a, b) /* a2 b2.. */
 #define v_pair0(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
 #define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
+#ifdef SMASK__HAS_BF16
+/* Words, each two bfloat16 values: a0 b0 + a1 b1 + c; the floats of a, then
+   b, rounded, neighbours in one word; or each of a with its like in b. */
+#define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+#define v_words(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
+#define v_zip(a, b) ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(        \
+    31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,           \
+    23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),                \
+    (__m512i)_mm512_cvtne2ps_pbh(b, a)))
+#endif
 
 /* Halves onto halves, until one float is left. */
 #define SMASK__FOLD(v, op8, op4, op1)                                       \
@@ -2181,6 +2223,16 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 #define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
 #define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
 
+/* Words exist in one reading only; in the others nobody asks for them. */
+#ifdef v_dot
+#define SMASK__WORDS 1
+#else
+#define SMASK__WORDS 0
+#define v_dot(a, b, c) v_fma(a, b, c)
+#define v_words(a, b) ((void)(b), (a))
+#define v_zip(a, b) ((void)(b), (a))
+#endif
+
 /* The first n lanes; the others read as 0 and are not written. */
 #ifndef v_load_part
 #define v_load_part(p, n) SMASK__N(load_part)(p, n)
@@ -2326,8 +2378,10 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
 #define SMASK__ROW(i, g, q)                                                 \
     if (i < rows) {                                                         \
         const v_t s = v_set(across ? a0[i] : a##g[(q) * ld + u]);           \
-        c##i##_0 = v_fma(s, b0, c##i##_0);                                  \
-        if (wide) c##i##_1 = v_fma(s, b1, c##i##_1);                        \
+        c##i##_0 = paired ? v_dot(s, b0, c##i##_0)                          \
+            : v_fma(s, b0, c##i##_0);                                       \
+        if (wide) c##i##_1 = paired ? v_dot(s, b1, c##i##_1)                \
+            : v_fma(s, b1, c##i##_1);                                       \
     }
 #define SMASK__OUT(i, g, q)                                                 \
     if (i < rows) {                                                         \
@@ -2360,7 +2414,7 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
    are registers. */
 SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
     const float *b, size_t at, size_t j, const size_t rows, const int across,
-    const int wide)
+    const int wide, const int paired)
 {
     const size_t ld = across ? 1 : t->a_ld, step = across ? t->a_ld : 1;
     const size_t b_ld = t->b_ld;
@@ -2430,13 +2484,13 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
    computed that is not wanted. */
 #define SMASK__TILE(count)                                                  \
     while (rows >= count) {                                                 \
-        SMASK__N(tile)(t, a, b, at, j, count, across, wide);                \
+        SMASK__N(tile)(t, a, b, at, j, count, across, wide, paired);        \
         rows -= count;                                                      \
         at += count;                                                        \
         a += across ? (size_t)count : count * t->a_ld;                      \
     }
 SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
-    const int across, const int wide)
+    const int across, const int wide, const int paired)
 {
     const float *b = t->b + j / SMASK__NR * t->b_panel;
     size_t i;
@@ -2445,7 +2499,8 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
         const float *a = t->a + i / SMASK__MR * t->a_group;
         size_t rows = smask__least(t->m - i, SMASK__MR), at = i;
         if (rows == SMASK__MR) {
-            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across, wide);
+            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across, wide,
+                paired);
         } else {
 #if SMASK__MR > 8
             SMASK__TILE(8)
@@ -2458,21 +2513,40 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
 }
 #undef SMASK__TILE
 
+#define SMASK__PANEL(paired)                                                \
+    {                                                                       \
+        if (t->across && wide) SMASK__N(panel)(t, j, 1, 1, paired);         \
+        else if (t->across) SMASK__N(panel)(t, j, 1, 0, paired);            \
+        else if (wide) SMASK__N(panel)(t, j, 0, 1, paired);                 \
+        else SMASK__N(panel)(t, j, 0, 0, paired);                           \
+    }
 SMASK__FN void SMASK__N(block)(const smask__slab *t)
 {
     size_t j;
 
     for (j = 0; j < t->n; j += SMASK__NR) {
         const int wide = t->n - j > SMASK__W;
-        if (t->across && wide) SMASK__N(panel)(t, j, 1, 1);
-        else if (t->across) SMASK__N(panel)(t, j, 1, 0);
-        else if (wide) SMASK__N(panel)(t, j, 0, 1);
-        else SMASK__N(panel)(t, j, 0, 0);
+        if (SMASK__WORDS && t->paired) SMASK__PANEL(1)
+        else SMASK__PANEL(0)
     }
 }
+#undef SMASK__PANEL
 
-/* n columns from j of a row x, through the lens: y = f(x). For NORM a and b
-   are mean and 1 / std, for KEEP a is the factor. */
+/* What a row's lens needs: for NORM a and b are mean and 1 / std, for KEEP
+   a is the factor. */
+SMASK__INLINE v_t SMASK__N(lens_a)(const smask__view *v, size_t row,
+    const smask__lens lens)
+{
+    return v_set(lens == SMASK__NORM ? v->stat[2 * row]
+        : lens == SMASK__KEEP ? v->keep[row / v->group] : 0.0f);
+}
+SMASK__INLINE v_t SMASK__N(lens_b)(const smask__view *v, size_t row,
+    const smask__lens lens)
+{
+    return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f);
+}
+
+/* n columns from j of a row x, through the lens: y = f(x). */
 SMASK__INLINE v_t SMASK__N(seen)(const smask__view *v, const float *x,
     size_t j, size_t n, v_t a, v_t b, const smask__lens lens)
 {
@@ -2490,29 +2564,33 @@ SMASK__INLINE v_t SMASK__N(seen)(const smask__view *v, const float *x,
 
 SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
     size_t rows, size_t column, size_t columns, float *to, size_t pitch,
-    size_t width, size_t stride, const smask__lens lens)
+    size_t width, size_t stride, const smask__lens lens, const int paired)
 {
-    const size_t end = column + columns;
+    const size_t end = column + columns, last = row + rows - 1;
     size_t i, j, k, w;
 
-    for (i = row; i < row + rows; i++, to += pitch) {
-        const float *x = v->x + i * v->ld;
-        const v_t a = v_set(lens == SMASK__NORM ? v->stat[2 * i]
-            : lens == SMASK__KEEP ? v->keep[i / v->group] : 0.0f);
-        const v_t b = v_set(lens == SMASK__NORM ? v->stat[2 * i + 1] : 0.0f);
+    for (i = row; i <= last; i += paired ? 2 : 1, to += pitch) {
+        const size_t i1 = smask__least(i + 1, last);
+        const float *x = v->x + i * v->ld, *x1 = v->x + i1 * v->ld;
+        const v_t a = SMASK__N(lens_a)(v, i, lens);
+        const v_t b = SMASK__N(lens_b)(v, i, lens);
+        const v_t a1 = SMASK__N(lens_a)(v, i1, lens);
+        const v_t b1 = SMASK__N(lens_b)(v, i1, lens);
+        const size_t ahead = i + 8 <= last ? 8 * v->ld : 0;
         float *y = to;
-        const size_t ahead = i + 8 < row + rows ? 8 * v->ld : 0;
         for (j = column; j < end; j += width, y += stride) {
             w = smask__least(width, end - j);
             for (k = 0; k < w; k += SMASK__W) {
-                const size_t n = end - j - k;
+                const size_t n = smask__least(end - j - k, SMASK__W);
+                v_t s = SMASK__N(seen)(v, x, j + k, n, a, b, lens);
                 SMASK__SOON(x + j + k + ahead);
-                if (n >= SMASK__W)
-                    v_store(y + k, SMASK__N(seen)(v, x, j + k, SMASK__W, a,
-                        b, lens));
-                else
-                    v_store_part(y + k, SMASK__N(seen)(v, x, j + k, n, a, b,
-                        lens), n);
+                if (paired) {
+                    SMASK__SOON(x1 + j + k + ahead);
+                    s = v_zip(s, i == last ? v_set(0.0f)
+                        : SMASK__N(seen)(v, x1, j + k, n, a1, b1, lens));
+                }
+                if (n == SMASK__W) v_store(y + k, s);
+                else v_store_part(y + k, s, n);
             }
             for (k = w; k < width; k++) y[k] = 0;
         }
@@ -2524,13 +2602,22 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
      (i, j) -> to[j / width * stride + i * pitch + j % width]
    and 0 where the last panel lacks columns. Whole vectors are stored, also
    where width is no multiple of them: what runs over lies where the next
-   row will be, and behind the last row a panel has a vector's room. */
+   row will be, and behind the last row a panel has a vector's room.
+   Paired, each two rows become one, of words, and a last one is paired with
+   0; a copy from where `to` is to there is right then, too. */
 SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
     size_t column, size_t columns, float *to, size_t pitch, size_t width,
-    size_t stride)
+    size_t stride, int paired)
 {
-#define SMASK__AS(lens) case lens: SMASK__N(fetch_as)(v, row, rows, column, \
-        columns, to, pitch, width, stride, lens); break;
+#define SMASK__AS(lens)                                                     \
+    case lens:                                                              \
+        if (SMASK__WORDS && paired)                                         \
+            SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
+                width, stride, lens, 1);                                    \
+        else                                                                \
+            SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
+                width, stride, lens, 0);                                    \
+        break;
     switch (v->lens) {
     SMASK__AS(SMASK__PLAIN)
     SMASK__AS(SMASK__KEEP)
@@ -2538,6 +2625,23 @@ SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
     SMASK__AS(SMASK__NORM)
     }
 #undef SMASK__AS
+}
+
+/* Each two columns of x (rows, columns) become one, of words; a last one is
+   paired with 0. `to` may be where x is, if pitch <= ld. */
+SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
+    size_t columns, float *to, size_t pitch)
+{
+    size_t i, j;
+
+    for (i = 0; i < rows; i++, x += ld, to += pitch)
+        for (j = 0; j < columns; j += 2 * SMASK__W) {
+            const size_t left = columns - j;
+            const size_t n0 = smask__least(left, SMASK__W);
+            const size_t n1 = smask__least(left - n0, SMASK__W);
+            v_store_part(to + j / 2, v_words(v_load_part(x + j, n0),
+                v_load_part(x + j + n0, n1)), (n0 + n1 + 1) / 2);
+        }
 }
 
 /* x (rows, k), rows ld apart -> one panel, to[p * NR + i] = x[i][p], with
@@ -2883,6 +2987,10 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #undef v_high
 #undef v_pair0
 #undef v_pair1
+#undef v_dot
+#undef v_words
+#undef v_zip
+#undef SMASK__WORDS
 #if SMASK__PASS > 4
 #ifdef __clang__
 #pragma clang attribute pop
@@ -2931,7 +3039,8 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
    5  THE MATRIX PRODUCT                                          >>gemm
    Question   Nearly all the time of a training step is spent in C = A B.
               How can plain C run it at the processor's limit?
-   Idea       In four versions, each of which mends the fault of the last.
+   Idea       In four versions, each of which mends the fault of the last,
+              and a fifth that asks for less.
 
      1. Three loops (smask__gemm_plain, below): each multiplication
         fetches two floats from memory. Right, and slow: the tests use it.
@@ -2952,6 +3061,14 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
         of B (KC x NR floats, 48 KB) stays near the first cache while MC =
         112 rows of A (KC x MC floats, 172 KB) pass from the second.
 
+     5. Half the bits, if the context says so (SMASK_LANES_BF16). The upper
+        half of a float is a bfloat16. Two of them, of k and k + 1, make a
+        word, as long as a float; and there is an instruction that adds to a
+        float both products of two words. So everything above stays as it
+        is, with words for floats and half as many k. Operands become words
+        on the way into copies, which are then always made. The sums are of
+        floats, and only the operands are less exact: by 2^-9, 0.2 %.
+
               n                          one tile, per k:
          +--+--+--+--+                    b0        b1
        k | panels of B, NR wide      a0   c0,0      c0,1
@@ -2970,7 +3087,8 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
               take the place of MR rows.
    May call   1 to 4.            Called by   6, 7, 9.
    Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
-              [GG08] [BLIS15].
+              [GG08] [BLIS15]; on training with bfloat16, Kalamkar et al.
+              2019 [Kal19].
    ====================================================================== */
 
 #define SMASK__KC ((size_t)384)
@@ -3027,6 +3145,8 @@ typedef struct smask__product {
     void *arg;
     /* how it is done */
     int lanes;
+    int exact;                       /* of floats, whatever the context    */
+    int paired;                      /* operands turn into words           */
     size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
     float *packed;                   /* B in panels; NULL: B as it is      */
     float *work;                     /* each worker's blocks               */
@@ -3049,9 +3169,12 @@ SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
    threads end together, of at most MC rows. */
 SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 {
-    const size_t parts = smask__over(p->k, SMASK__KC);
+    const int paired = c->paired && !p->exact;
+    const size_t parts = smask__over(p->k, paired ? 2 * SMASK__KC
+        : SMASK__KC);
 
     p->lanes = c->lanes;
+    p->paired = paired;
 #ifdef SPLITMASK_CBLAS
     p->mr = smask__most(p->m, 1);
     p->nr = smask__most(p->n, 1);
@@ -3110,12 +3233,17 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
         float *to = p->packed + k0 * smask__up(p->n, p->nr) + begin * len;
         if (!p->turned)
             SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, begin,
-                end - begin, to, p->nr, p->nr, p->nr * len))
+                end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
         for (j = begin; p->turned && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__least(end - j, p->nr);
             if (p->nr == smask__tile_columns(p->lanes)) {
                 SMASK__CALL(p->lanes, turn, (b, p->b.ld, columns, len, to))
+                if (p->paired) {
+                    const smask__view v = smask__view_of(to, p->nr);
+                    SMASK__CALL(p->lanes, fetch, (&v, 0, len, 0, p->nr, to,
+                        p->nr, p->nr, 0, 1))
+                }
             } else {                     /* the CBLAS door's wide panel    */
                 for (q = 0; q < len; q++)
                     for (i = 0; i < columns; i++)
@@ -3147,8 +3275,8 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
 SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 {
     p->packed = NULL;
-    if (p->m <= 1024 && !p->turned && smask__in_place(&p->b, p->n, p->nr))
-        return;
+    if (p->m <= 1024 && !p->turned && !p->paired
+        && smask__in_place(&p->b, p->n, p->nr)) return;
     p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
     if (smask__ok(c))
         smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
@@ -3180,6 +3308,31 @@ SMASK__FN size_t smask__pieces_down(const smask__product *p)
         smask__over(p->m, smask__tile_rows(p->lanes)));
 }
 
+/* Columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them: in
+   place, or a copy in which no two rows fall on one cache set. */
+SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
+    size_t rows, size_t k0, size_t len, float *copy, size_t *ld)
+{
+    const float *x = p->a.x + row * p->a.ld + k0;
+    const int fit = p->paired ? p->a.lens == SMASK__PLAIN
+        : smask__rows_near(&p->a);
+
+    *ld = p->a.ld;
+    if (!fit) {
+        *ld = len + 16;
+        SMASK__CALL(p->lanes, fetch, (&p->a, row, rows, k0, len, copy, *ld,
+            len, 0, 0))
+        x = copy;
+    }
+    if (p->paired) {
+        SMASK__CALL(p->lanes, pair_columns, (x, *ld, rows, len, copy,
+            len / 2 + 16))
+        *ld = len / 2 + 16;
+        x = copy;
+    }
+    return x;
+}
+
 /* One piece of A B: whole tiles, at most `mc` rows, and `nc` columns. */
 SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
 {
@@ -3193,9 +3346,10 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
     smask__slab t;
-    size_t k0, i;
+    size_t k0, i, len;
 
     memset(&t, 0, sizeof t);
+    t.paired = p->paired;
     t.m = smask__least(p->m, (at + 1) * tiles / down * mr) - row;
     t.n = smask__least(p->n - column, p->nc);
     t.c_ld = p->own ? p->n : p->c_ld;
@@ -3204,28 +3358,21 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
         smask__norm_stat(p->lanes, p->a.x + row * p->a.ld, p->a.ld, t.m,
             p->k, p->stat + 2 * row);
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
-        t.k = smask__least(p->kc, p->k - k0);
-        if (smask__rows_near(&p->a)) {
-            t.a = p->a.x + row * p->a.ld + k0;
-            t.a_ld = p->a.ld;
-        } else {
-            t.a = work;
-            t.a_ld = t.k + 16;           /* no two rows in one cache set   */
-            SMASK__CALL(p->lanes, fetch, (&p->a, row, t.m, k0, t.k, work,
-                t.a_ld, t.k, 0))
-        }
+        len = smask__least(p->kc, p->k - k0);
+        t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
+        t.k = p->paired ? smask__over(len, 2) : len;
         t.a_group = p->mr * t.a_ld;
         if (p->packed != NULL) {
-            t.b = p->packed + k0 * n_up + column * t.k;
+            t.b = p->packed + k0 * n_up + column * len;
             t.b_ld = p->nr;
-            t.b_panel = p->nr * t.k;
+            t.b_panel = p->nr * len;
         } else {
             t.b = p->b.x + k0 * p->b.ld + column;
             t.b_ld = p->b.ld;
             t.b_panel = p->nr;
         }
         t.add = p->add || k0 > 0;
-        if (k0 + t.k == p->k) {          /* the sums are whole: finish     */
+        if (k0 + len == p->k) {          /* the sums are whole: finish     */
             t.bias = p->bias != NULL ? p->bias + column : NULL;
             t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
             t.r_ld = p->r_ld;
@@ -3269,6 +3416,23 @@ SMASK__FN size_t smask__group(const smask__product *p)
     return smask__up(p->mr * p->kc + 16, 16);
 }
 
+/* sums[j] += sum_i A[i, j]: rows k0 .. k0 + len - 1 of A, which the product
+   has just brought near, columns from j. */
+SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
+    size_t len, size_t j, size_t columns)
+{
+    const float *x = p->a.x + k0 * p->a.ld + j;
+    size_t i;
+
+    if (p->a.lens == SMASK__PLAIN)
+        SMASK__CALL(p->lanes, sum_rows, (p->sums + j, x, p->a.ld, len,
+            columns))
+    else                                             /* KEEP               */
+        for (i = 0; i < len; i++, x += p->a.ld)
+            SMASK__CALL(p->lanes, axpy, (p->sums + j,
+                p->a.keep[(k0 + i) / p->a.group], x, columns))
+}
+
 /* One piece of A' B: a rectangle of C, over all of k. What has to be packed
    is packed as it comes, part of k after part of k. */
 SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
@@ -3279,17 +3443,17 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t column = (size_t)piece / down * p->nc;
     /* Of A a step reads one line, however far the rows are apart. Vectors of
        B that lie across two lines cost more than the copy. */
-    const int pack_a = p->a.lens != SMASK__PLAIN || p->nr <= 2;
-    const int pack_b = !smask__in_place(&p->b, p->n, p->nr)
+    const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 2;
+    const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
-    const size_t side = pack_a ? p->mr : p->mc;      /* columns together   */
     float *a = p->work + (size_t)worker * p->work_floats;
     float *b = a + smask__over(p->mc, p->mr) * smask__group(p);
     smask__slab t;
-    size_t k0, i;
+    size_t k0, len;
 
     memset(&t, 0, sizeof t);
     t.across = 1;
+    t.paired = p->paired;
     t.m = smask__least(p->m - row, p->mc);
     t.n = smask__least(p->n - column, p->nc);
     t.a_ld = pack_a ? p->mr : p->a.ld;
@@ -3299,21 +3463,20 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     t.c = p->c + row * p->c_ld + column;
     t.c_ld = p->c_ld;
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
-        t.k = smask__least(p->kc, p->k - k0);
+        len = smask__least(p->kc, p->k - k0);
+        t.k = p->paired ? smask__over(len, 2) : len;
         t.add = p->add || k0 > 0;
         t.a = pack_a ? a : p->a.x + k0 * p->a.ld + row;
         t.b = pack_b ? b : p->b.x + k0 * p->b.ld + column;
         if (pack_a)
-            SMASK__CALL(p->lanes, fetch, (&p->a, k0, t.k, row, t.m, a,
-                t.a_ld, t.a_ld, t.a_group))
+            SMASK__CALL(p->lanes, fetch, (&p->a, k0, len, row, t.m, a,
+                p->mr, p->mr, t.a_group, p->paired))
         if (pack_b)
-            SMASK__CALL(p->lanes, fetch, (&p->b, k0, t.k, column, t.n, b,
-                t.b_ld, t.b_ld, t.b_panel))
+            SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, column, t.n, b,
+                t.b_ld, t.b_ld, t.b_panel, p->paired))
         smask__multiply(p->lanes, &t);
-        for (i = 0; p->sums != NULL && column == 0 && i < t.m; i += side)
-            SMASK__CALL(p->lanes, sum_rows, (p->sums + row + i,
-                t.a + i / p->mr * t.a_group, t.a_ld, t.k,
-                smask__least(t.m - i, side)))
+        if (p->sums != NULL && column == 0)
+            smask__sum_columns(p, k0, len, row, t.m);
     }
 }
 
@@ -3781,7 +3944,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     }
     if (!turned) {
         SMASK__CALL(a->lanes, fetch, (&v, 0, k, 0, columns, to, nr, nr,
-            nr * k))
+            nr * k, 0))
         return f;
     }
     for (j = 0; j < columns; j += nr, to += nr * k) {
@@ -4244,7 +4407,9 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
     c->magic = magic;
     if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
     smask_seed(&c->random, c->desc.seed, 0);
-    c->lanes = c->desc.lanes != SMASK_LANES_AUTO ? (int)c->desc.lanes
+    c->paired = c->desc.lanes == SMASK_LANES_BF16;
+    c->lanes = c->paired ? SMASK_LANES_AVX512
+        : c->desc.lanes != SMASK_LANES_AUTO ? (int)c->desc.lanes
         : (int)smask__lanes_best();
 }
 
@@ -4276,7 +4441,8 @@ SMASK__FN int smask__desc_right(smask_ctx *c)
 {
     if (c->desc.lanes < SMASK_LANES_AUTO
         || c->desc.lanes >= SMASK_LANES_COUNT
-        || !smask__lanes_there((smask_lanes)c->lanes))
+        || (c->desc.lanes != SMASK_LANES_AUTO
+        && !smask__lanes_there(c->desc.lanes)))
         smask__fail(c, SMASK_ARG, "setup",
             "this machine or build has not the vectors asked for");
     return smask__ok(c);
@@ -6536,6 +6702,7 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     k.p.turned = 1;
     k.p.bias = t->offset;
     k.p.own = 1;
+    k.p.exact = 1;
     k.p.after = smask__pick_rows;
     k.p.arg = &k;
     k.p.mc = smask__least(smask__least(smask__over(rows, 16), SMASK__MC),
@@ -8677,6 +8844,8 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
    [HF22]    Hugging Face: safetensors, the format. 2022.
    [Hua16]   Huang, Sun, Liu, Sedra, Weinberger: Deep networks with
              stochastic depth. 2016.
+   [Kal19]   Kalamkar et al.: A study of BFLOAT16 for deep learning training.
+             2019.
    [LH19]    Loshchilov, Hutter: Decoupled weight decay regularization.
              2019.
    [Knu97]   Knuth: The art of computer programming, vol. 2. 3rd ed., 1997.

@@ -25,7 +25,7 @@ typedef struct training {
     /* options */
     const char *model, *path, *out;
     int epochs, limit, batch, threads, warmup, test_every;
-    int dim, depth, heads, image, patch;
+    int dim, depth, heads, image, patch, bf16;
     float lr, layer_decay, drop_path, mixup, cutmix, smoothing;
     float weight_decay, crop;
     uint64_t seed;
@@ -33,6 +33,7 @@ typedef struct training {
     evaluation_model file;
     data_set data;
     smask_parallel hook;
+    smask_lanes lanes;
     smask_vit v;
     smask_adam adam;
     float mean[4], deviation[4];
@@ -280,13 +281,16 @@ static void read_options(training *t, int argc, char **argv)
           "side in pixels, with random" },
         { "--patch", OPTION_INT, NULL, 1, 256,
           "P in pixels, with random" },
+        { "--bf16", OPTION_FLAG, NULL, 0, 0,
+          "matrix products round to bfloat16: nearly twice as fast on AMD "
+          "since Zen 4" },
         { "--threads", OPTION_INT, NULL, 0, 1024, "0: all cores" },
         { "--seed", OPTION_SEED, NULL, 0, 0, "of every draw" }
     };
     option options[sizeof table / sizeof table[0]];
     void *to[] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL };
+        NULL, NULL, NULL, NULL };
     size_t i;
 
     to[0] = &t->model;
@@ -310,8 +314,9 @@ static void read_options(training *t, int argc, char **argv)
     to[18] = &t->heads;
     to[19] = &t->image;
     to[20] = &t->patch;
-    to[21] = &t->threads;
-    to[22] = &t->seed;
+    to[21] = &t->bf16;
+    to[22] = &t->threads;
+    to[23] = &t->seed;
     for (i = 0; i < sizeof table / sizeof table[0]; i++) {
         options[i] = table[i];
         options[i].to = to[i];
@@ -336,6 +341,7 @@ static void read_options(training *t, int argc, char **argv)
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (t->model == NULL)
         fail("--model is missing: give a model file, or random");
+    t->lanes = lanes_for(t->bf16);
     if (t->warmup < 0) t->warmup = t->epochs / 10;
     if (t->warmup >= t->epochs)
         fail("--warmup %d: must be less than --epochs %d", t->warmup,
@@ -448,6 +454,7 @@ int main(int argc, char **argv)
     memset(&desc, 0, sizeof desc);
     desc.parallel = t.hook;
     desc.seed = t.seed;
+    desc.lanes = t.lanes;
     done = smask_plan(&desc, work, &t, &sizes);
     if (done != SMASK_OK) fail("--model %s: %s", t.model, smask_text(done));
     desc.memory_size = sizes.bytes;

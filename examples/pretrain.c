@@ -54,7 +54,7 @@ typedef struct run {
     int method, tokenizer, preset, mask;
     int vocab, dim, depth, heads, decoder_depth, image, patch, channels;
     int batch, epochs, steps, limit, warmup, save_every, threads;
-    int no_inpaint, no_match, official, sincos, recompute, extras;
+    int no_inpaint, no_match, official, sincos, recompute, extras, bf16;
     int half, full, centre, uniform01, euclidean, resume;
     float ratio, inpaint_weight, match_weight, temperature;
     float layer_scale, drop_path, lr, weight_decay, crop;
@@ -67,6 +67,7 @@ typedef struct run {
     smask_tokenizer_desc token_desc;
     smask_objective objective;
     smask_parallel hook;
+    smask_lanes lanes;
     data_set data;
     int32_t *chosen, *order;             /* training images in use         */
     size_t train_count, pixels;
@@ -525,6 +526,9 @@ static void read_options(run *r, int argc, char **argv)
           "else 0.1" },
         { "--recompute", OPTION_FLAG, &r->recompute, 0, 0,
           "less memory, more time: blocks run again in backward" },
+        { "--bf16", OPTION_FLAG, &r->bf16, 0, 0,
+          "matrix products round to bfloat16: nearly twice as fast on AMD "
+          "since Zen 4" },
         { "--crop", OPTION_REAL, &r->crop, 0, 1,
           "least share of the image that a crop keeps; 0: 0.2 up to 64 "
           "pixels, else 0.08" },
@@ -633,6 +637,7 @@ static void settle_options(run *r)
     const int beit = r->method == 1;
 
     settle_model(r);
+    r->lanes = lanes_for(r->bf16);
     if (r->vocab == 0) r->vocab = r->image <= 64 ? 1024 : 8192;
     if (r->vocab < 2) fail("--vocab %d: must be 2 or more", r->vocab);
     if (r->no_inpaint && r->no_match)
@@ -1090,6 +1095,7 @@ static void set_up(run *r, smask_ctx *c)
     memset(&desc, 0, sizeof desc);
     desc.parallel = r->hook;
     desc.seed = r->seed;
+    desc.lanes = r->lanes;
     desc.logger.log = keep_trouble;
     desc.logger.user = r;
     planned = smask_plan(&desc, work, r, &r->sizes);

@@ -135,6 +135,22 @@ train --steps 20 --threads 2 --out "$O/two"
 cmp "$O/one/model.safetensors" "$O/two/model.safetensors" > "$O/log" 2>&1
 ok "two threads write the same file as one"
 
+# Products that round to bfloat16 take a like course; 20 steps lead a loss
+# near 6 apart by far less than a tenth.
+before=$(value loss "$O/result")
+if build/bench adam --lanes bf16 --repeat 1 > "$O/log" 2>&1; then
+    train --steps 20 --bf16 --out "$O/bf16"
+    ok "20 steps with --bf16"
+    after=$(value loss "$O/result")
+    within "$(awk -v a="$before" -v b="$after" 'BEGIN { print a - b }')" \
+        -0.1 0.1
+    ok "the loss is that of floats, nearly ($after, $before)"
+else
+    echo "skip --bf16: not on this processor"
+    # shellcheck disable=SC2086
+    refuse "--bf16 elsewhere" $P $small --bf16 --out "$O/none"
+fi
+
 # ---------------------------------------------------- stopping, going on
 # Longer, so that there is time to stop it. Whenever the signal comes, also
 # after the end, the file has to be the same in the end.

@@ -40,22 +40,43 @@ static float nan_of(void)
     return x;
 }
 
-/* Rows of random numbers; NaN in the gaps. whole: from -4 to 4. */
+/* The nearest number of 8 bits, the even one of two: bfloat16. */
+static float rounded(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    bits += 0x7fff + (bits >> 16 & 1);
+    bits &= 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Rows of random numbers; NaN in the gaps. */
+typedef enum numbers { REAL, WHOLE, COARSE } numbers;    /* WHOLE: -4 to 4 */
 static void fill(smask_random *r, float *x, size_t rows, size_t columns,
-    size_t ld, int whole)
+    size_t ld, numbers kind)
 {
     size_t i, j;
 
     for (i = 0; i < rows; i++)
-        for (j = 0; j < ld && (i + 1 < rows || j < columns); j++)
-            x[i * ld + j] = j >= columns ? nan_of() : whole
-                ? (float)(int)smask_below(r, 9) - 4
+        for (j = 0; j < ld && (i + 1 < rows || j < columns); j++) {
+            const float y = kind == WHOLE ? (float)(int)smask_below(r, 9) - 4
                 : 2 * smask_uniform(r) - 1;
+            x[i * ld + j] = j >= columns ? nan_of()
+                : kind == COARSE ? rounded(y) : y;
+        }
+}
+
+/* What is not rounded further by the products of these vectors. */
+static numbers numbers_of(int lanes)
+{
+    return lanes == SMASK_LANES_BF16 ? COARSE : REAL;
 }
 
 /* Place and fill the operands. `pad`: floats between rows. */
 static void lay_out(product *p, smask_random *r, size_t pad, int at_end,
-    int whole)
+    numbers kind)
 {
     const size_t a_rows = p->trans == SMASK_TN ? p->k : p->m;
     const size_t a_columns = p->trans == SMASK_TN ? p->m : p->k;
@@ -68,9 +89,9 @@ static void lay_out(product *p, smask_random *r, size_t pad, int at_end,
     p->a = guard_at(&room_a, rows_of(a_rows, a_columns, p->lda), at_end);
     p->b = guard_at(&room_b, rows_of(b_rows, b_columns, p->ldb), at_end);
     p->c = guard_at(&room_c, rows_of(p->m, p->n, p->ldc), at_end);
-    fill(r, p->a, a_rows, a_columns, p->lda, whole);
-    fill(r, p->b, b_rows, b_columns, p->ldb, whole);
-    fill(r, p->c, p->m, p->n, p->ldc, whole);
+    fill(r, p->a, a_rows, a_columns, p->lda, kind);
+    fill(r, p->b, b_rows, b_columns, p->ldb, kind);
+    fill(r, p->c, p->m, p->n, p->ldc, kind);
     if (!p->add) {                       /* must be overwritten unread     */
         size_t i;
         for (i = 0; i < rows_of(p->m, p->n, p->ldc); i++)
@@ -109,16 +130,16 @@ static void reference(const product *p, double *right, double *size)
    times that sum bounds any order. The errors are as good as independent,
    so beyond a few terms 6 sqrt(k) u does, with a chance below 1e-8 of being
    exceeded (Higham and Mary 2019, theorem 2.4). */
-static double allowed(size_t k, double size, int whole)
+static double allowed(size_t k, double size, numbers kind)
 {
     const double u = 1 / 16777216.0, terms = (double)k + 2;
 
-    return whole ? 0 : u * size
+    return kind == WHOLE ? 0 : u * size
         * (terms < 6 * sqrt(terms) ? terms : 6 * sqrt(terms));
 }
 
 /* Multiply and compare, gaps included. Returns 1 when all is right. */
-static int try_product(smask_ctx *c, const product *p, int whole)
+static int try_product(smask_ctx *c, const product *p, numbers kind)
 {
     static double right[ROOM], size[ROOM];
     static char doing[160];
@@ -140,7 +161,7 @@ static int try_product(smask_ctx *c, const product *p, int whole)
                 good = !smask__finite(x);            /* the gap's NaN      */
             } else {
                 const double d = (double)x - right[i * p->n + j];
-                good = fabs(d) <= allowed(p->k, size[i * p->n + j], whole);
+                good = fabs(d) <= allowed(p->k, size[i * p->n + j], kind);
                 if (!good)
                     printf("at (%lu,%lu): %.9g, not %.9g\n",
                         (unsigned long)i, (unsigned long)j, (double)x,
@@ -189,8 +210,8 @@ static void all_small_sizes(void)
                         p.trans = (smask_trans)trans;
                         p.add = (int)(turn >> 2 & 1);
                         lay_out(&p, &r, turn & 1 ? 3 : 0,
-                            (turn >> 1 & 1) == 0, 1);
-                        wrong += wrong < 5 && !try_product(&c, &p, 1);
+                            (turn >> 1 & 1) == 0, WHOLE);
+                        wrong += wrong < 5 && !try_product(&c, &p, WHOLE);
                     }
         SAME(wrong, 0);
         SAME(smask_error(&c), SMASK_OK);
@@ -216,8 +237,9 @@ static void real_numbers(void)
                     for (trans = 0; trans < 3; trans++)
                         for (p.add = 0; p.add < 2; p.add++) {
                             p.trans = (smask_trans)trans;
-                            lay_out(&p, &r, 1, p.add, 0);
-                            wrong += wrong < 5 && !try_product(&c, &p, 0);
+                            lay_out(&p, &r, 1, p.add, numbers_of(lanes));
+                            wrong += wrong < 5 && !try_product(&c, &p,
+                                numbers_of(lanes));
                         }
         SAME(wrong, 0);
         smask_shutdown(&c);
@@ -251,14 +273,14 @@ static void around_the_blocks(void)
                     p.n = way == 1 ? edge[i] : 35;
                     p.k = way == 2 ? edge[i] : 19;
                     p.add = (int)((i + (size_t)trans) & 1);
-                    lay_out(&p, &r, i % 3, (int)(i >> 1 & 1), 1);
-                    wrong += wrong < 5 && !try_product(&c, &p, 1);
+                    lay_out(&p, &r, i % 3, (int)(i >> 1 & 1), WHOLE);
+                    wrong += wrong < 5 && !try_product(&c, &p, WHOLE);
                     p.m = way == 0 ? 7 : edge[i];    /* and two at once    */
                     p.n = way == 1 ? 5 : edge[(i * 7 + 3) % edges];
                     p.k = way == 2 ? 3 : edge[(i * 5 + 1) % edges];
                     if (p.m * p.n * p.k > 3000000) continue;
-                    lay_out(&p, &r, (i + 1) % 3, (int)(i & 1), 1);
-                    wrong += wrong < 5 && !try_product(&c, &p, 1);
+                    lay_out(&p, &r, (i + 1) % 3, (int)(i & 1), WHOLE);
+                    wrong += wrong < 5 && !try_product(&c, &p, WHOLE);
                 }
         SAME(wrong, 0);
         smask_shutdown(&c);
@@ -280,18 +302,19 @@ static void large(void)
         smask_ctx c;
         product p;
         size_t i;
-        int trans, whole, wrong = 0;
+        int trans, real, wrong = 0;
         if (!context(&c, lanes)) continue;
         for (i = 0; i < sizeof size / sizeof *size; i++)
             for (trans = 0; trans < 3; trans++)
-                for (whole = 0; whole < 2; whole++) {
+                for (real = 0; real < 2; real++) {
+                    const numbers kind = real ? numbers_of(lanes) : WHOLE;
                     p.trans = (smask_trans)trans;
                     p.m = size[i][0];
                     p.n = size[i][1];
                     p.k = size[i][2];
-                    p.add = whole ^ (trans & 1);
-                    lay_out(&p, &r, i & 1 ? 5 : 0, whole, whole);
-                    wrong += wrong < 5 && !try_product(&c, &p, whole);
+                    p.add = real ^ (trans & 1);
+                    lay_out(&p, &r, i & 1 ? 5 : 0, real, kind);
+                    wrong += wrong < 5 && !try_product(&c, &p, kind);
                 }
         SAME(wrong, 0);
         smask_shutdown(&c);
@@ -368,7 +391,7 @@ static void no_room(void)
         p.trans = (smask_trans)trans;
         p.m = p.n = p.k = 100;
         p.add = 1;
-        lay_out(&p, &r, 0, 1, 1);
+        lay_out(&p, &r, 0, 1, WHOLE);
         for (i = 0; i < 10000; i++) p.c[i] = 7;
         SAME(smask_gemm(&c, p.trans, 100, 100, 100, p.a, 100, p.b, 100, p.c,
             100, 1), SMASK_MEMORY);
@@ -391,7 +414,7 @@ static void scratch_is_given_back(void)
     p.trans = SMASK_NT;
     p.m = p.n = p.k = 50;
     p.add = 0;
-    lay_out(&p, &r, 0, 1, 1);
+    lay_out(&p, &r, 0, 1, WHOLE);
     low = c.low;
     for (i = 0; i < 1000; i++)
         smask_gemm(&c, (smask_trans)(i % 3), 50, 50, 50, p.a, 50, p.b, 50,
@@ -464,7 +487,7 @@ static void same_bits(void)
                         p.n = size[i][1];
                         p.k = size[i][2];
                         p.add = trans & 1;
-                        lay_out(&p, &r, 0, 1, 0);
+                        lay_out(&p, &r, 0, 1, REAL);
                         smask_gemm(&c, p.trans, p.m, p.n, p.k, p.a, p.lda,
                             p.b, p.ldb, p.c, p.ldc, p.add);
                         hash = hash_of(hash, p.c, p.m * p.n);
@@ -493,9 +516,10 @@ static void lanes_by_name(void)
 
     for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++)
         if (context(&c, lanes)) {
-            SAME(c.lanes, lanes);
+            SAME(c.lanes, lanes == SMASK_LANES_BF16 ? SMASK_LANES_AVX512
+                : lanes);
             CHECK_TEXT(smask_lanes_text(&c), lane_name[lanes]);
-            has |= 1 << lanes;
+            if (lanes != SMASK_LANES_BF16) has |= 1 << lanes;
             smask_shutdown(&c);
         } else {
             printf("skip %s: not on this processor\n", lane_name[lanes]);
@@ -507,6 +531,43 @@ static void lanes_by_name(void)
     memset(&desc, 0, sizeof desc);
     desc.lanes = SMASK_LANES_COUNT;
     SAME(smask_setup(&c, &desc), SMASK_ARG);
+    smask_shutdown(&c);
+}
+
+/* How BF16 rounds: A times the unit matrix is A, each element rounded to the
+   nearest, in all forms; so is B. Halfway cases are among them. */
+static void nearest(void)
+{
+    enum { N = 45 };
+    static float x[N * N], unit[N * N], out[N * N];
+    smask_random r;
+    smask_ctx c;
+    int way, i, wrong = 0;
+
+    if (!context(&c, SMASK_LANES_BF16)) {
+        printf("skip bf16: not on this processor\n");
+        return;
+    }
+    smask_seed(&r, 10, 0);
+    for (i = 0; i < N * N; i++) {
+        uint32_t bits;
+        x[i] = 2 * smask_uniform(&r) - 1;
+        memcpy(&bits, &x[i], sizeof bits);
+        if (i % 3 == 0) bits = (bits & 0xffff0000u) | 0x8000u;
+        memcpy(&x[i], &bits, sizeof bits);
+        unit[i] = i / N == i % N;
+    }
+    for (way = 0; way < 6; way++) {
+        const smask_trans trans = (smask_trans)(way / 2);
+        smask_gemm(&c, trans, N, N, N, way & 1 ? unit : x, N,
+            way & 1 ? x : unit, N, out, N, 0);
+        for (i = 0; i < N * N; i++) {
+            const int turned = trans == (way & 1 ? SMASK_NT : SMASK_TN);
+            wrong += out[i] != rounded(x[turned ? i % N * N + i / N : i]);
+        }
+    }
+    SAME(wrong, 0);
+    SAME(smask_error(&c), SMASK_OK);
     smask_shutdown(&c);
 }
 
@@ -534,7 +595,7 @@ static int try_packing(int lanes, size_t n, size_t k, int turned, size_t pad,
     if (smask_setup(&c, &desc) != SMASK_OK) return 1;
     smask_seed(&r, 8, 0);
     b = guard_at(&room_b, rows_of(turned ? n : k, columns, ld), at_end);
-    fill(&r, b, turned ? n : k, columns, ld, 1);
+    fill(&r, b, turned ? n : k, columns, ld, WHOLE);
     memset(&p, 0, sizeof p);
     p.m = 2048;                          /* enough rows for a copy to pay  */
     p.n = n;
@@ -576,7 +637,7 @@ static void packing(void)
     size_t i, j;
     int lanes, turned, wrong = 0;
 
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++)
+    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_BF16; lanes++)
         for (i = 0; i < sizeof n / sizeof *n; i++)
             for (j = 0; j < sizeof k / sizeof *k; j++)
                 for (turned = 0; turned < 2; turned++) {
@@ -604,7 +665,7 @@ static void plain(void)
             p.m = 21;
             p.n = 18;
             p.k = 40;
-            lay_out(&p, &r, 2, 1, 1);
+            lay_out(&p, &r, 2, 1, WHOLE);
             reference(&p, right, size);
             smask__gemm_plain(p.trans, p.m, p.n, p.k, p.a, p.lda, p.b, p.ldb,
                 p.c, p.ldc, p.add);
@@ -623,6 +684,7 @@ int main(void)
     room_b = guard_make(ROOM);
     room_c = guard_make(ROOM);
     RUN(lanes_by_name);
+    RUN(nearest);
     RUN(packing);
     RUN(plain);
     RUN(all_small_sizes);

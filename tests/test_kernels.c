@@ -467,14 +467,28 @@ static trial new_trial(const char *name, size_t outputs, double y_bound,
     return t;
 }
 
+/* Operands that are rounded to bfloat16 are wrong by up to 2^-9, a product
+   by twice that; the sum of such errors, all of one sign, is what a result
+   may lose beside the largest: 0.4 %. Slopes go through two products, and
+   norm and GELU stretch some. What this misses (a pair of the sum left out,
+   rounding that is not to the nearest) test_gemm finds, to the bit. */
+#define Y_BF16 1e-2
+#define DX_BF16 2e-2
+
 static void for_all_lanes(trial *t, size_t samples)
 {
+    const trial exact = *t;
     smask_random r;
     int lanes;
 
     for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+        if (lanes == SMASK_LANES_BF16) {
+            t->y_bound = fmax(t->y_bound, Y_BF16);
+            t->dx_bound = fmax(t->dx_bound, DX_BF16);
+        }
         smask_seed(&r, 1, (uint64_t)(t->B * 7 + t->N * 5 + t->D));
         run_trial(t, lanes, &r, samples);
+        *t = exact;
     }
 }
 

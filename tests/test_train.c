@@ -256,7 +256,8 @@ static void seeds(void)
 /* ----------------------------------------------------------------- lanes */
 
 /* Wider vectors sum in another order, no more: the loss of the first step
-   agrees to the last digits, that of the 20th to three. */
+   agrees to the last digits, that of the 20th to three. Where products round
+   to bfloat16 it takes a like course: NEAR is relative to 1 or the loss. */
 static void lanes_agree(void)
 {
     double first[2] = { 0 }, last[2] = { 0 };
@@ -265,6 +266,7 @@ static void lanes_agree(void)
     for (beit = 0; beit < 2; beit++)
         for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT;
                 lanes++) {
+            const int coarse = lanes == SMASK_LANES_BF16;
             smask_desc desc;
             run r;
             memset(&desc, 0, sizeof desc);
@@ -275,11 +277,12 @@ static void lanes_agree(void)
                 SAME(step(&r, images), SMASK_OK);
                 if (i == 0 && lanes == SMASK_LANES_SCALAR)
                     first[beit] = (double)r.out.total;
-                if (i == 0) NEAR(r.out.total, first[beit], 1e-5);
+                if (i == 0)
+                    NEAR(r.out.total, first[beit], coarse ? 2e-3 : 1e-5);
             }
             if (lanes == SMASK_LANES_SCALAR)
                 last[beit] = (double)r.out.total;
-            NEAR(r.out.total, last[beit], 5e-3);
+            NEAR(r.out.total, last[beit], coarse ? 5e-2 : 5e-3);
             smask_shutdown(&r.c);
         }
 }

@@ -56,6 +56,9 @@ void fail(const char *format, ...);
 /* The same line, and on with the work. */
 void warn(const char *format, ...);
 
+/* The vectors that --bf16 asks for, if wanted; fails where there are none. */
+smask_lanes lanes_for(int bf16);
+
 /* ------------------------------------------------------------- progress */
 
 /* A line that tells how far long work has come: rewritten in place on a
