@@ -2436,10 +2436,14 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         SMASK__TILE_ROWS(SMASK__ROW)                                        \
         (void)u;                                                            \
         b += b_ld;                                                          \
-        if (across) a0 += step;                                             \
+        if (across) {                                                       \
+            SMASK__SOON(a0 + 24 * step + rows - 1);                         \
+            a0 += step;                                                     \
+        }                                                                   \
     }
     /* C is called for in passing, a row each time: all its lines at once
-       would keep the operands waiting. */
+       would keep the operands waiting. So is what A will be across: a row
+       of it is a new line, often a new page, that nobody else foresees. */
     for (; p >= 4; p -= 4) {
         SMASK__STEP(0) SMASK__STEP(1)
         SMASK__SOON(soon);
@@ -2513,24 +2517,36 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
 }
 #undef SMASK__TILE
 
-#define SMASK__PANEL(paired)                                                \
-    {                                                                       \
-        if (t->across && wide) SMASK__N(panel)(t, j, 1, 1, paired);         \
-        else if (t->across) SMASK__N(panel)(t, j, 1, 0, paired);            \
-        else if (wide) SMASK__N(panel)(t, j, 0, 1, paired);                 \
-        else SMASK__N(panel)(t, j, 0, 0, paired);                           \
-    }
-SMASK__FN void SMASK__N(block)(const smask__slab *t)
+SMASK__INLINE void SMASK__N(panels)(const smask__slab *t, const int across,
+    const int paired)
 {
     size_t j;
 
-    for (j = 0; j < t->n; j += SMASK__NR) {
-        const int wide = t->n - j > SMASK__W;
-        if (SMASK__WORDS && t->paired) SMASK__PANEL(1)
-        else SMASK__PANEL(0)
-    }
+    for (j = 0; j < t->n; j += SMASK__NR)
+        if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, across, 1, paired);
+        else SMASK__N(panel)(t, j, across, 0, paired);
 }
-#undef SMASK__PANEL
+
+/* Functions apart, for without optimisation one that had all tiles would
+   need megabytes of stack. */
+SMASK__FN void SMASK__N(block_rows)(const smask__slab *t)
+{
+    SMASK__N(panels)(t, 0, 0);
+}
+SMASK__FN void SMASK__N(block_across)(const smask__slab *t)
+{
+    SMASK__N(panels)(t, 1, 0);
+}
+#if SMASK__WORDS
+SMASK__FN void SMASK__N(words_rows)(const smask__slab *t)
+{
+    SMASK__N(panels)(t, 0, 1);
+}
+SMASK__FN void SMASK__N(words_across)(const smask__slab *t)
+{
+    SMASK__N(panels)(t, 1, 1);
+}
+#endif
 
 /* What a row's lens needs: for NORM a and b are mean and 1 / std, for KEEP
    a is the factor. */
@@ -3210,7 +3226,13 @@ SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 #else
 SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
-    SMASK__CALL(lanes, block, (t))
+#ifdef SMASK__HAS_BF16
+    if (t->paired && t->across) smask__words_across_avx512(t);
+    else if (t->paired) smask__words_rows_avx512(t);
+    if (t->paired) return;
+#endif
+    if (t->across) SMASK__CALL(lanes, block_across, (t))
+    else SMASK__CALL(lanes, block_rows, (t))
 }
 #endif
 
