@@ -1126,6 +1126,14 @@ SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
               SHAPE; RANGE if an index is outside                      */
 SMASK_API smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R);
+/* Weights of the blocks a second time, laid out as products read them: for
+   inference that is a tenth faster with one image, less with many. Call it
+   once the weights are in, and again when they change; what it makes is used
+   from then on.
+   memory     once, until shutdown: a float a weight of the blocks
+   errors     STATE in a step, or in a context that is not for inference;
+              MEMORY                                                   */
+SMASK_API smask_result smask_vit_pack(smask_ctx *c, smask_vit *v);
 /* tokens (B, T, D) -> (B, D): mean over patches, or with desc.pool_class
    the class token.
    gradient   tokens                   memory  y
@@ -3165,6 +3173,7 @@ typedef struct smask__product {
     int paired;                      /* operands turn into words           */
     size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
     float *packed;                   /* B in panels; NULL: B as it is      */
+    int ready;                       /* and they are there already         */
     float *work;                     /* each worker's blocks               */
     size_t work_floats;
 } smask__product;
@@ -3293,16 +3302,22 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
         && nr > 2;
 }
 
+SMASK__FN void smask__pack_all(smask_ctx *c, smask__product *p)
+{
+    if (smask__ok(c))
+        smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
+            smask__pack_piece, p);
+}
+
 /* A copy of B pays if many rows of A pass by it. */
 SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 {
+    if (p->ready) return;
     p->packed = NULL;
     if (p->m <= 1024 && !p->turned && !p->paired
         && smask__in_place(&p->b, p->n, p->nr)) return;
     p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
-    if (smask__ok(c))
-        smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
-            smask__pack_piece, p);
+    smask__pack_all(c, p);
 }
 
 /* mean and 1 / sqrt(var + eps) of rows. Two passes, since a mean that is
@@ -3650,6 +3665,8 @@ typedef struct smask__linear {
     const float *ln_w, *ln_b;
     const float *r, *keep;
     size_t group;                    /* rows that share a keep factor      */
+    int ready;                       /* w lies in `panels`, too            */
+    float *panels;
 } smask__linear;
 
 SMASK__FN smask__view smask__linear_input(const smask__linear *l)
@@ -3676,6 +3693,8 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
     p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
     p.b = smask__view_of(l->w, l->in);
     p.turned = 1;                                    /* w is (out,in)      */
+    p.ready = l->ready;
+    p.packed = l->panels;
     p.c = y;
     p.c_ld = l->out;
     p.bias = l->b;
@@ -4812,6 +4831,8 @@ SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
     l.out = smask_columns(y);
     l.x = s[0]->x;
     l.w = s[1]->x;
+    l.ready = s[1]->op == SMASK_OP_PARAM && s[1]->arg[1];
+    l.panels = l.ready ? s[1]->save[0] : NULL;
     l.b = s[2] != NULL ? s[2]->x : NULL;
     l.r = s[3] != NULL ? s[3]->x : NULL;
     l.ln_w = s[4] != NULL ? s[4]->x : NULL;
@@ -4857,6 +4878,26 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     l = smask__linear_of(y);
     smask__linear_fwd(c, &l, y->x);
     return smask__done(c, y);
+}
+
+/* A parameter w (out, in) as the panels that x w' reads: in save[0], with
+   arg[1] to tell. */
+SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
+{
+    smask__product p;
+
+    memset(&p, 0, sizeof p);
+    p.m = 1;
+    p.n = (size_t)w->shape[0];
+    p.k = smask_count(w) / p.n;
+    p.b = smask__view_of(w->x, p.k);
+    p.turned = 1;
+    smask__product_plan(c, &p);
+    if (!w->arg[1])
+        w->save[0] = smask__floats(c, p.k * smask__up(p.n, p.nr));
+    w->arg[1] = 1;
+    p.packed = w->save[0];
+    smask__pack_all(c, &p);
 }
 
 SMASK__DEF smask_tensor *smask_linear(smask_ctx *c, smask_tensor *x,
@@ -6610,6 +6651,22 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 }
 
 /* ---- Using it ---- */
+
+SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
+{
+    int32_t l;
+
+    if (c->in_step || !c->desc.inference)
+        return smask__fail(c, SMASK_STATE, "vit_pack",
+            "is called between steps, with desc.inference");
+    for (l = 0; l < v->desc.depth && smask__ok(c) && v->blocks != NULL; l++) {
+        smask__keep_panels(c, v->blocks[l].qkv_w);
+        smask__keep_panels(c, v->blocks[l].out_w);
+        smask__keep_panels(c, v->blocks[l].up_w);
+        smask__keep_panels(c, v->blocks[l].down_w);
+    }
+    return c->error;
+}
 
 SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens)

@@ -1232,7 +1232,9 @@ static smask_result work_make(smask_ctx *c, work *w)
 
     vit_desc(w->o, &v);
     r = smask_vit_init(c, &w->vit, &v);
-    if (r != SMASK_OK || w->o->command == FORWARD) return r;
+    if (r == SMASK_OK && w->o->command == FORWARD)
+        return smask_vit_pack(c, &w->vit);
+    if (r != SMASK_OK) return r;
     w->vit.training = 1;
     memset(&t, 0, sizeof t);
     t.kind = SMASK_TOKENS_PROJECTION;

@@ -230,6 +230,7 @@ static smask_result work(smask_ctx *c, void *user)
     if (missing > 0)
         give_up(e, "--model %s: %s", e->model,
             "some weights of the encoder are not in the file");
+    smask_vit_pack(c, &e->v);
     if (!smask_is_dry(c)) {
         put_header(e);
         progress_start(&line, "embed", (double)e->count);

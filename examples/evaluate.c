@@ -90,6 +90,7 @@ static smask_result take_features(smask_ctx *c, void *user)
     if (missing > 0)
         fail("--model %s: %d weights of the encoder are not in the file",
             s->model, (int)missing);
+    smask_vit_pack(c, &s->v);
     if (!smask_is_dry(c))
         progress_start(&line, "features",
             (double)(s->train_count + s->test_count));

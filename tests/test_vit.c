@@ -544,17 +544,24 @@ static void inference(void)
         size_t count = 0;
         int how;
 
-        for (how = 0; how < 3; how++) {
+        for (how = 0; how < 5; how++) {
             smask_desc desc;
             smask_tensor *y;
             smask_vit v;
             smask_ctx c;
 
             memset(&desc, 0, sizeof desc);
-            desc.inference = how == 2;
+            desc.inference = how >= 2;
             SAME(smask_setup(&c, &desc), SMASK_OK);
             SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
             v.training = 1;              /* no drop path, so no difference */
+            if (how >= 3) SAME(smask_vit_pack(&c, &v), SMASK_OK);
+            if (how == 4) {              /* and again, of other weights    */
+                float *const w = v.blocks[0].up_w->x, old = w[1];
+                w[1] = 100;
+                SAME(smask_vit_pack(&c, &v), SMASK_OK);
+                w[1] = old;              /* the first call's: not seen     */
+            }
             smask_grad(&c, how == 0);
             smask_begin_step(&c);
             y = smask_vit_encode(&c, &v, images, k->B);
@@ -565,8 +572,10 @@ static void inference(void)
                 memcpy(first, y->x, count * sizeof *first);
             } else if (y != NULL) {
                 SAME(smask_count(y), count);
-                CHECK(memcmp(first, y->x, count * sizeof *first) == 0);
+                CHECK((memcmp(first, y->x, count * sizeof *first) == 0)
+                    == (how < 4));
             }
+            SAME(smask_vit_pack(&c, &v), SMASK_STATE);       /* in a step  */
             smask_end_step(&c);
             smask_shutdown(&c);
         }
