@@ -2432,6 +2432,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
     const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
     size_t p = t->k;
     v_t b0, b1 = v_set(0.0f);
+    const float *later = a + 24 * step + (rows - 1);
     const float *soon = t->c + at * t->c_ld + j;
     const float *const last = soon + (rows - 1) * t->c_ld;
     SMASK__TILE_ROWS(SMASK__ZERO)
@@ -2444,10 +2445,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         SMASK__TILE_ROWS(SMASK__ROW)                                        \
         (void)u;                                                            \
         b += b_ld;                                                          \
-        if (across) {                                                       \
-            SMASK__SOON(a0 + 24 * step + rows - 1);                         \
-            a0 += step;                                                     \
-        }                                                                   \
+        if (across) a0 += step;                                             \
     }
     /* C is called for in passing, a row each time: all its lines at once
        would keep the operands waiting. So is what A will be across: a row
@@ -2457,6 +2455,13 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         SMASK__SOON(soon);
         SMASK__STEP(2) SMASK__STEP(3)
         if (wide) SMASK__SOON(soon + SMASK__W);
+        if (across) {
+            SMASK__SOON(later);
+            SMASK__SOON(later + step);
+            SMASK__SOON(later + 2 * step);
+            SMASK__SOON(later + 3 * step);
+            later += 4 * step;
+        }
         if (soon != last) soon += t->c_ld;
         if (!across) {
             a0 += 4;
@@ -2484,6 +2489,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
     }
     SMASK__TILE_ROWS(SMASK__OUT)
     (void)a1; (void)a2; (void)a3; (void)a4; (void)b1; (void)soon;
+    (void)later;
 }
 
 #undef SMASK__TILE_ROWS
