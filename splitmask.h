@@ -374,12 +374,11 @@ typedef struct smask_io {
 } smask_io;
 
 /* Which vector code runs. AUTO takes the best that the processor has whose
-   products are those of floats. BF16 is AVX512, but for matrix products
-   (not attention's, not a tokenizer's), which round what they multiply to
-   bfloat16, 8 bits of precision, and add in float: on processors that do
-   two such steps at a time nearly twice as fast (AMD since Zen 4; not
-   Intel's since Cooper Lake, although they have the instruction). Weights,
-   gradients and moments stay floats. */
+   products are those of floats. BF16 is AVX512 with other matrix products
+   (not in attention, not in a tokenizer): what they multiply is rounded to
+   bfloat16, 8 bits of precision, and added in float. Weights, gradients and
+   moments stay floats. Nearly twice as fast on AMD's Zen 4; a processor may
+   also have the instruction without the speed, so never AUTO. */
 #define SMASK_LANE_KINDS(X) X(AUTO, "auto") X(SCALAR, "scalar")             \
     X(VECTOR4, "vector4") X(AVX2, "avx2") X(AVX512, "avx512")               \
     X(BF16, "bf16")
@@ -689,7 +688,6 @@ typedef struct smask_ctx {
     smask_desc desc;
     smask_random random;             /* every draw of the library          */
     int lanes;                       /* smask_lanes in use                 */
-    int paired;                      /* 1: products of bfloat16            */
     unsigned char *base;             /* arena, 64-byte aligned             */
     size_t size, low, high;          /* usable; used from either end       */
     size_t peak;                     /* most of low + high so far          */
@@ -1127,10 +1125,11 @@ SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 SMASK_API smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R);
 /* Weights of the blocks a second time, laid out as products read them: for
-   inference that is a tenth faster with one image, less with many. Call it
-   once the weights are in, and again when they change; what it makes is used
-   from then on.
-   memory     once, until shutdown: a float a weight of the blocks
+   inference that is up to a tenth faster with one image, less with many. Call
+   it once the weights are in, and again when you have written to them; after
+   smask_read it is as if it had not been called.
+   memory     the first time, until shutdown: a float a weight of the blocks,
+              of rows rounded up to whole panels
    errors     STATE in a step, or in a context that is not for inference;
               MEMORY                                                   */
 SMASK_API smask_result smask_vit_pack(smask_ctx *c, smask_vit *v);
@@ -1852,16 +1851,14 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
    feature flags, never by model number: a new model has old features. */
 SMASK__FN int smask__lanes_there(smask_lanes lanes)
 {
-#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
-    if (lanes == SMASK_LANES_BF16) {
 #ifdef SMASK__HAS_BF16
+    if (lanes == SMASK_LANES_BF16) {
         unsigned a, b, c, d;
         return smask__lanes_there(SMASK_LANES_AVX512)
             && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
-#else
-        return 0;
-#endif
     }
+#endif
+#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
     if (lanes == SMASK_LANES_AVX2 || lanes == SMASK_LANES_AVX512) {
         unsigned a, b, c, d, saved, high;
         const unsigned wide = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
@@ -1903,7 +1900,8 @@ SMASK__FN smask_lanes smask__lanes_best(void)
 #define SMASK__CASE(name, text) case SMASK_LANES_##name: return text;
 SMASK__DEF const char *smask_lanes_text(const smask_ctx *c)
 {
-    switch (c->paired ? SMASK_LANES_BF16 : (smask_lanes)c->lanes) {
+    switch (c->desc.lanes == SMASK_LANES_BF16 ? SMASK_LANES_BF16
+        : (smask_lanes)c->lanes) {
     SMASK_LANE_KINDS(SMASK__CASE)
     case SMASK_LANES_COUNT: break;
     }
@@ -1938,7 +1936,7 @@ typedef struct smask__slab {
     size_t b_ld, b_panel;            /* floats from panel to panel         */
     float *c;
     size_t c_ld;
-    int paired;                      /* A and B hold pairs of k as words   */
+    int paired;                      /* 1: of words, two values of k each  */
     int add;                         /* start from what C holds            */
     const float *bias;               /* (n)                                */
     const float *scale;              /* (m)                                */
@@ -2054,8 +2052,10 @@ typedef struct smask__adam_step {
 #define v_pair0(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
 #define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
 #ifdef SMASK__HAS_BF16
-/* Words, each two bfloat16 values: a0 b0 + a1 b1 + c; the floats of a, then
-   b, rounded, neighbours in one word; or each of a with its like in b. */
+/* A word is two bfloat16 values in the place of one float.
+     v_dot    a0 b0 + a1 b1 + c, word by word
+     v_words  the floats of a, then of b, neighbours in one word
+     v_zip    each float of a and its like in b in one word               */
 #define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
 #define v_words(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
 #define v_zip(a, b) ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(        \
@@ -2231,7 +2231,7 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 #define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
 #define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
 
-/* Words exist in one reading only; in the others nobody asks for them. */
+/* Only one reading has words; in the others they are never asked for. */
 #ifdef v_dot
 #define SMASK__WORDS 1
 #else
@@ -2417,9 +2417,9 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
     }
 
 /* The micro-kernel: `rows` rows of C from row `at`, columns from j; two
-   vectors of them if `wide`, else one. rows, across and wide are constants
-   wherever it is called, so every `if` on them is gone and c0_0 .. c13_1
-   are registers. */
+   vectors of them if `wide`, else one. rows, across, wide and paired are
+   constants wherever it is called, so every `if` on them is gone and c0_0 ..
+   c13_1 are registers. */
 SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
     const float *b, size_t at, size_t j, const size_t rows, const int across,
     const int wide, const int paired)
@@ -2448,8 +2448,11 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         if (across) a0 += step;                                             \
     }
     /* C is called for in passing, a row each time: all its lines at once
-       would keep the operands waiting. So is what A will be across: a row
-       of it is a new line, often a new page, that nobody else foresees. */
+       would keep the operands waiting. So are rows of A, if across, some
+       700 cycles before they are needed: each is a new line, often in a new
+       page, which the processor does not foresee. (All four together, and
+       without asking where A ends, or clang runs out of registers. What is
+       called for behind the end is not read.) */
     for (; p >= 4; p -= 4) {
         SMASK__STEP(0) SMASK__STEP(1)
         SMASK__SOON(soon);
@@ -2596,17 +2599,17 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
     size_t rows, size_t column, size_t columns, float *to, size_t pitch,
     size_t width, size_t stride, const smask__lens lens, const int paired)
 {
-    const size_t end = column + columns, last = row + rows - 1;
+    const size_t end = column + columns, stop = row + rows;
     size_t i, j, k, w;
 
-    for (i = row; i <= last; i += paired ? 2 : 1, to += pitch) {
-        const size_t i1 = smask__least(i + 1, last);
+    for (i = row; i < stop; i += paired ? 2 : 1, to += pitch) {
+        const size_t i1 = i + 1 < stop ? i + 1 : i;
         const float *x = v->x + i * v->ld, *x1 = v->x + i1 * v->ld;
         const v_t a = SMASK__N(lens_a)(v, i, lens);
         const v_t b = SMASK__N(lens_b)(v, i, lens);
         const v_t a1 = SMASK__N(lens_a)(v, i1, lens);
         const v_t b1 = SMASK__N(lens_b)(v, i1, lens);
-        const size_t ahead = i + 8 <= last ? 8 * v->ld : 0;
+        const size_t ahead = i1 + 8 < stop ? 8 * v->ld : 0;
         float *y = to;
         for (j = column; j < end; j += width, y += stride) {
             w = smask__least(width, end - j);
@@ -2616,7 +2619,7 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
                 SMASK__SOON(x + j + k + ahead);
                 if (paired) {
                     SMASK__SOON(x1 + j + k + ahead);
-                    s = v_zip(s, i == last ? v_set(0.0f)
+                    s = v_zip(s, i1 == i ? v_set(0.0f)
                         : SMASK__N(seen)(v, x1, j + k, n, a1, b1, lens));
                 }
                 if (n == SMASK__W) v_store(y + k, s);
@@ -2633,8 +2636,8 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
    and 0 where the last panel lacks columns. Whole vectors are stored, also
    where width is no multiple of them: what runs over lies where the next
    row will be, and behind the last row a panel has a vector's room.
-   Paired, each two rows become one, of words, and a last one is paired with
-   0; a copy from where `to` is to there is right then, too. */
+   Paired, each two rows become one row of words, an odd last one together
+   with zeros; what is read may then lie where it is written to. */
 SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
     size_t column, size_t columns, float *to, size_t pitch, size_t width,
     size_t stride, int paired)
@@ -2657,8 +2660,8 @@ SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
 #undef SMASK__AS
 }
 
-/* Each two columns of x (rows, columns) become one, of words; a last one is
-   paired with 0. `to` may be where x is, if pitch <= ld. */
+/* x (rows, columns): each two columns become one column of words, an odd
+   last one together with zeros. `to` may be x if pitch <= ld. */
 SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
     size_t columns, float *to, size_t pitch)
 {
@@ -3040,6 +3043,18 @@ SMASK__FN float smask__dot(int lanes, const float *x, const float *y, size_t n)
     return out;
 }
 
+/* The product of a slab. */
+SMASK__FN void smask__tiles(int lanes, const smask__slab *t)
+{
+#ifdef SMASK__HAS_BF16
+    if (t->paired && t->across) smask__words_across_avx512(t);
+    else if (t->paired) smask__words_rows_avx512(t);
+    if (t->paired) return;
+#endif
+    if (t->across) SMASK__CALL(lanes, block_across, (t))
+    else SMASK__CALL(lanes, block_rows, (t))
+}
+
 SMASK__FN void smask__axpy(int lanes, float *y, float a, const float *x,
     size_t n)
 {
@@ -3196,16 +3211,15 @@ SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
 }
 
 /* Set the numbers that depend on the vectors and the sizes. k is cut into
-   equal parts of at most KC; rows into about sixteen pieces, so that the
-   threads end together, of at most MC rows. */
+   equal parts of at most KC floats or words; rows into about sixteen pieces,
+   so that the threads end together, of at most MC rows. */
 SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 {
-    const int paired = c->paired && !p->exact;
-    const size_t parts = smask__over(p->k, paired ? 2 * SMASK__KC
-        : SMASK__KC);
+    size_t parts;
 
     p->lanes = c->lanes;
-    p->paired = paired;
+    p->paired = c->desc.lanes == SMASK_LANES_BF16 && !p->exact;
+    parts = smask__over(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
 #ifdef SPLITMASK_CBLAS
     p->mr = smask__most(p->m, 1);
     p->nr = smask__most(p->n, 1);
@@ -3241,19 +3255,14 @@ SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 #else
 SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
-#ifdef SMASK__HAS_BF16
-    if (t->paired && t->across) smask__words_across_avx512(t);
-    else if (t->paired) smask__words_rows_avx512(t);
-    if (t->paired) return;
-#endif
-    if (t->across) SMASK__CALL(lanes, block_across, (t))
-    else SMASK__CALL(lanes, block_rows, (t))
+    smask__tiles(lanes, t);
 }
 #endif
 
 /* -- B into panels: part of k after part of k, in each the panels side by
    side; part k0 begins at k0 * (n rounded up to NR). Two panels are a
-   piece: memory likes long reads. */
+   piece: memory likes long reads. Of words, a panel fills the first half of
+   its room: the second is where floats lie before they are paired. */
 
 #define SMASK__PANELS ((size_t)2)
 
@@ -3276,7 +3285,7 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
             const size_t columns = smask__least(end - j, p->nr);
             if (p->nr == smask__tile_columns(p->lanes)) {
                 SMASK__CALL(p->lanes, turn, (b, p->b.ld, columns, len, to))
-                if (p->paired) {
+                if (p->paired) {         /* where they lie                 */
                     const smask__view v = smask__view_of(to, p->nr);
                     SMASK__CALL(p->lanes, fetch, (&v, 0, len, 0, p->nr, to,
                         p->nr, p->nr, 0, 1))
@@ -3308,7 +3317,7 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
         && nr > 2;
 }
 
-SMASK__FN void smask__pack_all(smask_ctx *c, smask__product *p)
+SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
 {
     if (smask__ok(c))
         smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
@@ -3323,7 +3332,7 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
     if (p->m <= 1024 && !p->turned && !p->paired
         && smask__in_place(&p->b, p->n, p->nr)) return;
     p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
-    smask__pack_all(c, p);
+    smask__pack_now(c, p);
 }
 
 /* mean and 1 / sqrt(var + eps) of rows. Two passes, since a mean that is
@@ -3352,7 +3361,8 @@ SMASK__FN size_t smask__pieces_down(const smask__product *p)
 }
 
 /* Columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them: in
-   place, or a copy in which no two rows fall on one cache set. */
+   place, or a copy in which no two rows fall on one cache set. Words are
+   made of floats in place or of the copy, where it is. */
 SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
     size_t rows, size_t k0, size_t len, float *copy, size_t *ld)
 {
@@ -4454,10 +4464,9 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
     c->magic = magic;
     if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
     smask_seed(&c->random, c->desc.seed, 0);
-    c->paired = c->desc.lanes == SMASK_LANES_BF16;
-    c->lanes = c->paired ? SMASK_LANES_AVX512
-        : c->desc.lanes != SMASK_LANES_AUTO ? (int)c->desc.lanes
-        : (int)smask__lanes_best();
+    c->lanes = (int)c->desc.lanes;
+    if (c->desc.lanes == SMASK_LANES_AUTO) c->lanes = smask__lanes_best();
+    if (c->desc.lanes == SMASK_LANES_BF16) c->lanes = SMASK_LANES_AVX512;
 }
 
 /* Put the arena into a block. Its length counts from the first 64-byte line
@@ -4825,6 +4834,9 @@ SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     return smask__done(c, y);
 }
 
+/* In arg[1] of a parameter that has panels in save[0]: see vit_pack. */
+enum { SMASK__PANELS_NONE, SMASK__PANELS_READY, SMASK__PANELS_OLD };
+
 /* What the kernels of chapter 6 want to know of a LINEAR node. */
 SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
 {
@@ -4837,7 +4849,8 @@ SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
     l.out = smask_columns(y);
     l.x = s[0]->x;
     l.w = s[1]->x;
-    l.ready = s[1]->op == SMASK_OP_PARAM && s[1]->arg[1];
+    l.ready = s[1]->op == SMASK_OP_PARAM
+        && s[1]->arg[1] == SMASK__PANELS_READY;
     l.panels = l.ready ? s[1]->save[0] : NULL;
     l.b = s[2] != NULL ? s[2]->x : NULL;
     l.r = s[3] != NULL ? s[3]->x : NULL;
@@ -4886,8 +4899,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     return smask__done(c, y);
 }
 
-/* A parameter w (out, in) as the panels that x w' reads: in save[0], with
-   arg[1] to tell. */
+/* Keep a parameter w (out, in) also as the panels that x w' reads. */
 SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
 {
     smask__product p;
@@ -4899,11 +4911,12 @@ SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
     p.b = smask__view_of(w->x, p.k);
     p.turned = 1;
     smask__product_plan(c, &p);
-    if (!w->arg[1])
+    if (w->arg[1] == SMASK__PANELS_NONE)
         w->save[0] = smask__floats(c, p.k * smask__up(p.n, p.nr));
-    w->arg[1] = 1;
+    if (!smask__ok(c)) return;
+    w->arg[1] = SMASK__PANELS_READY;
     p.packed = w->save[0];
-    smask__pack_all(c, &p);
+    smask__pack_now(c, &p);
 }
 
 SMASK__DEF smask_tensor *smask_linear(smask_ctx *c, smask_tensor *x,
@@ -6666,10 +6679,12 @@ SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
         return smask__fail(c, SMASK_STATE, "vit_pack",
             "is called between steps, with desc.inference");
     for (l = 0; l < v->desc.depth && smask__ok(c) && v->blocks != NULL; l++) {
-        smask__keep_panels(c, v->blocks[l].qkv_w);
-        smask__keep_panels(c, v->blocks[l].out_w);
-        smask__keep_panels(c, v->blocks[l].up_w);
-        smask__keep_panels(c, v->blocks[l].down_w);
+        const smask_block *k = &v->blocks[l];
+        smask__keep_panels(c, k->qkv_w);
+        smask__keep_panels(c, k->up_w);
+        if (k->ls1 != NULL) continue;    /* LayerScale: made anew each time */
+        smask__keep_panels(c, k->out_w);
+        smask__keep_panels(c, k->down_w);
     }
     return c->error;
 }
@@ -8577,6 +8592,9 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     int32_t i;
 
     if (missing != NULL) *missing = 0;
+    for (i = 0; v != NULL && i < v->params.count; i++)
+        if (v->params.item[i].t->arg[1] == SMASK__PANELS_READY)
+            v->params.item[i].t->arg[1] = SMASK__PANELS_OLD;
     if (!smask__ok(c) || c->dry) return c->error;
     if (v == NULL || v->params.count < 1 || v->desc.weights != NULL)
         return smask__fail(c, SMASK_ARG, "read",

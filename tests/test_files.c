@@ -938,8 +938,10 @@ static void timm_files(void)
             SAME(d.decoder_depth, 0);
             SAME(smask_vit_init(&c, &v, &d), SMASK_OK);
             SAME(v.desc.heads, 2);
+            v.blocks[0].up_w->arg[1] = SMASK__PANELS_READY;
             SAME(smask_read(&c, &f, &v, NULL, NULL, NULL, &missing),
                 SMASK_OK);
+            SAME(v.blocks[0].up_w->arg[1], SMASK__PANELS_OLD);
             SAME(missing, 0);
             SAME(file.at, file.size);
             for (k = 0; k < f.count; k++) {
