@@ -281,9 +281,7 @@ static void read_options(training *t, int argc, char **argv)
           "side in pixels, with random" },
         { "--patch", OPTION_INT, NULL, 1, 256,
           "P in pixels, with random" },
-        { "--bf16", OPTION_FLAG, NULL, 0, 0,
-          "matrix products round to bfloat16: nearly twice as fast on AMD "
-          "since Zen 4" },
+        { "--bf16", OPTION_FLAG, NULL, 0, 0, BF16_TEXT },
         { "--threads", OPTION_INT, NULL, 0, 1024, "0: all cores" },
         { "--seed", OPTION_SEED, NULL, 0, 0, "of every draw" }
     };

@@ -526,9 +526,7 @@ static void read_options(run *r, int argc, char **argv)
           "else 0.1" },
         { "--recompute", OPTION_FLAG, &r->recompute, 0, 0,
           "less memory, more time: blocks run again in backward" },
-        { "--bf16", OPTION_FLAG, &r->bf16, 0, 0,
-          "matrix products round to bfloat16: nearly twice as fast on AMD "
-          "since Zen 4" },
+        { "--bf16", OPTION_FLAG, &r->bf16, 0, 0, BF16_TEXT },
         { "--crop", OPTION_REAL, &r->crop, 0, 1,
           "least share of the image that a crop keeps; 0: 0.2 up to 64 "
           "pixels, else 0.08" },
