@@ -4464,9 +4464,9 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
     c->magic = magic;
     if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
     smask_seed(&c->random, c->desc.seed, 0);
-    c->lanes = (int)c->desc.lanes;
-    if (c->desc.lanes == SMASK_LANES_AUTO) c->lanes = smask__lanes_best();
-    if (c->desc.lanes == SMASK_LANES_BF16) c->lanes = SMASK_LANES_AVX512;
+    c->lanes = c->desc.lanes == SMASK_LANES_AUTO ? (int)smask__lanes_best()
+        : c->desc.lanes == SMASK_LANES_BF16 ? (int)SMASK_LANES_AVX512
+        : (int)c->desc.lanes;
 }
 
 /* Put the arena into a block. Its length counts from the first 64-byte line
