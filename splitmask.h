@@ -1448,6 +1448,11 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #if defined(__GNUC__)
 #define SMASK__FN __attribute__((unused)) static
 #define SMASK__INLINE __attribute__((unused, always_inline)) static inline
+#if __GNUC__ >= 12 && !defined(__clang__)
+#define SMASK__APART(x) __builtin_assoc_barrier(x)
+#else
+#define SMASK__APART(x) (x)
+#endif
 #define SMASK__SOON(p) __builtin_prefetch(p)         /* into the cache     */
 #else
 #define SMASK__FN static
@@ -2303,7 +2308,7 @@ SMASK__INLINE v_t SMASK__N(exp)(v_t x)
 
     x = v_max(v_set(-87.0f), x);
     n = v_round(x * v_set(1.44269504f));
-    r = v_fma(n, v_set(-0.693145752f), x);           /* ln 2, in two parts */
+    r = SMASK__APART(v_fma(n, v_set(-0.693145752f), x));   /* ln 2, in two parts */
     r = v_fma(n, v_set(-1.42860677e-6f), r);
     p = v_fma(v_set(0.00138146131f), r, v_set(0.00836870983f));
     p = v_fma(p, r, v_set(0.0416683874f));
