@@ -93,11 +93,23 @@ int main(void)
    A TOUR                                                         >>tour
 
    Words first. An encoder turns patches into features: lists of numbers
-   that say what is there. A decoder turns features into guesses. A label
-   is a person's word for an image. Cross-entropy is the surprise, in
-   nats, at the right answer: 0 if it was certain. InfoNCE is the
-   cross-entropy of picking one's own other half out of a batch. The slope
-   of a loss by a weight (its gradient) tells which way to move it.
+   that say what is there. A decoder turns features into guesses. Both are
+   stacks of blocks, and a block is attention (each token takes in a mean
+   of all, weighted by how well they fit) and an MLP (two linear layers
+   with a bend, GELU, between), each added to what was there (the
+   residual); LayerNorm first brings a token to mean 0, deviation 1. A
+   class token is one more that stands for the image; a head is the last
+   linear layer, or in attention one of H that look apart. Stochastic depth
+   skips blocks at random, LayerScale weighs them.
+
+   A label is a person's word for an image. Logits are scores of answers;
+   softmax makes them positive with the sum 1. Cross-entropy is the
+   surprise at the right answer: 0 if it was certain, in nats, which are to
+   e what bits are to 2. InfoNCE is the cross-entropy of picking one's own
+   other half out of a batch. The slope of a loss by a weight (its
+   gradient) tells which way to move it; the tape is the list of what was
+   computed, by which slopes are found; the arena is the one block of
+   memory in which all of it lies.
 
    Supervised training tells a model what is in an image. Here nobody
    does. Instead a part of the image is hidden, and the model is asked for
@@ -158,7 +170,8 @@ int main(void)
      H  heads                      M  patches masked
      K  width of a head, D / H     V  words of the vocabulary
      R  rows of a list: B T tokens, or the views a decoder gets
-     d  floats of a patch as the tokenizer sees it, C p p
+     d  floats of a patch as the tokenizer sees it, C p p: p is P,
+        or P / 2 of a copy of half the side
 
    A token is a patch on its way through the model: D floats. A word is
    what a patch is called: one of V unit vectors. Its id is its number,
@@ -194,16 +207,17 @@ int main(void)
 
    The first error sticks to the context: smask_error tells which,
    smask_detail where and why ("linear: w (8,5), x (4,6)"). From then on
-   every function does nothing, and those that return tensors return NULL,
-   also when given NULL. So a model is written without a single check, and
-   one `if` at its end finds any fault in it. smask_clear forgets the error
-   and lets you go on, for instance with a smaller batch. After
-   SMASK_NUMERIC the weights are as they were: skip the batch and go on.
+   functions do nothing (but a step still ends), and those that return
+   tensors return NULL, also when given NULL. So a model is written without
+   a single check, and one `if` at its end finds any fault in it.
+   smask_clear forgets the error and lets you go on, for instance with a
+   smaller batch. After SMASK_NUMERIC the weights are as they were: skip
+   the batch and go on.
 
    The library never aborts, prints, exits or touches errno. For a line of
    text when something happens, set desc.logger. With SPLITMASK_DEBUG it
    finds tensors of past steps, and looks through every op's output for
-   numbers that are none.
+   values that are not finite.
 
    ----------------------------------------------------------------------
    THREADS                                                     >>threads
@@ -447,12 +461,10 @@ typedef struct smask_tensor {
     float *save[3];                  /* what backward needs: see each op   */
     const int32_t *index;
     const void *extra;
-    float scalar[2];
-    int32_t arg[3];
-    int32_t owns;                    /* dx: 0 none yet, 1 memory of the tape,
-                                        2 borrowed                         */
-    int32_t inner;                   /* x: 0 stays, 1 backward may reuse it,
-                                        2 and has done so                  */
+    float scalar[1];
+    int32_t arg[2];
+    int32_t owns;                    /* whose memory dx is: SMASK__DX_...  */
+    int32_t inner;                   /* and how long x stays: SMASK__X_... */
 } smask_tensor;
 
 /* A named parameter. Names are timm's, so that files move both ways. */
@@ -713,7 +725,7 @@ typedef struct smask_ctx {
 SMASK_API const char *smask_text(smask_result code);
 /* The first error since setup or smask_clear, OK when none. */
 SMASK_API smask_result smask_error(const smask_ctx *c);
-/* Function and detail of that error ("linear: w is (8,5), x is (4,6)"). */
+/* Function and detail of that error ("linear: w (8,5), x (4,6)"). */
 SMASK_API const char *smask_detail(const smask_ctx *c);
 /* Forget the error and go on. */
 SMASK_API void smask_clear(smask_ctx *c);
@@ -730,9 +742,9 @@ SMASK_API int smask_is_dry(const smask_ctx *c);
 
 /* ---- 3  Chance ---- */
 
-/* The same (seed, stream) gives the same sequence on every machine, of all
-   but smask_normal. 2^64 seeds; 2^63 streams, of which the top bit of
-   `stream` does not count.
+/* The same (seed, stream) gives the same sequence on every machine, except
+   of smask_normal. 2^64 seeds; 2^63 streams: the top bit of `stream` is
+   ignored.
    source     O'Neill 2014 [ONe14]                                     */
 SMASK_API void smask_seed(smask_random *r, uint64_t seed, uint64_t stream);
 /* 32 random bits. */
@@ -746,7 +758,7 @@ SMASK_API uint32_t smask_below(smask_random *r, uint32_t n);
    system may differ there, and so may, once in a great while, a rectangle of
    a mask, whose sides are rounded from exp and sqrt. */
 SMASK_API float smask_normal(smask_random *r);
-/* Put items (count, below 2^32) into a random order, all alike likely;
+/* Put items (count, below 2^32) into a random order, all equally likely;
    count - 1 draws of smask_below (Fisher-Yates). */
 SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
 
@@ -818,7 +830,7 @@ SMASK_API void smask_grad(smask_ctx *c, int on);
    rest.
    memory     none but the node
    errors     ARG if x is NULL (not in a dry run); SHAPE if a dimension is
-              not positive or their product is no size_t; NODES, MEMORY,
+              not positive or their bytes overflow size_t; NODES, MEMORY,
               which every op may end in and no other comment repeats     */
 SMASK_API smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
@@ -880,7 +892,7 @@ SMASK_API smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b);
 
 /* y = x Phi(x), Phi the normal distribution function. Exact form, not the
-   tanh one; absolute error below 4e-7 for |x| < 4.
+   tanh one; absolute error below 5e-7 for |x| < 4.
    gradient   x                        memory  y
    source     Hendrycks & Gimpel 2016 [HG16]                           */
 SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
@@ -893,7 +905,7 @@ SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
    gradient   qkv, bias          saves   two floats a row and head
    cost       4 B N N D operations; backward 10 B N N D
    memory     y; per worker (N, N), in backward twice; with a bias also
-              (H, N, N). Never (B, H, N, N)
+              (H, N, N), in backward twice if it learns. Never (B, H, N, N)
    errors     SHAPE; ARG (bias without index, or the reverse); RANGE if an
               index is outside the table
    source     Vaswani et al. 2017, eq. 1 [Vas17]                       */
@@ -923,7 +935,7 @@ SMASK_API smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip);
 
 /* y = x / |x| row by row; where x is 0, so is y. |x| is the root of a sum
-   of squares in float: keep entries within 1e-18 .. 1e18, or 0. Rows whose
+   of squares in float: keep |x| within 1e-18 .. 1e18, or 0. Rows whose
    sum overflows become 0; where it underflows digits are lost, or all.
    gradient   x (0 where y is)         saves   1 / |x|: a float a row
    memory     y                                                        */
@@ -942,7 +954,7 @@ SMASK_API smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
    at a time, and their gradient is taken while they do.
      x (R, D)   w (V, D)   b (V) or NULL   label (R): 0 .. V-1   ->   y (1)
      y = mean over rows of -log softmax(x w' + b)[label], nats
-     r = 2^21 / V, at least 224, up to a multiple of 112, at most R
+     r = 7 * 2^18 / V, at least 224, up to a multiple of 112, at most R
      guess (R) or NULL: gets the id of the likeliest word of each row
      hits or NULL: gets the number of rows guessed right
      label and guess: the caller's
@@ -1012,7 +1024,7 @@ SMASK_API smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
    y->source[i]->dx ready to be added to, or NULL where none is wanted.
    Neither is called in a dry run. `op` must stay until the end of the step.
    gradient   what op->backward says       memory  y
-   errors     ARG without op->forward; SHAPE if d0 .. d3 is none; STATE when
+   errors     ARG without op->forward; SHAPE if d0 .. d3 is no shape; STATE when
               smask_backward gets here and there is no op->backward     */
 SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
@@ -1102,8 +1114,11 @@ SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
 /* All encoder blocks, without the final norm: (B, T, D) -> (B, T, D).
    Images do not look at each other: desc.group tokens at a time go through
    all blocks while what a layer writes is in the cache for the next.
-   memory     L times a block's and 2 B T D; with desc.recompute only one
-              group's of that; after smask_grad(c, 0) one block's of it  */
+   cost       as the blocks', and in backward 2 B T T D each to make again
+              what attention gave, which is not kept
+   memory     L times 5 D + F + 2 H + 4 floats a token, D more for a group;
+              with desc.recompute 2 B T D floats and one group's of the
+              former; after smask_grad(c, 0) one block's of one group  */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
 /* The encoder: patches, positions, blocks, final norm.
@@ -1309,7 +1324,7 @@ SMASK_API float smask_adam_rate(const smask_adam *a, int64_t step);
                 + weight_decay w)     t = 1, 2, ...
      rate: smask_adam_rate * layer_decay ^ (L + 1 - layer); weight_decay
      only where smask_param.decay
-   cost       memory-bound: 7 floats moved a weight
+   cost       memory-bound: 8 floats moved a weight, and one for the norm
    memory     8 bytes per 16,384 weights, while it runs
    errors     STATE before smask_adam_init; MEMORY; NUMERIC if the gradient
               is not finite: nothing changes but that the gradients are
@@ -1319,8 +1334,8 @@ SMASK_API smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p);
 /* Start a running mean at the weights as they are; decay in [0, 1).
    memory     until shutdown: a float a learnt weight
-   errors     STATE in a step or for inference; ARG if decay is none;
-              MEMORY                                                   */
+   errors     STATE in a step or for inference; ARG if decay is out
+              of range; MEMORY                                         */
 SMASK_API smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p);
 /* mean = decay mean + (1 - decay) w, for each weight. */
@@ -1448,16 +1463,19 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #if defined(__GNUC__)
 #define SMASK__FN __attribute__((unused)) static
 #define SMASK__INLINE __attribute__((unused, always_inline)) static inline
-#if __GNUC__ >= 12 && !defined(__clang__)
-#define SMASK__APART(x) __builtin_assoc_barrier(x)
-#else
-#define SMASK__APART(x) (x)
-#endif
-#define SMASK__SOON(p) __builtin_prefetch(p)         /* into the cache     */
+#define SMASK__PREFETCH(p) __builtin_prefetch(p)
 #else
 #define SMASK__FN static
 #define SMASK__INLINE static
-#define SMASK__SOON(p) ((void)0)
+#define SMASK__PREFETCH(p) ((void)0)
+#endif
+
+/* x first, and only then what x is part of: gcc -ffast-math would add two
+   parts of a constant up at once, and lose what they are two parts for. */
+#if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+#define SMASK__APART(x) __builtin_assoc_barrier(x)
+#else
+#define SMASK__APART(x) (x)
 #endif
 
 /* With SPLITMASK_STATIC the interface is static, too. */
@@ -1482,6 +1500,14 @@ SMASK__FN int smask__add(size_t a, size_t b, size_t *out)
     return 1;
 }
 
+/* a b, or a size that no arena has; four such still add up. */
+SMASK__FN size_t smask__area(size_t a, size_t b)
+{
+    size_t n;
+
+    return smask__mul(a, b, &n) && n < (size_t)-1 / 16 ? n : (size_t)-1 / 16;
+}
+
 SMASK__INLINE size_t smask__least(size_t a, size_t b) { return a < b ? a : b; }
 SMASK__INLINE size_t smask__most(size_t a, size_t b) { return a > b ? a : b; }
 /* a / b, rounded up; a, rounded up to a multiple of b. */
@@ -1501,23 +1527,20 @@ SMASK__FN int smask__finite(float x)
 }
 
 #ifdef SPLITMASK_NO_TEXT
-SMASK__DEF const char *smask_text(smask_result code)
-{
-    (void)code;
-    return "";
-}
+#define SMASK__TEXT(text) ""
 #else
-#define SMASK__CASE(name, text) case SMASK_##name: return text;
+#define SMASK__TEXT(text) text
+#endif
+#define SMASK__CASE(name, text) case SMASK_##name: return SMASK__TEXT(text);
 SMASK__DEF const char *smask_text(smask_result code)
 {
     switch (code) {
     SMASK_RESULTS(SMASK__CASE)
     case SMASK_RESULT_COUNT: break;
     }
-    return "unknown result";
+    return SMASK__TEXT("unknown result");
 }
 #undef SMASK__CASE
-#endif
 
 SMASK__DEF smask_result smask_error(const smask_ctx *c)
 {
@@ -1560,29 +1583,41 @@ SMASK__FN void smask__say(smask_ctx *c, const char *text)
 {
     size_t at = strlen(c->detail);
 
+#ifdef SPLITMASK_NO_TEXT
+    text = "";
+#endif
     while (*text != '\0' && at + 1 < sizeof c->detail)
         c->detail[at++] = *text++;
     c->detail[at] = '\0';
 }
 
-/* Remember the first error: "where: what". Later ones are its echo. */
+/* Remember the first error: "where: ". 0 if it is not the first, and only
+   its echo. */
+SMASK__FN int smask__blame(smask_ctx *c, smask_result code, const char *where)
+{
+    if (c->error != SMASK_OK) return 0;
+    c->error = code;
+    c->detail[0] = '\0';
+    smask__say(c, where);
+    smask__say(c, ": ");
+    return 1;
+}
+
+SMASK__FN void smask__tell(const smask_ctx *c)
+{
+    const smask_logger *to = &c->desc.logger;
+
+    if (to->log != NULL) to->log(to->user, c->error, c->detail);
+}
+
 SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
     const char *where, const char *what)
 {
-    if (c->error != SMASK_OK) return c->error;
-    c->error = code;
-    c->detail[0] = '\0';
-#ifdef SPLITMASK_NO_TEXT
-    (void)where;
-    (void)what;
-#else
-    smask__say(c, where);
-    smask__say(c, ": ");
-    smask__say(c, what);
-#endif
-    if (c->desc.logger.log != NULL)
-        c->desc.logger.log(c->desc.logger.user, code, c->detail);
-    return code;
+    if (smask__blame(c, code, where)) {
+        smask__say(c, what);
+        smask__tell(c);
+    }
+    return c->error;
 }
 
 /* ======================================================================
@@ -1782,7 +1817,7 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 /* ======================================================================
    4  LANES                                                      >>lanes
    Question   How does a plain `cc -O2` build use the widest vectors that
-              the processor has, without a word of assembly?
+              the processor has, without writing assembly?
    Idea       The hot loops are written once, below, over vectors v_t of
               some width. This file includes itself once per kind of
               vector: each reading defines v_t and its few operations anew
@@ -1790,7 +1825,7 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
               setup the context notes the best kind the processor has, and
               SMASK__CALL goes there. No other chapter names an instruction
               set.
-   May call   1.                 Called by   5 to 12.
+   May call   1.                 Called by   5, 6, 7, 9 and 12.
    ====================================================================== */
 
 /* Under which name this file finds itself. */
@@ -1852,40 +1887,38 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
     default: smask__##name##_scalar args; break;                            \
     }
 
-/* Does the processor have it, and does the system save its registers? By
-   feature flags, never by model number: a new model has old features. */
+/* Does the processor have FMA and all `bits` of leaf 7, and does the system
+   save these registers? By feature flags, never by model number: a new model
+   has old features. */
+#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
+SMASK__FN int smask__cpu_has(unsigned bits, unsigned registers)
+{
+    unsigned a, b, c, d, saved, high;
+
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    if (!(c & 1u << 27) || !(c & 1u << 12)) return 0;      /* OSXSAVE, FMA */
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    return (saved & registers) == registers
+        && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bits) == bits;
+}
+#endif
+
 SMASK__FN int smask__lanes_there(smask_lanes lanes)
 {
+#ifdef SMASK__HAS_AVX2
+    if (lanes == SMASK_LANES_AVX2)
+        return smask__cpu_has(1u << 5, 0x06);        /* AVX2; xmm, ymm     */
+#endif
+#ifdef SMASK__HAS_AVX512
+    if (lanes == SMASK_LANES_AVX512)                 /* F, DQ, BW, VL; zmm */
+        return smask__cpu_has(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31,
+            0xe6);
+#endif
 #ifdef SMASK__HAS_BF16
     if (lanes == SMASK_LANES_BF16) {
         unsigned a, b, c, d;
         return smask__lanes_there(SMASK_LANES_AVX512)
             && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
-    }
-#endif
-#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
-    if (lanes == SMASK_LANES_AVX2 || lanes == SMASK_LANES_AVX512) {
-        unsigned a, b, c, d, saved, high;
-        const unsigned wide = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
-
-        if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
-        if (!(c & 1u << 27) || !(c & 1u << 12)) return 0;  /* OSXSAVE, FMA */
-        __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
-        if ((saved & 0x06) != 0x06) return 0;        /* ymm are kept       */
-        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-        if (lanes == SMASK_LANES_AVX2) {
-#ifdef SMASK__HAS_AVX2
-            return (b & 1u << 5) != 0;
-#else
-            return 0;
-#endif
-        }
-#ifdef SMASK__HAS_AVX512
-        return (saved & 0xe6) == 0xe6 && (b & wide) == wide;
-#else
-        (void)wide;
-        return 0;
-#endif
     }
 #endif
 #ifdef SMASK__HAS_VECTOR4
@@ -1894,18 +1927,27 @@ SMASK__FN int smask__lanes_there(smask_lanes lanes)
     return lanes == SMASK_LANES_SCALAR;
 }
 
-SMASK__FN smask_lanes smask__lanes_best(void)
+/* What the loops of this chapter run on if a context wishes for `lanes`. */
+SMASK__FN smask_lanes smask__lanes_of(smask_lanes lanes)
 {
+    if (lanes == SMASK_LANES_BF16) return SMASK_LANES_AVX512;
+    if (lanes != SMASK_LANES_AUTO) return lanes;
     if (smask__lanes_there(SMASK_LANES_AVX512)) return SMASK_LANES_AVX512;
     if (smask__lanes_there(SMASK_LANES_AVX2)) return SMASK_LANES_AVX2;
     if (smask__lanes_there(SMASK_LANES_VECTOR4)) return SMASK_LANES_VECTOR4;
     return SMASK_LANES_SCALAR;
 }
 
+/* Are products' operands rounded to bfloat16? */
+SMASK__INLINE int smask__lanes_paired(smask_lanes lanes)
+{
+    return lanes == SMASK_LANES_BF16;
+}
+
 #define SMASK__CASE(name, text) case SMASK_LANES_##name: return text;
 SMASK__DEF const char *smask_lanes_text(const smask_ctx *c)
 {
-    switch (c->desc.lanes == SMASK_LANES_BF16 ? SMASK_LANES_BF16
+    switch (smask__lanes_paired(c->desc.lanes) ? c->desc.lanes
         : (smask_lanes)c->lanes) {
     SMASK_LANE_KINDS(SMASK__CASE)
     case SMASK_LANES_COUNT: break;
@@ -1941,7 +1983,7 @@ typedef struct smask__slab {
     size_t b_ld, b_panel;            /* floats from panel to panel         */
     float *c;
     size_t c_ld;
-    int paired;                      /* 1: of words, two values of k each  */
+    int paired;                      /* 1: of twins, two values of k each  */
     int add;                         /* start from what C holds            */
     const float *bias;               /* (n)                                */
     const float *scale;              /* (m)                                */
@@ -2057,12 +2099,12 @@ typedef struct smask__adam_step {
 #define v_pair0(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
 #define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
 #ifdef SMASK__HAS_BF16
-/* A word is two bfloat16 values in the place of one float.
-     v_dot    a0 b0 + a1 b1 + c, word by word
-     v_words  the floats of a, then of b, neighbours in one word
-     v_zip    each float of a and its like in b in one word               */
+/* A twin is two bfloat16 values in the place of one float.
+     v_dot    a0 b0 + a1 b1 + c, twin by twin
+     v_twins  the floats of a, then of b, neighbours in one twin
+     v_zip    each float of a and its like in b in one twin               */
 #define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
-#define v_words(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
+#define v_twins(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
 #define v_zip(a, b) ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(        \
     31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,           \
     23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),                \
@@ -2236,13 +2278,13 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 #define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
 #define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
 
-/* Only one reading has words; in the others they are never asked for. */
+/* Only one reading has twins; in the others they are never asked for. */
 #ifdef v_dot
-#define SMASK__WORDS 1
+#define SMASK__TWINS 1
 #else
-#define SMASK__WORDS 0
+#define SMASK__TWINS 0
 #define v_dot(a, b, c) v_fma(a, b, c)
-#define v_words(a, b) ((void)(b), (a))
+#define v_twins(a, b) ((void)(b), (a))
 #define v_zip(a, b) ((void)(b), (a))
 #endif
 
@@ -2300,16 +2342,16 @@ SMASK__INLINE float SMASK__N(max_of)(v_t v)
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2. The rest is
    a polynomial (minimax, 3e-9). Relative error below 2e-7 for x in
-   [-87, 88]; below that 0 to within 1e-37. Above it is nobody's: the
-   largest of a row is always subtracted first. */
+   [-87, 88]; below that 0 to within 1e-37. Above 88 it is undefined:
+   callers subtract a row's largest first. */
 SMASK__INLINE v_t SMASK__N(exp)(v_t x)
 {
     v_t n, r, p;
 
     x = v_max(v_set(-87.0f), x);
     n = v_round(x * v_set(1.44269504f));
-    r = SMASK__APART(v_fma(n, v_set(-0.693145752f), x));   /* ln 2, in two parts */
-    r = v_fma(n, v_set(-1.42860677e-6f), r);
+    r = SMASK__APART(v_fma(n, v_set(-0.693145752f), x));     /* ln 2, in   */
+    r = v_fma(n, v_set(-1.42860677e-6f), r);                 /* two parts  */
     p = v_fma(v_set(0.00138146131f), r, v_set(0.00836870983f));
     p = v_fma(p, r, v_set(0.0416683874f));
     p = v_fma(p, r, v_set(0.166665207f));
@@ -2380,8 +2422,9 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
    4b  The product's inner loops. >>gemm tells why they look like this.
    ---------------------------------------------------------------------- */
 
-/* Row i of a tile reads its operand at a_g[q * ld]: five pointers and two
-   strides reach fourteen rows with what addresses an x86 can form. */
+/* Row i of a tile reads its operand at a_g[q * ld]. An x86 address is a base
+   and an index times 1, 2, 4 or 8: with ld for index a base reaches its own
+   row and the next two, so that five pointers do for fourteen rows. */
 #define SMASK__TILE_ROWS(X) X(0, 0, 0) X(1, 0, 1) X(2, 0, 2) X(3, 1, 0)     \
     X(4, 1, 1) X(5, 1, 2) X(6, 2, 0) X(7, 2, 1) X(8, 2, 2) X(9, 3, 0)       \
     X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
@@ -2452,45 +2495,36 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         b += b_ld;                                                          \
         if (across) a0 += step;                                             \
     }
-    /* C is called for in passing, a row each time: all its lines at once
-       would keep the operands waiting. So are rows of A, if across, some
-       700 cycles before they are needed: each is a new line, often in a new
+#define SMASK__ALONG(n)                                                     \
+    if (!across) { a0 += n; a1 += n; a2 += n; a3 += n; a4 += n; }
+    /* C is prefetched in passing, a row each time: all its lines at once
+       would hold up the operands. So are rows of A, if across, some 700
+       cycles before they are needed: each is a new line, often in a new
        page, which the processor does not foresee. (All four together, and
        without asking where A ends, or clang runs out of registers. What is
        called for behind the end is not read.) */
     for (; p >= 4; p -= 4) {
         SMASK__STEP(0) SMASK__STEP(1)
-        SMASK__SOON(soon);
+        SMASK__PREFETCH(soon);
         SMASK__STEP(2) SMASK__STEP(3)
-        if (wide) SMASK__SOON(soon + SMASK__W);
+        if (wide) SMASK__PREFETCH(soon + SMASK__W);
         if (across) {
-            SMASK__SOON(later);
-            SMASK__SOON(later + step);
-            SMASK__SOON(later + 2 * step);
-            SMASK__SOON(later + 3 * step);
+            SMASK__PREFETCH(later);
+            SMASK__PREFETCH(later + step);
+            SMASK__PREFETCH(later + 2 * step);
+            SMASK__PREFETCH(later + 3 * step);
             later += 4 * step;
         }
         if (soon != last) soon += t->c_ld;
-        if (!across) {
-            a0 += 4;
-            a1 += 4;
-            a2 += 4;
-            a3 += 4;
-            a4 += 4;
-        }
+        SMASK__ALONG(4)
     }
     for (; p > 0; p--) {
         SMASK__STEP(0)
-        if (!across) {
-            a0++;
-            a1++;
-            a2++;
-            a3++;
-            a4++;
-        }
+        SMASK__ALONG(1)
     }
 #undef SMASK__STEP
-    b0 = b1;
+#undef SMASK__ALONG
+    b0 = b1;                             /* set, should k be 0         */
     if (t->bias != NULL) {
         b0 = v_load_part(t->bias + j, n0);
         b1 = v_load_part(t->bias + j + n0, n1);
@@ -2559,12 +2593,12 @@ SMASK__FN void SMASK__N(block_across)(const smask__slab *t)
 {
     SMASK__N(panels)(t, 1, 0);
 }
-#if SMASK__WORDS
-SMASK__FN void SMASK__N(words_rows)(const smask__slab *t)
+#if SMASK__TWINS
+SMASK__FN void SMASK__N(twins_rows)(const smask__slab *t)
 {
     SMASK__N(panels)(t, 0, 1);
 }
-SMASK__FN void SMASK__N(words_across)(const smask__slab *t)
+SMASK__FN void SMASK__N(twins_across)(const smask__slab *t)
 {
     SMASK__N(panels)(t, 1, 1);
 }
@@ -2621,9 +2655,9 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
             for (k = 0; k < w; k += SMASK__W) {
                 const size_t n = smask__least(end - j - k, SMASK__W);
                 v_t s = SMASK__N(seen)(v, x, j + k, n, a, b, lens);
-                SMASK__SOON(x + j + k + ahead);
+                SMASK__PREFETCH(x + j + k + ahead);
                 if (paired) {
-                    SMASK__SOON(x1 + j + k + ahead);
+                    SMASK__PREFETCH(x1 + j + k + ahead);
                     s = v_zip(s, i1 == i ? v_set(0.0f)
                         : SMASK__N(seen)(v, x1, j + k, n, a1, b1, lens));
                 }
@@ -2641,7 +2675,7 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
    and 0 where the last panel lacks columns. Whole vectors are stored, also
    where width is no multiple of them: what runs over lies where the next
    row will be, and behind the last row a panel has a vector's room.
-   Paired, each two rows become one row of words, an odd last one together
+   Paired, each two rows become one row of twins, an odd last one together
    with zeros; what is read may then lie where it is written to. */
 SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
     size_t column, size_t columns, float *to, size_t pitch, size_t width,
@@ -2649,7 +2683,7 @@ SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
 {
 #define SMASK__AS(lens)                                                     \
     case lens:                                                              \
-        if (SMASK__WORDS && paired)                                         \
+        if (SMASK__TWINS && paired)                                         \
             SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
                 width, stride, lens, 1);                                    \
         else                                                                \
@@ -2665,7 +2699,7 @@ SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
 #undef SMASK__AS
 }
 
-/* x (rows, columns): each two columns become one column of words, an odd
+/* x (rows, columns): each two columns become one column of twins, an odd
    last one together with zeros. `to` may be x if pitch <= ld. */
 SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
     size_t columns, float *to, size_t pitch)
@@ -2677,7 +2711,7 @@ SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
             const size_t left = columns - j;
             const size_t n0 = smask__least(left, SMASK__W);
             const size_t n1 = smask__least(left - n0, SMASK__W);
-            v_store_part(to + j / 2, v_words(v_load_part(x + j, n0),
+            v_store_part(to + j / 2, v_twins(v_load_part(x + j, n0),
                 v_load_part(x + j + n0, n1)), (n0 + n1 + 1) / 2);
         }
 }
@@ -2715,7 +2749,7 @@ SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
 }
 
 /* ----------------------------------------------------------------------
-   4c  Loops over rows and lists: what chapters 6, 9 and 12 are made of.
+   4c  Loops over rows and lists: what chapters 5, 6, 7, 9 and 12 are made of.
    ---------------------------------------------------------------------- */
 
 #define SMASK__EACH(j, n, count)                                            \
@@ -3026,9 +3060,9 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #undef v_pair0
 #undef v_pair1
 #undef v_dot
-#undef v_words
+#undef v_twins
 #undef v_zip
-#undef SMASK__WORDS
+#undef SMASK__TWINS
 #if SMASK__PASS > 4
 #ifdef __clang__
 #pragma clang attribute pop
@@ -3052,8 +3086,8 @@ SMASK__FN float smask__dot(int lanes, const float *x, const float *y, size_t n)
 SMASK__FN void smask__tiles(int lanes, const smask__slab *t)
 {
 #ifdef SMASK__HAS_BF16
-    if (t->paired && t->across) smask__words_across_avx512(t);
-    else if (t->paired) smask__words_rows_avx512(t);
+    if (t->paired && t->across) smask__twins_across_avx512(t);
+    else if (t->paired) smask__twins_rows_avx512(t);
     if (t->paired) return;
 #endif
     if (t->across) SMASK__CALL(lanes, block_across, (t))
@@ -3113,9 +3147,9 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
 
      5. Half the bits, if the context says so (SMASK_LANES_BF16). The upper
         half of a float is a bfloat16. Two of them, of k and k + 1, make a
-        word, as long as a float; and there is an instruction that adds to a
-        float both products of two words. So everything above stays as it
-        is, with words for floats and half as many k. Operands become words
+        twin, as long as a float; and there is an instruction that adds to a
+        float both products of two twins. So everything above stays as it
+        is, with twins for floats and half as many k. Operands become twins
         on the way into copies, which are then always made. The sums are of
         floats, and only the operands are less exact: by 2^-9, 0.2 %.
 
@@ -3196,7 +3230,7 @@ typedef struct smask__product {
     /* how it is done */
     int lanes;
     int exact;                       /* of floats, whatever the context    */
-    int paired;                      /* operands turn into words           */
+    int paired;                      /* operands turn into twins           */
     size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
     float *packed;                   /* B in panels; NULL: B as it is      */
     int ready;                       /* and they are there already         */
@@ -3215,15 +3249,29 @@ SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
     return v;
 }
 
+SMASK__FN smask__product smask__product_of(size_t m, size_t n, size_t k,
+    float *c, size_t c_ld)
+{
+    smask__product p;
+
+    memset(&p, 0, sizeof p);
+    p.m = m;
+    p.n = n;
+    p.k = k;
+    p.c = c;
+    p.c_ld = c_ld;
+    return p;
+}
+
 /* Set the numbers that depend on the vectors and the sizes. k is cut into
-   equal parts of at most KC floats or words; rows into about sixteen pieces,
+   equal parts of at most KC floats or twins; rows into about sixteen pieces,
    so that the threads end together, of at most MC rows. */
 SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 {
     size_t parts;
 
     p->lanes = c->lanes;
-    p->paired = c->desc.lanes == SMASK_LANES_BF16 && !p->exact;
+    p->paired = smask__lanes_paired(c->desc.lanes) && !p->exact;
     parts = smask__over(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
 #ifdef SPLITMASK_CBLAS
     p->mr = smask__most(p->m, 1);
@@ -3264,19 +3312,34 @@ SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 }
 #endif
 
+/* One panel of x' for a tile, or for the CBLAS door's, as wide as it all. */
+SMASK__FN void smask__turn(int lanes, const float *x, size_t ld,
+    size_t columns, size_t k, float *to, size_t nr)
+{
+    size_t i, q;
+
+    if (nr == smask__tile_columns(lanes)) {
+        SMASK__CALL(lanes, turn, (x, ld, columns, k, to))
+        return;
+    }
+    for (q = 0; q < k; q++)
+        for (i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
+}
+
 /* -- B into panels: part of k after part of k, in each the panels side by
    side; part k0 begins at k0 * (n rounded up to NR). Two panels are a
-   piece: memory likes long reads. Of words, a panel fills the first half of
+   piece: memory likes long reads. Of twins, a panel fills the first half of
    its room: the second is where floats lie before they are paired. */
 
-#define SMASK__PANELS ((size_t)2)
+#define SMASK__PANELS_A_PIECE ((size_t)2)
 
 SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
-    const size_t begin = (size_t)piece * SMASK__PANELS * p->nr;
-    const size_t end = smask__least(p->n, begin + SMASK__PANELS * p->nr);
-    size_t k0, j, i, q;
+    const size_t begin = (size_t)piece * SMASK__PANELS_A_PIECE * p->nr;
+    const size_t end = smask__least(p->n,
+        begin + SMASK__PANELS_A_PIECE * p->nr);
+    size_t k0, j;
 
     (void)worker;
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
@@ -3288,17 +3351,11 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
         for (j = begin; p->turned && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__least(end - j, p->nr);
-            if (p->nr == smask__tile_columns(p->lanes)) {
-                SMASK__CALL(p->lanes, turn, (b, p->b.ld, columns, len, to))
-                if (p->paired) {         /* where they lie                 */
-                    const smask__view v = smask__view_of(to, p->nr);
-                    SMASK__CALL(p->lanes, fetch, (&v, 0, len, 0, p->nr, to,
-                        p->nr, p->nr, 0, 1))
-                }
-            } else {                     /* the CBLAS door's wide panel    */
-                for (q = 0; q < len; q++)
-                    for (i = 0; i < columns; i++)
-                        to[q * p->nr + i] = b[i * p->b.ld + q];
+            smask__turn(p->lanes, b, p->b.ld, columns, len, to, p->nr);
+            if (p->paired) {             /* where they lie                 */
+                const smask__view v = smask__view_of(to, p->nr);
+                SMASK__CALL(p->lanes, fetch, (&v, 0, len, 0, p->nr, to,
+                    p->nr, p->nr, 0, 1))
             }
             to += p->nr * len;
         }
@@ -3325,7 +3382,7 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
 SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
 {
     if (smask__ok(c))
-        smask__run(c, smask__over(p->n, SMASK__PANELS * p->nr),
+        smask__run(c, smask__over(p->n, SMASK__PANELS_A_PIECE * p->nr),
             smask__pack_piece, p);
 }
 
@@ -3336,7 +3393,7 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
     p->packed = NULL;
     if (p->m <= 1024 && !p->turned && !p->paired
         && smask__in_place(&p->b, p->n, p->nr)) return;
-    p->packed = smask__floats(c, p->k * smask__up(p->n, p->nr));
+    p->packed = smask__floats(c, smask__area(p->k, smask__up(p->n, p->nr)));
     smask__pack_now(c, p);
 }
 
@@ -3366,7 +3423,7 @@ SMASK__FN size_t smask__pieces_down(const smask__product *p)
 }
 
 /* Columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them: in
-   place, or a copy in which no two rows fall on one cache set. Words are
+   place, or a copy in which no two rows fall on one cache set. Twins are
    made of floats in place or of the copy, where it is. */
 SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
     size_t rows, size_t k0, size_t len, float *copy, size_t *ld)
@@ -3579,15 +3636,10 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
             memset(out + i * ldc, 0, n * sizeof *out);
         return c->error;
     }
-    memset(&p, 0, sizeof p);
-    p.m = m;
-    p.n = n;
-    p.k = k;
+    p = smask__product_of(m, n, k, out, ldc);
     p.a = smask__view_of(a, lda);
     p.b = smask__view_of(b, ldb);
     p.turned = trans == SMASK_NT;
-    p.c = out;
-    p.c_ld = ldc;
     p.add = add;
     if (trans == SMASK_TN) smask__product_across(c, &p);
     else smask__product_do(c, &p);
@@ -3623,9 +3675,8 @@ SMASK__FN size_t smask__piece_rows(size_t rows, size_t columns)
 
 /* ---- Lists: y += x, y = a x, gelu, and so on, in pieces ---- */
 
-typedef enum smask__list_kind { SMASK__LIST_ADD, SMASK__LIST_AXPY,
-    SMASK__LIST_SCALE, SMASK__LIST_GELU, SMASK__LIST_GELU_BWD,
-    SMASK__LIST_COPY } smask__list_kind;
+typedef enum smask__list_kind { SMASK__LIST_AXPY, SMASK__LIST_SCALE,
+    SMASK__LIST_GELU, SMASK__LIST_GELU_BWD } smask__list_kind;
 typedef struct smask__list {
     smask__list_kind kind;
     int lanes;
@@ -3645,7 +3696,6 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
 
     (void)worker;
     switch (l->kind) {
-    case SMASK__LIST_ADD: SMASK__CALL(l->lanes, add, (y, x, n)) break;
     case SMASK__LIST_AXPY: SMASK__CALL(l->lanes, axpy, (y, l->a, x, n)) break;
     case SMASK__LIST_SCALE:
         SMASK__CALL(l->lanes, scale, (y, l->a, x, n))
@@ -3654,7 +3704,6 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
     case SMASK__LIST_GELU_BWD:           /* y = dx, x = dy, z = x          */
         SMASK__CALL(l->lanes, gelu_bwd, (y, x, l->z + at, n, 1))
         break;
-    case SMASK__LIST_COPY: memcpy(y, x, n * sizeof *y); break;
     }
 }
 
@@ -3704,20 +3753,14 @@ SMASK__FN smask__view smask__linear_input(const smask__linear *l)
 SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
     float *y)
 {
-    smask__product p;
+    smask__product p = smask__product_of(l->rows, l->out, l->in, y, l->out);
 
-    memset(&p, 0, sizeof p);
-    p.m = l->rows;
-    p.n = l->out;
-    p.k = l->in;
     p.a = smask__linear_input(l);
     p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
     p.b = smask__view_of(l->w, l->in);
     p.turned = 1;                                    /* w is (out,in)      */
     p.ready = l->ready;
     p.packed = l->panels;
-    p.c = y;
-    p.c_ld = l->out;
     p.bias = l->b;
     p.r = l->r;
     p.r_ld = l->out;
@@ -3728,7 +3771,7 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
 
 typedef struct smask__lens_after {
     const smask__linear *l;
-    float *dx, *partial;             /* partial: (pieces, 2, I)            */
+    float *dx, *partial;             /* partial: (pieces, 2, in)           */
     int add, lanes;
 } smask__lens_after;
 
@@ -3776,8 +3819,8 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     }
 }
 
-/* Which slopes are wanted, and whether dx is added to or written. A dry run
-   has no pointers to tell by. */
+/* Which slopes are wanted, and whether dx is added to or written. (NULL does
+   not tell: in a dry run all are.) */
 typedef struct smask__wanted { int w, b, x, norm, dx_add; } smask__wanted;
 
 /* All but dx are added to; db, dln_w, dln_b may be NULL.
@@ -3798,15 +3841,11 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         v.keep = l->keep;
         v.group = l->group;
     }
-    memset(&p, 0, sizeof p);
     if (wanted->w || wanted->b) {                    /* db comes with dw   */
-        p.m = l->out;
-        p.n = l->in;
-        p.k = l->rows;
+        p = smask__product_of(l->out, l->in, l->rows, wanted->w ? dw
+            : smask__floats(c, l->out * l->in), l->in);
         p.a = v;
         p.b = smask__linear_input(l);
-        p.c = wanted->w ? dw : smask__floats(c, l->out * l->in);
-        p.c_ld = l->in;
         p.add = wanted->w;
         p.sums = db;
         smask__product_across(c, &p);
@@ -3815,14 +3854,9 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         smask__rewind(c, mark);
         return;
     }
-    memset(&p, 0, sizeof p);
-    p.m = l->rows;
-    p.n = l->in;
-    p.k = l->out;
+    p = smask__product_of(l->rows, l->in, l->out, dx, l->in);
     p.a = v;
     p.b = smask__view_of(l->w, l->in);               /* (out,in): k rows   */
-    p.c = dx;
-    p.c_ld = l->in;
     p.add = wanted->dx_add;
     if (l->lens != SMASK__PLAIN) {
         p.own = 1;                                   /* rows, then onwards */
@@ -3884,49 +3918,21 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
     }
 }
 
-SMASK__FN void smask__layernorm_fwd(smask_ctx *c, const float *x,
-    const float *w, const float *b, size_t rows, size_t D, float *stat,
-    float *y)
-{
-    smask__norm a;
-
-    memset(&a, 0, sizeof a);
-    a.rows = rows;
-    a.D = D;
-    a.piece = smask__piece_rows(rows, D);
-    a.x = x;
-    a.w = w;
-    a.b = b;
-    a.stat = stat;
-    a.y = y;
-    a.lanes = c->lanes;
-    if (smask__ok(c))
-        smask__run(c, smask__over(rows, a.piece), smask__norm_piece, &a);
-}
-
-SMASK__FN void smask__layernorm_bwd(smask_ctx *c, const float *x,
-    const float *w, const float *dy, size_t rows, size_t D, float *stat,
-    int wanted, float *dx, int add, float *dw, float *db)
+/* Forward, or backward where dw or db or dx is asked for: `back`. Without a
+   dx of its own that goes to scratch. */
+SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
+    int wanted, float *dw, float *db)
 {
     const size_t mark = smask__mark(c);
-    smask__norm a;
     size_t pieces;
 
-    memset(&a, 0, sizeof a);
-    a.rows = rows;
-    a.D = D;
-    a.piece = smask__piece_rows(rows, D);
-    pieces = smask__over(rows, a.piece);
-    a.x = x;
-    a.w = w;
-    a.dy = dy;
-    a.stat = stat;
-    a.dx = wanted ? dx : smask__floats(c, rows * D);
-    a.add = wanted && add;
-    a.partial = smask__floats(c, pieces * 2 * D);
-    a.lanes = c->lanes;
-    if (smask__ok(c)) smask__run(c, pieces, smask__norm_piece, &a);
-    smask__add_parts(c, a.partial, pieces, D, dw, db);
+    a->piece = smask__piece_rows(a->rows, a->D);
+    a->lanes = c->lanes;
+    pieces = smask__over(a->rows, a->piece);
+    if (back && !wanted) a->dx = smask__floats(c, a->rows * a->D);
+    if (back) a->partial = smask__floats(c, pieces * 2 * a->D);
+    if (smask__ok(c)) smask__run(c, pieces, smask__norm_piece, a);
+    if (back) smask__add_parts(c, a->partial, pieces, a->D, dw, db);
     smask__rewind(c, mark);
 }
 
@@ -3950,7 +3956,7 @@ typedef struct smask__attention {
     /* backward */
     const float *dy;
     float *dqkv, *dbias;             /* dbias (H,N,N), turned, added to    */
-    int add;
+    int add, again;                  /* again: make y, too                 */
     /* work of each worker */
     int lanes;
     size_t mr, nr, s_ld, n_up, k_up, floats;
@@ -3971,10 +3977,12 @@ SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
     a->n_up = smask__up(a->N, a->nr > 0 ? a->nr : 1);
     a->k_up = smask__up(a->K, a->nr > 0 ? a->nr : 1);
     a->s_ld = smask__up(a->N, 16) + 16;
-    a->floats = a->K * a->n_up + a->N * a->k_up + a->N * a->s_ld + 2 * a->N;
-    if (backward) a->floats += a->K * a->n_up + a->N * a->s_ld;
+    a->floats = a->K * a->n_up + a->N * a->k_up + 2 * a->N
+        + smask__area(a->N, a->s_ld);
+    if (backward)
+        a->floats += a->K * a->n_up + smask__area(a->N, a->s_ld);
     a->floats = smask__up(a->floats, 16);
-    return smask__workers(c) * a->floats;
+    return smask__area(smask__workers(c), a->floats);
 }
 
 /* A right factor: panels, and how far apart rows and panels are. */
@@ -3993,7 +4001,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     const size_t nr = a->nr > 0 ? a->nr : columns;
     const smask__view v = smask__view_of(x, ld);
     smask__factor f;
-    size_t j, i, p;
+    size_t j;
 
     f.b = to;
     f.ld = nr;
@@ -4009,15 +4017,9 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
             nr * k, 0))
         return f;
     }
-    for (j = 0; j < columns; j += nr, to += nr * k) {
-        const size_t n = smask__least(columns - j, nr);
-        if (a->nr > 0) {
-            SMASK__CALL(a->lanes, turn, (x + j * ld, ld, n, k, to))
-        } else {                                     /* the CBLAS door     */
-            for (i = 0; i < n; i++)
-                for (p = 0; p < k; p++) to[p * nr + i] = x[i * ld + p];
-        }
-    }
+    for (j = 0; j < columns; j += nr, to += nr * k)
+        smask__turn(a->lanes, x + j * ld, ld, smask__least(columns - j, nr),
+            k, to, nr);
     return f;
 }
 
@@ -4103,6 +4105,10 @@ SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
         NULL);
     SMASK__CALL(a->lanes, softmax_bwd, (p, ds, a->s_ld, N, N,
         1 / sqrtf((float)K), bias, N, top, top + N, dbias))
+    if (a->again)
+        smask__attention_times(a, p, a->s_ld, 1,
+            smask__attention_pack(a, q + 2 * D, 3 * D, 0, pack), K, N,
+            a->y + b * N * D + h * K, D, 0, NULL);
     smask__attention_times(a, p, a->s_ld, 0,
         smask__attention_pack(a, dy, D, 0, pack), K, N, dq + 2 * D, 3 * D,
         a->add, NULL);
@@ -4140,7 +4146,7 @@ SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
     smask__rewind(c, mark);
 }
 
-/* The bias table (T,H), spread out to (H,N,N) by index (N,N), turned as
+/* The bias table (rows,H), spread out to (H,N,N) by index (N,N), turned as
    the scores are, and back. */
 SMASK__FN void smask__bias_fwd(const float *table, const int32_t *index,
     size_t N, size_t H, float *bias)
@@ -4214,7 +4220,7 @@ SMASK__FN void smask__rows_bwd(smask_ctx *c, const smask__gather *g,
 /* ---- The vocabulary head and its loss, a few rows at a time:
      z = x w' + b     p = softmax(z)     loss = mean of -log p[label]
      dz = (p - [label]) / rows     dx = dz w     dw = dz' x     db = sum dz
-   The logits z of about 2M floats exist at once. They become dz in place
+   Logits z for 7 MB, or 224 rows, exist at once. They become dz in place
    while they are near, and dz is used up before the next rows come. */
 
 typedef struct smask__head_loss {
@@ -4266,7 +4272,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
 {
     const size_t mark = smask__mark(c);
     const size_t most = smask__least(a->rows, smask__up(smask__most(
-        (size_t)2097152 / a->V, 224), 112));
+        (size_t)7 * 262144 / a->V, 224), 112));
     const size_t pieces = smask__over(most, 16);
     smask__product z, dx, dw;
     double loss = 0;
@@ -4278,16 +4284,11 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     a->z = smask__floats(c, most * a->ld);
     a->loss = (double *)smask__data(c, pieces, sizeof *a->loss);
     a->hits = (int32_t *)smask__data(c, pieces, sizeof *a->hits);
-    memset(&z, 0, sizeof z);
-    z.m = most;
-    z.n = a->V;
-    z.k = a->D;
+    z = smask__product_of(most, a->V, a->D, a->z, a->ld);
     z.mc = SMASK__MC;
     z.nc = 512;                          /* its panels stay in the cache   */
     z.b = smask__view_of(a->w, a->D);
     z.turned = 1;
-    z.c = a->z;
-    z.c_ld = a->ld;
     z.bias = a->b;
     smask__product_plan(c, &z);
     smask__pack(c, &z);
@@ -4320,14 +4321,9 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
         dx.a = smask__view_of(a->z, a->ld);
         dx.c = c->dry ? NULL : a->dx + a->first * a->D;
         smask__product_rows(c, &dx);
-        memset(&dw, 0, sizeof dw);
-        dw.m = a->V;
-        dw.n = a->D;
-        dw.k = a->count;
-        dw.a = smask__view_of(a->z, a->ld);
+        dw = smask__product_of(a->V, a->D, a->count, a->dw, a->D);
+        dw.a = dx.a;
         dw.b = z.a;
-        dw.c = a->dw;
-        dw.c_ld = a->D;
         dw.add = a->first > 0;
         dw.sums = a->db;
         smask__product_across(c, &dw);
@@ -4424,7 +4420,7 @@ SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
         smask__say(c, i == 0 ? " (" : ",");
         smask__say(c, digits);
     }
-    smask__say(c, t->rank > 0 ? ")" : " ()");
+    smask__say(c, ")");
 }
 
 /* An error, where a tensor was asked for: NULL. */
@@ -4440,95 +4436,67 @@ SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
     const char *a_name, const smask_tensor *a, const char *b_name,
     const smask_tensor *b)
 {
-    smask_logger logger = c->desc.logger;
-
-    if (c->error != SMASK_OK) return NULL;
-    c->desc.logger.log = NULL;           /* speak once the text is whole   */
-    smask__fail(c, SMASK_SHAPE, where, "");
-#ifndef SPLITMASK_NO_TEXT
+    if (!smask__blame(c, SMASK_SHAPE, where)) return NULL;
     smask__say_shape(c, a_name, a);
     if (b != NULL) {
         smask__say(c, ", ");
         smask__say_shape(c, b_name, b);
     }
-#else
-    (void)a_name; (void)a; (void)b_name; (void)b;
-#endif
-    c->desc.logger = logger;
-    if (logger.log != NULL) logger.log(logger.user, SMASK_SHAPE, c->detail);
+    smask__tell(c);
     return NULL;
 }
 
 /* ---- Contexts and steps ---- */
 
-SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc,
-    uint32_t magic)
-{
-    memset(c, 0, sizeof *c);
-    if (desc != NULL) c->desc = *desc;
-    c->magic = magic;
-    if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
-    smask_seed(&c->random, c->desc.seed, 0);
-    c->lanes = c->desc.lanes == SMASK_LANES_AUTO ? (int)smask__lanes_best()
-        : c->desc.lanes == SMASK_LANES_BF16 ? (int)SMASK_LANES_AVX512
-        : (int)c->desc.lanes;
-}
-
-/* Put the arena into a block. Its length counts from the first 64-byte line
-   as if that always cost 63 bytes: so a size that suffices does so at any
-   address. */
-SMASK__FN void smask__settle(smask_ctx *c, void *block, size_t bytes)
-{
-    const size_t skew = (size_t)((uintptr_t)block & (SMASK__ALIGN - 1));
-
-    if (bytes < SMASK__ALIGN) {
-        smask__fail(c, SMASK_MEMORY, "setup", "the block is too small");
-        return;
-    }
-    c->base = (unsigned char *)block + (skew != 0 ? SMASK__ALIGN - skew : 0);
-    c->size = (bytes - (SMASK__ALIGN - 1)) & ~(SMASK__ALIGN - 1);
-}
-
-SMASK__FN void *smask__take(smask_ctx *c, size_t bytes)
+/* The arena counts from the first 64-byte line of its block as if that
+   always cost 63 bytes: so a size that suffices does so at any address. */
+SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
 {
     const smask_allocator *a = &c->desc.allocator;
+    size_t bytes, skew;
+    void *block;
 
-    c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
-        : smask__default_alloc(bytes);
-    return c->block;
-}
-
-SMASK__FN int smask__desc_right(smask_ctx *c)
-{
-    if (c->desc.lanes < SMASK_LANES_AUTO
-        || c->desc.lanes >= SMASK_LANES_COUNT
-        || (c->desc.lanes != SMASK_LANES_AUTO
-        && !smask__lanes_there(c->desc.lanes)))
+    memset(c, 0, sizeof *c);
+    if (desc != NULL) c->desc = *desc;
+    c->magic = SMASK__MAGIC;
+    c->dry = dry;
+    if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
+    smask_seed(&c->random, c->desc.seed, 0);
+    c->lanes = (int)smask__lanes_of(c->desc.lanes);
+    if (c->desc.lanes != SMASK_LANES_AUTO
+        && !smask__lanes_there(c->desc.lanes)) {
         smask__fail(c, SMASK_ARG, "setup",
-            "this machine or build has not the vectors asked for");
-    return smask__ok(c);
+            "this machine or build lacks the vectors asked for");
+        return;
+    }
+    bytes = c->desc.memory_size;
+    block = c->desc.memory;
+    if (block == NULL) {
+        if (dry) bytes = (size_t)4 << 20;            /* for the structs    */
+        else if (bytes == 0) bytes = (size_t)64 << 20;
+        block = c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
+            : smask__default_alloc(bytes);
+    }
+    if (block == NULL || bytes < SMASK__ALIGN) {
+        smask__fail(c, SMASK_MEMORY, "setup", block == NULL
+            ? "the allocator gave nothing" : "the block is too small");
+        return;
+    }
+    skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
+    c->base = (unsigned char *)block + skew;
+    c->size = (bytes - (SMASK__ALIGN - 1)) & ~(SMASK__ALIGN - 1);
 }
 
 SMASK__DEF smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
     uint32_t magic)
 {
-    size_t bytes;
-
     if (magic != SMASK__MAGIC) {         /* write what all versions have   */
         c->magic = magic;
         c->error = SMASK_STATE;
+        c->detail[0] = '\0';
         return c->error;
     }
-    smask__start(c, desc, magic);
-    if (!smask__desc_right(c)) return c->error;
-    bytes = c->desc.memory_size;
-    if (c->desc.memory == NULL) {
-        if (bytes == 0) bytes = (size_t)64 << 20;
-        if (smask__take(c, bytes) == NULL)
-            return smask__fail(c, SMASK_MEMORY, "setup",
-                "the allocator gave nothing");
-    }
-    smask__settle(c, c->block != NULL ? c->block : c->desc.memory, bytes);
+    smask__start(c, desc, 0);
     return c->error;
 }
 
@@ -4550,19 +4518,9 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
 {
     smask_ctx c;
     smask_result result;
-    void *block;
-    size_t bytes;
 
     memset(sizes, 0, sizeof *sizes);
-    smask__start(&c, desc, SMASK__MAGIC);
-    c.dry = 1;
-    if (!smask__desc_right(&c)) return c.error;
-    bytes = c.desc.memory != NULL ? c.desc.memory_size : (size_t)4 << 20;
-    block = c.desc.memory != NULL ? c.desc.memory : smask__take(&c, bytes);
-    if (block == NULL)
-        return smask__fail(&c, SMASK_MEMORY, "plan",
-            "no block for the nodes; give desc.memory");
-    smask__settle(&c, block, bytes);
+    smask__start(&c, desc, 1);
     result = smask__ok(&c) ? fn(&c, user) : c.error;
     if (result == SMASK_OK) result = c.error;
     if (c.in_step) smask_end_step(&c);
@@ -4625,7 +4583,7 @@ SMASK__DEF size_t smask_count(const smask_tensor *t)
 
 SMASK__DEF size_t smask_columns(const smask_tensor *t)
 {
-    return t->rank > 0 ? (size_t)t->shape[t->rank - 1] : 1;
+    return (size_t)t->shape[t->rank - 1];
 }
 
 SMASK__DEF size_t smask_row_count(const smask_tensor *t)
@@ -4679,6 +4637,11 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     if (c->nodes > c->peak_nodes) c->peak_nodes = c->nodes;
     return t;
 }
+
+/* A node's dx: none yet; memory of the tape's; lent by another. Its x: stays
+   till the step ends; is spare once backward has passed; is spent. */
+enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
+enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
 
 /* A node that is made of others, and whether a slope has to come by. */
 SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
@@ -4788,6 +4751,29 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     return smask__parameter_on(c, NULL, d0, d1, d2, d3);
 }
 
+/* ---- What a node holds, op by op ----
+     op             source               save           arg      elsewhere
+     ADD            a b
+     SCALE          x                                            scalar
+     GAIN           x g
+     LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
+     LAYERNORM      x w b                mean, 1 / std
+     GELU           x
+     ATTENTION      qkv bias             top, 1 / sum   heads,   index
+                                                        brief
+     ROWS           x fill position                              index
+     MEAN_ROWS      x                                   skip
+     UNIT           x                    1 / |x|
+     CROSS_ENTROPY  x                    dx
+     LINEAR_CROSS.. x w b                dx, dw, db
+     CONTRAST       x                    ds             stop_keys
+     SLICE          x                                   first
+     JOIN           room part                           first
+     RECOMPUTE      x                                            extra: fn
+     USER           a b d                yours                   extra: op
+     PARAM                               panels         (gradient check),
+                                                        panels' state  */
+
 /* ---- Recording. Each op: look at the shapes, make a node, call the
    kernel, note what backward needs. ---- */
 
@@ -4802,8 +4788,8 @@ SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
         return smask__fail_shapes(c, "add", "a", a, "b", b);
     y = smask__made_rows(c, SMASK_OP_ADD, a, smask_columns(a), source, 2);
     if (y == NULL) return NULL;
-    smask__list_do(c, SMASK__LIST_COPY, y->x, 0, a->x, NULL, smask_count(y));
-    smask__list_do(c, SMASK__LIST_ADD, y->x, 0, b->x, NULL, smask_count(y));
+    smask__list_do(c, SMASK__LIST_SCALE, y->x, 1, a->x, NULL, smask_count(y));
+    smask__list_do(c, SMASK__LIST_AXPY, y->x, 1, b->x, NULL, smask_count(y));
     return smask__done(c, y);
 }
 
@@ -4881,7 +4867,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     if (x == NULL || w == NULL) return NULL;
     in = smask_columns(x);
     out = (size_t)w->shape[0];
-    if (smask_count(w) != in * out)
+    if (smask_count(w) / out != in)
         return smask__fail_shapes(c, where, "w", w, "x", x);
     if (b != NULL && !smask__is_vector(b, out))
         return smask__fail_shapes(c, where, "b", b, "w", w);
@@ -4907,17 +4893,15 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
 /* Keep a parameter w (out, in) also as the panels that x w' reads. */
 SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
 {
-    smask__product p;
+    const size_t n = (size_t)w->shape[0];
+    smask__product p = smask__product_of(1, n, smask_count(w) / n, NULL, 0);
 
-    memset(&p, 0, sizeof p);
-    p.m = 1;
-    p.n = (size_t)w->shape[0];
-    p.k = smask_count(w) / p.n;
     p.b = smask__view_of(w->x, p.k);
     p.turned = 1;
     smask__product_plan(c, &p);
     if (w->arg[1] == SMASK__PANELS_NONE)
-        w->save[0] = smask__floats(c, p.k * smask__up(p.n, p.nr));
+        w->save[0] = smask__floats(c, smask__area(p.k,
+            smask__up(p.n, p.nr)));
     if (!smask__ok(c)) return;
     w->arg[1] = SMASK__PANELS_READY;
     p.packed = w->save[0];
@@ -4952,10 +4936,26 @@ SMASK__DEF smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
         SMASK__GELU, x, w, b, r, NULL, NULL, keep);
 }
 
+SMASK__FN smask__norm smask__norm_of(const smask_tensor *y)
+{
+    smask__norm a;
+
+    memset(&a, 0, sizeof a);
+    a.rows = smask_row_count(y);
+    a.D = smask_columns(y);
+    a.x = y->source[0]->x;
+    a.w = y->source[1]->x;
+    a.b = y->source[2]->x;
+    a.stat = y->save[0];
+    a.y = y->x;
+    return a;
+}
+
 SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b)
 {
     smask_tensor *const source[3] = { x, w, b };
+    smask__norm a;
     smask_tensor *y;
     size_t D;
 
@@ -4966,8 +4966,8 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     y = smask__made_rows(c, SMASK_OP_LAYERNORM, x, D, source, 3);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
-    smask__layernorm_fwd(c, x->x, w->x, b->x, smask_row_count(x), D,
-        y->save[0], y->x);
+    a = smask__norm_of(y);
+    smask__norm_do(c, &a, 0, 0, NULL, NULL);
     return smask__done(c, y);
 }
 
@@ -5006,14 +5006,22 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     float *bias;
 
     if (y->source[1] == NULL) return NULL;
-    bias = smask__floats(c, a->H * a->N * a->N);
+    bias = smask__floats(c, smask__area(a->H * a->N, a->N));
     if (bias != NULL)
         smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
     return bias;
 }
 
-SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
-    int32_t heads, smask_tensor *bias, const int32_t *index)
+/* Brief: the values lie in a room of the caller's, only until the next
+   linear has read them. Backward makes them again: see linear_back. */
+SMASK__FN int smask__brief(const smask_tensor *t)
+{
+    return t->op == SMASK_OP_ATTENTION && t->arg[1];
+}
+
+SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
+    int32_t heads, smask_tensor *bias, const int32_t *index, int brief,
+    float *room)
 {
     smask_tensor *const source[2] = { qkv, bias };
     smask__attention a;
@@ -5021,7 +5029,8 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     size_t i, mark;
 
     if (qkv == NULL) return NULL;
-    if (heads < 1 || qkv->rank != 3 || qkv->shape[2] % (3 * heads) != 0)
+    if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
+        || qkv->shape[2] % (3 * heads) != 0)
         return smask__fail_shapes(c, "attention",
             "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
     if (!c->dry && (bias == NULL) != (index == NULL))
@@ -5029,10 +5038,12 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
             "bias and index come together");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-    y = smask__made_rows(c, SMASK_OP_ATTENTION, qkv,
-        smask_columns(qkv) / 3, source, 2);
+    y = smask__linked(c, SMASK_OP_ATTENTION, qkv->shape[0], qkv->shape[1],
+        qkv->shape[2] / 3, 0, source, 2);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
+    y->arg[1] = brief && (y->wants || c->no_grad);
+    y->x = y->arg[1] ? room : smask__floats(c, smask_count(y));
     y->index = index;
     if (y->wants)
         y->save[0] = smask__floats(c, 2 * (size_t)heads
@@ -5047,6 +5058,12 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     smask__attention_fwd(c, &a);
     smask__rewind(c, mark);
     return smask__done(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
+    int32_t heads, smask_tensor *bias, const int32_t *index)
+{
+    return smask__attention_op(c, qkv, heads, bias, index, 0, NULL);
 }
 
 SMASK__FN smask__gather smask__gather_of(smask_ctx *c, const smask_tensor *y)
@@ -5180,7 +5197,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     a.rows = smask_row_count(x);
     a.D = smask_columns(x);
     a.V = (size_t)w->shape[0];
-    if (smask_count(w) != a.V * a.D)
+    if (smask_count(w) / a.V != a.D)
         return smask__fail_shapes(c, "linear_cross_entropy", "w", w, "x", x);
     if (b != NULL && !smask__is_vector(b, a.V))
         return smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
@@ -5228,7 +5245,7 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, source, 1);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
-    y->save[0] = smask__floats(c, rows * rows);
+    y->save[0] = smask__floats(c, smask__area(rows, rows));
     smask_gemm(c, SMASK_NT, rows, rows, D, x->x, D, x->x, D, y->save[0],
         rows, 0);
     if (!c->dry && smask__ok(c))
@@ -5295,8 +5312,8 @@ SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
     y->x = room->x;
     y->arg[0] = first;
     if (!c->dry)
-        smask__list_do(c, SMASK__LIST_COPY, y->x + (size_t)first
-            * smask__item(y), 0, part->x, NULL, smask_count(part));
+        smask__list_do(c, SMASK__LIST_SCALE, y->x + (size_t)first
+            * smask__item(y), 1, part->x, NULL, smask_count(part));
     return y;
 }
 
@@ -5309,6 +5326,8 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
 
     for (i = 0; i < parts; i++) {
         if (part[i] == NULL) return NULL;
+        if (smask_row_count(part[i]) > (size_t)(INT32_MAX - rows))
+            return smask__refuse(c, SMASK_SHAPE, "join", "too many rows");
         if (smask_columns(part[i]) != smask_columns(part[0]))
             return smask__fail_shapes(c, "join", "part", part[i], "the first",
                 part[0]);
@@ -5408,11 +5427,10 @@ typedef struct smask__free {
     size_t floats;
 } smask__free;
 
-/* owns: 0 no gradient yet, 1 one whose memory is the tape's, 2 one that is
-   not. A dry run has no pointers to tell by. */
+/* A dry run has no pointers to tell by. */
 SMASK__FN int smask__has_slope(const smask_tensor *t)
 {
-    return t->op == SMASK_OP_PARAM || t->owns != 0;
+    return t->op == SMASK_OP_PARAM || t->owns != SMASK__DX_NONE;
 }
 
 SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
@@ -5423,7 +5441,7 @@ SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
     for (; *at != NULL; at = &(*at)->next)
         if ((*at)->floats >= floats
             && (best == NULL || (*at)->floats < (*best)->floats)) best = at;
-    t->owns = 1;
+    t->owns = SMASK__DX_OURS;
     if (best == NULL) {
         t->dx = smask__floats(c, floats);
         return;
@@ -5449,13 +5467,13 @@ SMASK__FN void smask__give(smask_ctx *c, float *x, size_t count)
    nobody outside the model can hold it (`inner`). */
 SMASK__FN void smask__slope_give(smask_ctx *c, smask_tensor *t)
 {
-    if (t->owns == 1) smask__give(c, t->dx, smask_count(t));
-    t->owns = 0;
+    if (t->owns == SMASK__DX_OURS) smask__give(c, t->dx, smask_count(t));
+    t->owns = SMASK__DX_NONE;
     t->dx = NULL;
-    if (!t->inner) return;
+    if (t->inner == SMASK__X_STAYS) return;
     smask__give(c, t->x, smask_count(t));
     t->x = NULL;
-    t->inner = 2;
+    t->inner = SMASK__X_SPENT;
 }
 
 /* Where to put a slope by t: *add tells whether there is something to add
@@ -5479,28 +5497,60 @@ SMASK__FN float *smask__slope_sum(smask_ctx *c, smask_tensor *t)
     return dx;
 }
 
+/* t's slope gets s * from: added, or written if it is the first part. */
+SMASK__FN void smask__slope_add(smask_ctx *c, smask_tensor *t, float s,
+    const float *from)
+{
+    int add;
+    float *dx = smask__slope(c, t, &add);
+
+    if (dx != NULL)
+        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx, s,
+            from, NULL, smask_count(t));
+}
+
 /* t's slope gets y's, unchanged: by handing on the memory where y's is not
    needed any more, as on the residual stream. */
 SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
-    int add;
-    float *dx;
-
     if (t == NULL || !t->wants) return;
-    if (y->owns == 1 && !smask__has_slope(t)) {
+    if (y->owns == SMASK__DX_OURS && !smask__has_slope(t)) {
         t->dx = y->dx;
-        t->owns = 1;
-        y->owns = 0;
+        t->owns = SMASK__DX_OURS;
+        y->owns = SMASK__DX_NONE;
         y->dx = NULL;
         return;
     }
-    dx = smask__slope(c, t, &add);
-    smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, dx, 0, y->dx,
-        NULL, smask_count(y));
+    smask__slope_add(c, t, 1, y->dx);
 }
 
-/* y = r + keep * (f(x) w' + b) */
+SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
+{
+    smask__attention a = smask__attention_of(y);
+    float *dtable = smask__slope_sum(c, y->source[1]);
+    const size_t pairs = smask__area(a.H * a.N, a.N);
+    size_t mark;
+
+    a.dqkv = smask__slope(c, y->source[0], &a.add);
+    mark = smask__mark(c);
+    if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
+    a.dy = y->dx;
+    a.again = y->arg[1];
+    a.bias = smask__attention_bias(c, y, &a);
+    if (y->source[1] != NULL && y->source[1]->wants) {
+        a.dbias = smask__floats(c, pairs);
+        if (a.dbias != NULL) memset(a.dbias, 0, pairs * sizeof(float));
+    }
+    smask__attention_bwd(c, &a);
+    if (dtable != NULL && smask__ok(c))
+        smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
+    smask__rewind(c, mark);
+}
+
+/* y = r + keep * (f(x) w' + b). If x was brief, its values are made again
+   by attention's own backward, which needs x's slope, but not y's weights':
+   so that comes between the two. */
 SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *const *s = y->source;
@@ -5511,16 +5561,22 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
     smask__wanted wanted;
 
     memset(&wanted, 0, sizeof wanted);
-    if (l.lens == SMASK__GELU && s[0]->inner == 1 && s[0]->owns == 0) {
+    if (l.lens == SMASK__GELU && s[0]->inner == SMASK__X_SPARE
+        && s[0]->owns == SMASK__DX_NONE) {
         s[0]->dx = s[0]->x;              /* the slope takes x's place      */
-        s[0]->owns = 2;
+        s[0]->owns = SMASK__DX_LENT;
         dx = s[0]->dx;
     } else {
         dx = smask__slope(c, s[0], &wanted.dx_add);
     }
+    wanted.x = s[0]->wants;
+    if (smask__brief(s[0])) {
+        smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
+        smask__attention_back(c, s[0]);
+        wanted.x = 0;
+    }
     wanted.w = s[1]->wants;
     wanted.b = s[2] != NULL && s[2]->wants;
-    wanted.x = s[0]->wants;
     wanted.norm = (s[4] != NULL && s[4]->wants)
         || (s[5] != NULL && s[5]->wants);
     smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
@@ -5543,28 +5599,6 @@ SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
         if (dg != NULL) dg[i] += smask__dot(c->lanes, dy, x->x + i * each,
             each);
     }
-}
-
-SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
-{
-    smask__attention a = smask__attention_of(y);
-    float *dtable = smask__slope_sum(c, y->source[1]);
-    const size_t pairs = a.H * a.N * a.N;
-    size_t mark;
-
-    a.dqkv = smask__slope(c, y->source[0], &a.add);
-    mark = smask__mark(c);
-    if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
-    a.dy = y->dx;
-    a.bias = smask__attention_bias(c, y, &a);
-    if (y->source[1] != NULL && y->source[1]->wants) {
-        a.dbias = smask__floats(c, pairs);
-        if (a.dbias != NULL) memset(a.dbias, 0, pairs * sizeof(float));
-    }
-    smask__attention_bwd(c, &a);
-    if (dtable != NULL && smask__ok(c))
-        smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
-    smask__rewind(c, mark);
 }
 
 /* y = mean of x over rows skip .. N-1:   dx += dy / (N - skip) */
@@ -5600,18 +5634,6 @@ SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
     }
 }
 
-/* dt += slope * what forward saved at unit slope. */
-SMASK__FN void smask__saved_back(smask_ctx *c, smask_tensor *t,
-    const float *slope, const float *saved)
-{
-    int add;
-    float *dx = smask__slope(c, t, &add);
-
-    if (dx == NULL || saved == NULL || !smask__ok(c)) return;
-    smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
-        slope[0], saved, NULL, smask_count(t));
-}
-
 /* s = x x' / tau, ds given:   dx += (ds + ds') x, without ds' if stopped */
 SMASK__FN void smask__contrast_back(smask_ctx *c, smask_tensor *y)
 {
@@ -5640,8 +5662,8 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
     int i;
 
     if (op->backward == NULL) {
-        smask__fail(c, SMASK_STATE, "backward", op->name != NULL ? op->name
-            : "a user op has no backward");
+        smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
+            "the op has no backward");
         return;
     }
     for (i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
@@ -5666,9 +5688,10 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     int i;
 
     for (t = from; t != to && t != NULL && smask__ok(c); t = t->before) {
-        if (t->op == SMASK_OP_PARAM || t->owns == 0) continue;
+        if (t->op == SMASK_OP_PARAM || t->owns == SMASK__DX_NONE) continue;
         for (i = 0; i < SMASK_SOURCES; i++)
-            if (t->source[i] != NULL && t->source[i]->inner == 2) {
+            if (t->source[i] != NULL
+                && t->source[i]->inner == SMASK__X_SPENT) {
                 smask__fail(c, SMASK_STATE, "backward",
                     "has been here in this step; add the losses first");
                 return;
@@ -5703,11 +5726,11 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     t = leaf != NULL ? again->fn(c, leaf, again->user) : NULL;
     if (t != NULL) {
         t->dx = y->dx;
-        t->owns = 2;
+        t->owns = SMASK__DX_LENT;
         smask__walk(c, t, leaf, one);
-        if (leaf->wants && leaf->owns != 0)
-            smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, dx,
-                0, leaf->dx, NULL, smask_count(x));
+        if (leaf->wants && leaf->owns != SMASK__DX_NONE)
+            smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
+                1, leaf->dx, NULL, smask_count(x));
         else if (dx != NULL && !add)
             memset(dx, 0, smask_count(x) * sizeof *dx);
     }
@@ -5720,30 +5743,21 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
 SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *const *s = y->source;
+    const float unit = y->dx != NULL ? y->dx[0] : 0; /* slope of a loss    */
     smask__gather g;
+    smask__norm n;
     float *a, *b, *d;
-    int add;
 
     switch ((smask_op)y->op) {
     case SMASK_OP_INPUT:
     case SMASK_OP_PARAM:                 /* leaves keep what they got      */
         break;
     case SMASK_OP_ADD:                   /* y = a + b                      */
-        if (s[1]->wants && s[1] != s[0]) {
-            a = smask__slope(c, s[1], &add);
-            smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, a, 0,
-                y->dx, NULL, smask_count(y));
-        } else if (s[1]->wants) {        /* y = 2 a                        */
-            a = smask__slope_sum(c, s[1]);
-            smask__list_do(c, SMASK__LIST_ADD, a, 0, y->dx, NULL,
-                smask_count(y));
-        }
+        smask__slope_add(c, s[1], 1, y->dx);
         smask__slope_pass(c, y, s[0]);
         break;
     case SMASK_OP_SCALE:                 /* y = s x                        */
-        a = smask__slope(c, s[0], &add);
-        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, a,
-            y->scalar[0], y->dx, NULL, smask_count(y));
+        smask__slope_add(c, s[0], y->scalar[0], y->dx);
         break;
     case SMASK_OP_GAIN:                  /* y = g x, row by row            */
         smask__gain_back(c, y);
@@ -5754,9 +5768,10 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
     case SMASK_OP_LAYERNORM:             /* y = z w + b                    */
         a = smask__slope_sum(c, s[1]);
         b = smask__slope_sum(c, s[2]);
-        d = smask__slope(c, s[0], &add);
-        smask__layernorm_bwd(c, s[0]->x, s[1]->x, y->dx, smask_row_count(y),
-            smask_columns(y), y->save[0], s[0]->wants, d, add, a, b);
+        n = smask__norm_of(y);
+        n.dx = smask__slope(c, s[0], &n.add);
+        n.dy = y->dx;
+        smask__norm_do(c, &n, 1, s[0]->wants, a, b);
         break;
     case SMASK_OP_GELU:                  /* y = x Phi(x)                   */
         a = smask__slope_sum(c, s[0]);
@@ -5764,7 +5779,7 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
             smask_count(y));
         break;
     case SMASK_OP_ATTENTION:             /* y = softmax(q k') v            */
-        smask__attention_back(c, y);
+        if (!smask__brief(y)) smask__attention_back(c, y);
         break;
     case SMASK_OP_ROWS:                  /* y = x[index] + position        */
         a = smask__slope_sum(c, s[0]);
@@ -5780,12 +5795,12 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
         smask__unit_back(c, y);
         break;
     case SMASK_OP_CROSS_ENTROPY:         /* saved at unit slope            */
-        smask__saved_back(c, s[0], y->dx, y->save[0]);
+        smask__slope_add(c, s[0], unit, y->save[0]);
         break;
     case SMASK_OP_LINEAR_CROSS_ENTROPY:
-        smask__saved_back(c, s[0], y->dx, y->save[0]);
-        smask__saved_back(c, s[1], y->dx, y->save[1]);
-        smask__saved_back(c, s[2], y->dx, y->save[2]);
+        smask__slope_add(c, s[0], unit, y->save[0]);
+        smask__slope_add(c, s[1], unit, y->save[1]);
+        smask__slope_add(c, s[2], unit, y->save[2]);
         break;
     case SMASK_OP_CONTRAST:              /* InfoNCE                        */
         smask__contrast_back(c, y);
@@ -5793,15 +5808,12 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
     case SMASK_OP_SLICE:                 /* y = x[first ...]               */
         a = smask__slope_sum(c, s[0]);
         if (a != NULL)
-            smask__list_do(c, SMASK__LIST_ADD, a + (size_t)y->arg[0]
-                * smask__item(y), 0, y->dx, NULL, smask_count(y));
+            smask__list_do(c, SMASK__LIST_AXPY, a + (size_t)y->arg[0]
+                * smask__item(y), 1, y->dx, NULL, smask_count(y));
         break;
     case SMASK_OP_JOIN:                  /* y = whole, but y[first ...] = x */
-        a = smask__slope(c, s[1], &add);
-        if (a != NULL)
-            smask__list_do(c, add ? SMASK__LIST_ADD : SMASK__LIST_COPY, a, 0,
-                y->dx + (size_t)y->arg[0] * smask__item(y), NULL,
-                smask_count(s[1]));
+        smask__slope_add(c, s[1], 1, c->dry ? NULL
+            : y->dx + (size_t)y->arg[0] * smask__item(y));
         smask__slope_pass(c, y, s[0]);
         break;
     case SMASK_OP_RECOMPUTE:
@@ -5902,6 +5914,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         n = (above - below) / ((double)(x + eps) - (double)(x - eps));
         apart = fabs((double)slope - n) / fmax(fmax(1e-3 * (double)top,
             1e-30), fabs((double)slope) + fabs(n));
+        if (!smask__finite((float)apart)) apart = 1e30;
         if (apart > (double)*worst) *worst = (float)apart;
     }
     memset(t->dx, 0, count * sizeof *t->dx);
@@ -6438,13 +6451,16 @@ typedef struct smask__block_call {
     const smask_block *k;
     smask_tensor *bias;
     const float *keep[2];            /* of attention, of the MLP           */
+    int brief;                       /* attention's values go to `room`    */
+    float *room;
 } smask__block_call;
 
 /* A tensor that nobody outside this chapter will hold: backward may use
-   its memory again as soon as it has passed. */
+   its memory again as soon as it has passed. A room is not its own. */
 SMASK__FN smask_tensor *smask__inner(smask_tensor *t)
 {
-    if (t != NULL) t->inner = 1;
+    if (t != NULL)
+        t->inner = smask__brief(t) ? SMASK__X_STAYS : SMASK__X_SPARE;
     return t;
 }
 
@@ -6465,8 +6481,9 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
         down_b = smask_gain(c, k->down_b, k->ls2);
     }
     h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
-    h = smask_attention(c, smask__inner(h), k->heads, call->bias,
-        call->bias != NULL ? call->v->bias_index : NULL);      /* (B,N,3D) */
+    h = smask__attention_op(c, smask__inner(h), k->heads, call->bias,
+        call->bias != NULL ? call->v->bias_index : NULL, call->brief,
+        call->room);                                           /* (B,N,3D) */
     x = smask_linear_add(c, smask__inner(h), out_w, out_b, x, call->keep[0]);
     h = smask_norm_linear(c, smask__inner(x), k->ln2_w, k->ln2_b, k->up_w,
         k->up_b);                                              /* (B,N,F)  */
@@ -6490,7 +6507,7 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
     const smask_vit *v, const smask_block *k, const smask_tensor *x,
     smask_tensor *bias)
 {
-    smask__block_call call = { v, k, bias, { NULL, NULL } };
+    smask__block_call call = { v, k, bias, { NULL, NULL }, 0, NULL };
 
     if (v->training && k->drop > 0 && x != NULL) {
         call.keep[0] = smask__draw_keep(c, k->drop, x->shape[0]);
@@ -6529,7 +6546,8 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
 }
 
 SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
-    const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
+    const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias,
+    float *room)
 {
     smask__block_call *call;
     smask__stack *stack;
@@ -6539,9 +6557,12 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     call = (smask__block_call *)smask__structs(c, (size_t)depth, sizeof *call);
     stack = (smask__stack *)smask__structs(c, 1, sizeof *stack);
     if (call == NULL || stack == NULL) return NULL;
-    for (l = 0; l < depth; l++)
+    for (l = 0; l < depth; l++) {
         call[l] = smask__block_call_of(c, v, &k[l], x, k[l].bias != NULL
             ? k[l].bias : bias);
+        call[l].brief = 1;
+        call[l].room = room;
+    }
     stack->call = call;
     stack->depth = depth;
     return v->desc.recompute && !c->no_grad
@@ -6554,25 +6575,37 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
-    smask_tensor *whole, *part;
+    smask_tensor *whole, *part, *joined;
     int32_t b, B, each;
+    float *room;
 
     if (x == NULL) return NULL;
     B = x->shape[0];
     each = v->desc.group / x->shape[1];              /* images             */
     if (each < 1) each = 1;
-    if (each >= B) return smask__stack_of(c, v, k, depth, x, bias);
+    if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
+    room = smask__floats(c, smask_count(x) / (size_t)B * (size_t)each);
+    if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
     whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1], x->shape[2],
         x->shape[3], NULL, 0);
     for (b = 0; b < B; b += each) {
         const smask__spot spot = smask__spot_of(c);
         part = smask_slice(c, x, b, b + each < B ? each : B - b);
-        part = smask__stack_of(c, v, k, depth, part, bias);
-        part = smask__join_one(c, whole, part, b);
-        if (part == NULL) return NULL;
-        if (c->no_grad) smask__go_back(c, spot);
-        else whole = part;
+        part = smask__stack_of(c, v, k, depth, part, bias, room);
+        joined = smask__join_one(c, whole, part, b);
+        if (joined == NULL) return NULL;
+        if (c->no_grad) {
+            smask__go_back(c, spot);
+            continue;
+        }
+        whole = joined;
+        if (depth > 0) {          /* its values lie in the whole,   */
+            part->x = c->dry ? NULL      /* and what it took last is free  */
+                : whole->x + (size_t)b * smask__item(whole);
+            smask__rewind(c, smask__mark(c) - smask__up(smask_count(part)
+                * sizeof(float), SMASK__ALIGN));
+        }
     }
     return whole;
 }
@@ -6799,9 +6832,8 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
 
     memset(&k, 0, sizeof k);
     k.id = id;
-    k.p.m = rows;
-    k.p.n = (size_t)t->desc.vocabulary;
-    k.p.k = (size_t)t->width;
+    k.p = smask__product_of(rows, (size_t)t->desc.vocabulary,
+        (size_t)t->width, NULL, 0);
     k.p.a = smask__view_of(x, k.p.k);
     k.p.b = smask__view_of(t->codebook, k.p.k);
     k.p.turned = 1;
