@@ -6005,17 +6005,21 @@ static const smask__number smask__vit_numbers[] = {
     { "", "", 0, 0, 0 } };
 #undef SMASK__V
 
-/* The first field that is out of its range, or NULL. */
-SMASK__FN const char *smask__number_wrong(const smask__number *list,
-    const void *desc)
+/* Is every field in its range? */
+SMASK__FN int smask__numbers_right(smask_ctx *c, const char *where,
+    const smask__number *list, const void *desc)
 {
+    char text[48];
     uint32_t n;
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
-        if (n < list->least || n > list->most) return list->field;
+        smask__put_text(smask__put_text(text, list->field),
+            " is out of range");
+        if (n < list->least || n > list->most)
+            smask__fail(c, SMASK_ARG, where, text);
     }
-    return NULL;
+    return smask__ok(c);
 }
 
 /* ---- Making the weights ---- */
@@ -6179,14 +6183,11 @@ SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
 
 SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
 {
-    const char *field = smask__number_wrong(smask__vit_numbers, d);
     const char *what = NULL;
-    char text[64];
 
-    if (field != NULL) {
-        smask__put_text(smask__put_text(text, field), " is out of range");
-        what = text;
-    } else if (d->group < 1)
+    if (!smask__numbers_right(c, "vit_init", smask__vit_numbers, d))
+        return c->error;
+    if (d->group < 1)
         what = "group is out of range";
     else if (d->image % d->patch != 0)
         what = "image is no multiple of patch";
@@ -6524,22 +6525,17 @@ SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     return x != NULL ? smask__block_run(c, x, &call) : NULL;
 }
 
-/* All blocks, one after the other. Without a tape only the last output
-   stays, where the first was: L blocks need no more memory than one. */
-typedef struct smask__stack {
-    const smask__block_call *call;
-    int32_t depth;
-} smask__stack;
-
+/* All blocks, one after the other, up to a call without one. Without a tape
+   only the last output stays, where the first was: L blocks need no more
+   memory than one. */
 SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
     const void *user)
 {
-    const smask__stack *stack = (const smask__stack *)user;
+    const smask__block_call *call = (const smask__block_call *)user;
     const smask__spot spot = smask__spot_of(c);
-    int32_t l;
 
-    for (l = 0; l < stack->depth && x != NULL; l++) {
-        x = smask__block_run(c, x, &stack->call[l]);
+    for (; call->k != NULL && x != NULL; call++) {
+        x = smask__block_run(c, x, call);
         if (c->no_grad) x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
     }
     return x;
@@ -6550,24 +6546,21 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     float *room)
 {
     smask__block_call *call;
-    smask__stack *stack;
     int32_t l;
 
     if (x == NULL) return NULL;
-    call = (smask__block_call *)smask__structs(c, (size_t)depth, sizeof *call);
-    stack = (smask__stack *)smask__structs(c, 1, sizeof *stack);
-    if (call == NULL || stack == NULL) return NULL;
+    call = (smask__block_call *)smask__structs(c, (size_t)depth + 1,
+        sizeof *call);
+    if (call == NULL) return NULL;
     for (l = 0; l < depth; l++) {
         call[l] = smask__block_call_of(c, v, &k[l], x, k[l].bias != NULL
             ? k[l].bias : bias);
         call[l].brief = 1;
         call[l].room = room;
     }
-    stack->call = call;
-    stack->depth = depth;
     return v->desc.recompute && !c->no_grad
-        ? smask_recompute(c, smask__stack_run, x, stack)
-        : smask__stack_run(c, x, stack);
+        ? smask_recompute(c, smask__stack_run, x, call)
+        : smask__stack_run(c, x, call);
 }
 
 /* Group after group. With recompute, backward runs a group's blocks anew
@@ -6644,15 +6637,6 @@ SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 
 /* ---- Decoder ---- */
 
-/* A token of zeros: fills the rows that another list has. */
-SMASK__FN smask_tensor *smask__nothing(smask_ctx *c, size_t D)
-{
-    float *zero = smask__floats(c, D);
-
-    if (zero != NULL) memset(zero, 0, D * sizeof *zero);
-    return smask_input(c, zero, (int32_t)D, 0, 0, 0);
-}
-
 /* Norm and bridge: what the decoder gets of the encoder. */
 SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
     smask_tensor *x)
@@ -6664,26 +6648,25 @@ SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
 }
 
 /* The alternative of few positions: seen tokens as they come, masked ones
-   as mask token + the encoder's position, without the class token's. */
+   as mask token + the encoder's position, without the class token's. One
+   list: the N masked ones of any image, then the seen. */
 SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     const smask_vit *v, smask_tensor *x, const int32_t *index, int32_t R)
 {
-    const int32_t N = v->tokens, skip = v->desc.class_token;
-    int32_t *patch = smask__indices(c, (size_t)N);
-    int32_t *none = smask__indices(c, (size_t)N);
-    int32_t *masked = smask__indices(c, (size_t)R * (size_t)N), i;
-    smask_tensor *nothing = smask__nothing(c, (size_t)v->desc.dim);
-    smask_tensor *masks;
+    const int32_t N = v->tokens;
+    int32_t *none = smask__indices(c, (size_t)N), i;
+    int32_t *at = smask__indices(c, (size_t)R * (size_t)N);
+    smask_tensor *part[2];
 
-    for (i = 0; i < N && masked != NULL; i++) patch[i] = i + skip;
-    for (i = 0; i < N && masked != NULL; i++) none[i] = -1;
-    for (i = 0; i < R * N && masked != NULL; i++)
-        masked[i] = index != NULL && index[i] < 0 ? i % N : -1;
-    masks = smask_add(c,                                       /* (1,N,D)  */
-        smask_rows(c, v->position, 1, N, none, v->decoder_mask, NULL),
-        smask_rows(c, v->position, 1, N, patch, NULL, NULL));
-    masks = smask_rows(c, masks, R, N, masked, nothing, NULL);
-    return smask_add(c, smask_rows(c, x, R, N, index, nothing, NULL), masks);
+    for (i = 0; i < N && at != NULL; i++) none[i] = -1;
+    for (i = 0; i < R * N && at != NULL; i++) {
+        const int32_t k = index != NULL ? index[i] : i;
+        at[i] = k >= 0 ? k + N : k == -1 ? i % N : k;
+    }
+    part[0] = smask_rows(c, x, 1, N, none, v->decoder_mask, smask_slice(c,
+        v->position, v->desc.class_token, N));
+    part[1] = x;
+    return smask_rows(c, smask_join(c, part, 2), R, N, at, NULL, NULL);
 }
 
 SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
@@ -6770,11 +6753,9 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 {
     smask_tensor *x;
 
-    if (v->classifier_w == NULL) {
-        smask__fail(c, SMASK_STATE, "vit_classify",
+    if (v->classifier_w == NULL)
+        return smask__refuse(c, SMASK_STATE, "vit_classify",
             "the model has no classifier; set desc.classes");
-        return NULL;
-    }
     x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
     return smask_linear(c, x, v->classifier_w, v->classifier_b);
 }
@@ -6862,27 +6843,29 @@ static const smask__number smask__tokenizer_numbers[] = {
     SMASK__T("euclidean", euclidean, 0, 1) { "", "", 0, 0, 0 } };
 #undef SMASK__T
 
-/* Defaults, and whether the sizes make sense. NULL: they do. */
-SMASK__FN const char *smask__token_sizes(smask_tokenizer *t)
+/* Defaults, and whether the sizes make sense. */
+SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
+    const char *wrong = NULL;
     size_t p;
 
     if (s->image == 0) s->image = 32;
     if (s->patch == 0) s->patch = 4;
     if (s->channels == 0) s->channels = 3;
     if (s->vocabulary == 0) s->vocabulary = 1024;
+    if (!smask__numbers_right(c, "tokenizer", smask__tokenizer_numbers, s))
+        return 0;
     if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
-        return "there is no such kind";
-    if (smask__number_wrong(smask__tokenizer_numbers, s) != NULL)
-        return smask__number_wrong(smask__tokenizer_numbers, s);
-    if (s->image % s->patch != 0 || (s->half && s->patch % 2 != 0))
-        return "image is no multiple of patch, or half of an odd patch";
-    if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
-        < (size_t)s->image) return "patches beyond all memory";
+        wrong = "there is no such kind";
+    else if (s->image % s->patch != 0 || (s->half && s->patch % 2 != 0))
+        wrong = "image is no multiple of patch, or half of an odd patch";
+    else if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
+        < (size_t)s->image) wrong = "patches beyond all memory";
+    if (wrong != NULL) smask__fail(c, SMASK_ARG, "tokenizer", wrong);
     p = (size_t)(s->half ? s->patch / 2 : s->patch);
     t->width = (int32_t)(p * p * (size_t)s->channels);
-    return NULL;
+    return smask__ok(c);
 }
 
 /* |x|^2, in double: the same on every machine. */
@@ -6924,15 +6907,13 @@ SMASK__FN int smask__token_words(smask_tokenizer *t, int unit)
 SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc)
 {
-    const char *wrong;
     smask_tokenizer made;
     size_t V, d, i, k;
 
     memset(&made, 0, sizeof made);
     if (desc != NULL) made.desc = *desc;
-    wrong = smask__token_sizes(&made);
     *t = made;
-    if (wrong != NULL) return smask__fail(c, SMASK_ARG, "tokenizer", wrong);
+    if (!smask__token_sizes(c, t)) return c->error;
     if (c->in_step)
         return smask__fail(c, SMASK_STATE, "tokenizer",
             "a codebook made in a step would die with it");
@@ -7365,52 +7346,59 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     int32_t grid, smask_mask_kind kind, uint8_t *cell)
 {
     const size_t N = (size_t)m->N;
-    const int quarters = kind == SMASK_MASK_QUARTERS;
+    const int halves = kind < SMASK_MASK_QUARTERS;
     size_t i;
 
     memset(cell, 0, N);
-    switch (kind) {
-    case SMASK_MASK_BLOCKS:
-    case SMASK_MASK_UNIFORM:
-        if (kind == SMASK_MASK_BLOCKS)
-            smask_mask_exact(r, grid, grid, m->masked[0], 0, 0, cell);
-        else
-            smask__mark_any(r, cell, N, 1, 1, m->masked[0]);
-        for (i = 0; i < N; i++)
-            cell[i] = cell[i] ? SMASK__SEEN_B : SMASK__SEEN_A;
-        break;
-    case SMASK_MASK_QUARTERS:
-    case SMASK_MASK_INDEPENDENT:
-        smask__mark_any(r, cell, N, 0, SMASK__SEEN_A, m->seen[0]);
-        smask__mark_any(r, cell, N, quarters ? SMASK__SEEN_A : 0,
-            SMASK__SEEN_B, m->seen[1]);
-        break;
-    }
+    if (kind == SMASK_MASK_BLOCKS)
+        smask_mask_exact(r, grid, grid, m->masked[0], 0, 0, cell);
+    else
+        smask__mark_any(r, cell, N, 0, SMASK__SEEN_A,
+            halves ? m->masked[0] : m->seen[0]);
+    for (i = 0; i < N && halves; i++)
+        cell[i] = cell[i] ? SMASK__SEEN_B : SMASK__SEEN_A;
+    if (!halves)
+        smask__mark_any(r, cell, N, kind == SMASK_MASK_QUARTERS
+            ? SMASK__SEEN_A : 0, SMASK__SEEN_B, m->seen[1]);
 }
 
-/* View A sees a patches of each image, and B, if there is one, b. The lists
+/* M is round(ratio N), or of_196 / 196 of N where that is 0; but each view
+   must see something and have something to predict. The lists are made
    first, for they stay; then a grid of marks, which does not. */
 SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
-    smask_mask_kind kind, int32_t B, int32_t grid, int32_t a, int32_t b)
+    int32_t branches, int32_t B, int32_t grid, smask_mask_kind kind,
+    float ratio, int32_t of_196)
 {
+    const int32_t N = grid > 1 && grid <= 46340 ? grid * grid : 0;
+    const char *wrong = B < 1 || N == 0
+        ? "needs an image, and a grid of 2 x 2 patches or more"
+        : !(ratio >= 0 && ratio < 1)
+        ? "ratio is the masked share: between 0 and 1"
+        : (int)kind < 0 || (int)kind >= 2 * branches
+        ? "no such kind; one view takes BLOCKS or UNIFORM" : NULL;
+    int32_t k, M;
     uint8_t *cell;
     size_t mark;
-    int32_t k;
 
+    memset(m, 0, sizeof *m);
+    if (wrong != NULL) smask__fail(c, SMASK_ARG, "mask", wrong);
+    if (!smask__ok(c)) return c->error;
+    M = ratio > 0 ? (int32_t)(ratio * (float)N + 0.5f)
+        : smask__of_196(N, of_196);
+    M = M < 1 ? 1 : M > N - 1 ? N - 1 : M;
     m->B = B;
-    m->N = grid * grid;
-    m->branches = b > 0 ? 2 : 1;
-    m->seen[0] = a;
-    m->seen[1] = b;
-    for (k = 0; k < m->branches; k++) {
-        m->masked[k] = m->N - m->seen[k];
+    m->N = N;
+    m->branches = branches;
+    for (k = 0; k < branches; k++) {
+        m->seen[k] = kind >= SMASK_MASK_QUARTERS ? N / 4 : k > 0 ? M : N - M;
+        m->masked[k] = N - m->seen[k];
         m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
             (size_t)m->seen[k] * sizeof(int32_t));
         m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
             (size_t)m->masked[k] * sizeof(int32_t));
     }
     mark = smask__mark(c);
-    cell = (uint8_t *)smask__data(c, (size_t)m->N, 1);
+    cell = (uint8_t *)smask__data(c, (size_t)N, 1);
     for (k = 0; k < B && !c->dry && smask__ok(c); k++) {
         smask__mask_draw(&c->random, m, grid, kind, cell);
         smask__mask_lists(cell, k, m);
@@ -7419,55 +7407,16 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
     return c->error;
 }
 
-/* round(ratio N), or of_196 / 196 of N when 0; but each view must see
-   something and have something to predict. 0: the arguments are wrong. */
-SMASK__FN int32_t smask__mask_share(smask_ctx *c, int32_t B, int32_t grid,
-    float ratio, int32_t of_196)
-{
-    const int32_t N = grid > 0 && grid <= 46340 ? grid * grid : 0;
-    const int32_t m = ratio > 0 && ratio < 1
-        ? (int32_t)(ratio * (float)N + 0.5f) : smask__of_196(N, of_196);
-
-    if (B < 1 || N < 2)
-        smask__fail(c, SMASK_ARG, "mask",
-            "needs an image, and a grid of 2 x 2 patches or more");
-    else if (!(ratio >= 0 && ratio < 1))
-        smask__fail(c, SMASK_ARG, "mask",
-            "ratio is the masked share: between 0 and 1");
-    if (!smask__ok(c)) return 0;
-    return m < 1 ? 1 : m > N - 1 ? N - 1 : m;
-}
-
 SMASK__DEF smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out)
 {
-    const int32_t m = smask__mask_share(c, B, grid, ratio, 98);
-    const int32_t N = m > 0 ? grid * grid : 0;
-
-    memset(out, 0, sizeof *out);
-    if (m == 0) return c->error;
-    switch (kind) {
-    case SMASK_MASK_BLOCKS:
-    case SMASK_MASK_UNIFORM:
-        return smask__mask_make(c, out, kind, B, grid, N - m, m);
-    case SMASK_MASK_QUARTERS:
-    case SMASK_MASK_INDEPENDENT:
-        return smask__mask_make(c, out, kind, B, grid, N / 4, N / 4);
-    }
-    return smask__fail(c, SMASK_ARG, "mask_split", "no such kind of mask");
+    return smask__mask_make(c, out, 2, B, grid, kind, ratio, 98);
 }
 
 SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out)
 {
-    const int32_t m = smask__mask_share(c, B, grid, ratio, 75);
-
-    memset(out, 0, sizeof *out);
-    if (m == 0) return c->error;
-    if (kind != SMASK_MASK_BLOCKS && kind != SMASK_MASK_UNIFORM)
-        return smask__fail(c, SMASK_ARG, "mask_beit",
-            "one view: choose BLOCKS or UNIFORM");
-    return smask__mask_make(c, out, kind, B, grid, grid * grid - m, 0);
+    return smask__mask_make(c, out, 1, B, grid, kind, ratio, 75);
 }
 
 /* ======================================================================
@@ -7687,11 +7636,9 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "beit_loss", v, t, B)) return NULL;
-    if (v->mask == NULL) {
-        smask__fail(c, SMASK_STATE, "beit_loss",
+    if (v->mask == NULL)
+        return smask__refuse(c, SMASK_STATE, "beit_loss",
             "the model has no mask token; set desc.mask_token");
-        return NULL;
-    }
     l->tokens = smask__targets(c, t, images, B);
     if (smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask)
         != SMASK_OK) return NULL;
@@ -7730,18 +7677,20 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
     if (d->weight_decay < 0) d->weight_decay = 0;
 }
 
-/* An array of zeros per parameter; NULL in the list where none is learnt, as
-   of fixed positions. */
-SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p)
+/* An array per parameter, zero or a copy; NULL in the list where none is
+   learnt, as of fixed positions. */
+SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
+    int copy)
 {
     float **list = (float **)smask__structs(c, (size_t)p->count, sizeof *list);
     int32_t i;
 
     for (i = 0; i < p->count && list != NULL; i++) {
-        const size_t count = smask_count(p->item[i].t);
-        if (!p->item[i].t->wants) continue;
-        list[i] = smask__floats(c, count);
-        if (list[i] != NULL) memset(list[i], 0, count * sizeof(float));
+        const smask_tensor *t = p->item[i].t;
+        const size_t bytes = smask_count(t) * sizeof(float);
+        if (t->wants) list[i] = smask__floats(c, smask_count(t));
+        if (list[i] != NULL && copy) memcpy(list[i], t->x, bytes);
+        else if (list[i] != NULL) memset(list[i], 0, bytes);
     }
     return smask__ok(c) ? list : NULL;
 }
@@ -7767,8 +7716,8 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
         || a->desc.steps < 0)
         return smask__fail(c, SMASK_ARG, "adam_init",
             "a setting is out of range");
-    a->m = smask__like_params(c, p);
-    a->v = smask__like_params(c, p);
+    a->m = smask__like_params(c, p, 0);
+    a->v = smask__like_params(c, p, 0);
     return c->error;
 }
 
@@ -7897,18 +7846,12 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
 SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p)
 {
-    int32_t i;
-
     memset(e, 0, sizeof *e);
     if (smask__can_learn(c, "ema_init") != SMASK_OK) return c->error;
     if (!(decay >= 0 && decay < 1))
         return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
     e->decay = decay;
-    e->mean = smask__like_params(c, p);
-    for (i = 0; i < p->count && smask__ok(c); i++)
-        if (e->mean[i] != NULL)
-            memcpy(e->mean[i], p->item[i].t->x,
-                smask_count(p->item[i].t) * sizeof(float));
+    e->mean = smask__like_params(c, p, 1);
     return c->error;
 }
 
@@ -8884,19 +8827,12 @@ SMASK__DEF void smask_crew_stop(smask_crew *crew)
     smask__default_release(s);
 }
 
-SMASK__FN int smask__crew_size(int workers)
-{
-    const long processors = workers > 0 ? workers
-        : sysconf(_SC_NPROCESSORS_ONLN);
-
-    return processors < 1 ? 1 : processors > SMASK__CREW_MOST
-        ? SMASK__CREW_MOST : (int)processors;
-}
-
 /* A crew of one has no state and takes no memory. */
 SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
 {
-    const int hands = smask__crew_size(workers) - 1;
+    const long most = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
+    const int hands = most < 1 ? 0 : most > SMASK__CREW_MOST
+        ? SMASK__CREW_MOST - 1 : (int)most - 1;
     smask__crew *s;
 
     crew->state = NULL;
