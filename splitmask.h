@@ -60,9 +60,9 @@ int main(void)
 }
 ```
 
-   What it is not: no GPU, no half precision, no convolution, no general
-   broadcasting, no reading of image files (examples/ has that), no import
-   of data sets. It is one algorithm family, whole, fast, and readable.
+   What it is not: no GPU, no half precision but in products (desc.lanes),
+   no convolution, no general broadcasting, no reading of image files
+   (examples/ has that), no import of data sets. It is one algorithm family, whole, fast, and readable.
 
    ----------------------------------------------------------------------
    CONTENTS                                                   >>contents
@@ -288,8 +288,9 @@ int main(void)
    ----------------------------------------------------------------------
    NUMBERS                                                     >>numbers
 
-   Everything is float, 32 bits; sums over whole batches (the losses, the
-   gradient's norm) are double. Against the same model in double, values
+   Everything is float, 32 bits, but products' operands if desc.lanes says
+   so; sums over whole batches (the losses, the gradient's norm) are double.
+   Against the same model in double, values
    agree to 1e-5 and slopes to 1e-4 of the largest (tests/test_objectives.c
    holds that to PyTorch's). exp is good to 2e-7, relative; GELU to 5e-7
    times its argument's size; LayerNorm takes eps = 1e-6.
@@ -624,8 +625,8 @@ typedef struct smask_mask {
    inpaint + match, blocks, half and half. */
 typedef struct smask_objective {
     smask_mask_kind mask;            /*                           [BLOCKS] */
-    float ratio;                     /* masked share [SplitMask .5, BEiT .4,
-                                        that is 75 of 196: 0.3827]         */
+    float ratio;                     /* masked share; 0: half, for BEiT 75 of
+                                        196                                */
     int32_t no_inpaint, no_match;    /* 1: leave that part out             */
     float inpaint_weight;            /*                                [1] */
     float match_weight;              /*                                [1] */
@@ -657,7 +658,8 @@ typedef struct smask_adam_desc {
     float layer_decay;               /* rate *= this ^ (L + 1 - layer) [1] */
     int64_t warmup;                  /* steps, linear from 0           [0] */
     int64_t steps;                   /* cosine ends here; 0: constant  [0] */
-    float final_lr;                  /* where the cosine ends      [1e-5]  */
+    float final_lr;                  /* where the cosine ends, at most lr;
+                                        negative: 0                [1e-5]  */
 } smask_adam_desc;
 
 typedef struct smask_adam {
@@ -1106,7 +1108,8 @@ SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
    gradient   x, the weights, bias
    cost       2 B T (D (4 D + 2 F) + 2 T D) operations; backward 2 to 2.5
               times that
-   memory     6 D + F + 2 H + 4 floats a token, until end of step
+   memory     6 D + F + 2 H + 4 floats a token, until end of step; with
+              LayerScale D (D + F + 2) more, in vit_blocks for each group
    errors     SHAPE and those of the ops
    source     Dosovitskiy et al. 2021, eq. 2-3 [Dos21]                 */
 SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
@@ -1191,7 +1194,8 @@ SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
    cost       PATCHES: V V / 2 comparisons of patches, more where many are
               alike; KMEANS: 2 count V d operations an iteration
    memory     while it runs: 4 bytes a patch; KMEANS: 8 bytes a patch, 12 a
-              float of the codebook, 8 a word, and about 1 MB a worker
+              float of the codebook, 8 a word, and a worker 1 MB, or
+              56 bytes a word
    errors     ARG if there is no codebook or no patches, count is not in
               V .. 2^31 - 1, no V patches differ from each other (PATCHES
               by cosine: and from 0), or iterations < 0; NUMERIC if a word
@@ -1213,7 +1217,8 @@ SMASK_API size_t smask_tokenizer_rows(const smask_tokenizer *t);
      id = argmax_i x . e_i; of equals, the lowest. GIVEN: copies t->given
    cost       2 B N d V operations
    memory     while it runs: the codebook packed, V d floats; patches of
-              some images, 1 MB or one image's; about 1 MB a worker
+              some images, 1 MB or one image's; a worker 1 MB, or 56
+              bytes a word
    errors     ARG if B < 1, or images or ids is NULL (not in a dry run);
               STATE if the codebook is still empty, or t->given NULL; RANGE
               if a given id is outside the vocabulary; MEMORY
@@ -1234,7 +1239,7 @@ SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
    `least` .. `most`, until `target` patches are masked or ten tries in a
    row fail, so that the count may fall short, never over.
      mask (rows, columns): set to 1 where masked, else 0
-     least below 1 counts as 1; sizes in patches
+     least or most below 1 counts as 1; sizes in patches
    returns    the number masked
    cost       each try up to 4 draws and one look at the rectangle
    source     Bao et al. 2021, algorithm 1 [Bao21]                     */
@@ -1380,8 +1385,8 @@ SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
 SMASK_API int smask_file_note(const smask_file *f, const char *key,
     char *out, size_t bytes);
 /* The architecture of the file: from its metadata or, without, from the
-   shapes of its tensors (timm's ViT and DeiT; heads of width 64). Pass it
-   to smask_vit_init.
+   shapes of its tensors (timm's ViT and DeiT; heads of width 64), with the
+   defaults where neither tells. Pass it to smask_vit_init.
    errors     FORMAT if it is neither, was written by a later version, or a
               number makes no sense                                    */
 SMASK_API smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
@@ -4472,8 +4477,7 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
     bytes = c->desc.memory_size;
     block = c->desc.memory;
     if (block == NULL) {
-        if (dry) bytes = (size_t)4 << 20;            /* for the structs    */
-        else if (bytes == 0) bytes = (size_t)64 << 20;
+        if (bytes == 0) bytes = (size_t)(dry ? 4 : 64) << 20;
         block = c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
             : smask__default_alloc(bytes);
     }
@@ -6313,7 +6317,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     smask__make_all(&m);
     if (d.relative_bias != 0) {
         T = (size_t)(v->tokens + d.class_token);
-        index = smask__indices(c, T * T);
+        index = smask__indices(c, smask__area(T, T));
         if (index != NULL) smask__bias_index(index, v->grid, d.class_token);
         v->bias_index = index;
     }
@@ -6573,6 +6577,9 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     float *room;
 
     if (x == NULL) return NULL;
+    if (x->rank != 3)
+        return smask__fail_shapes(c, "vit_blocks", "of (B,T,D); got", x, "",
+            NULL);
     B = x->shape[0];
     each = v->desc.group / x->shape[1];              /* images             */
     if (each < 1) each = 1;
@@ -6716,6 +6723,9 @@ SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     int32_t *index, b, B;
 
     if (tokens == NULL) return NULL;
+    if (tokens->rank != 3)
+        return smask__fail_shapes(c, "vit_pool", "of (B,T,D); got", tokens,
+            "", NULL);
     if (!v->desc.pool_class)
         return smask_mean_rows(c, tokens, v->desc.class_token);
     B = tokens->shape[0];
@@ -7269,6 +7279,7 @@ SMASK__DEF int32_t smask_mask_blocks(smask_random *r, int32_t rows,
 
     memset(mask, 0, (size_t)rows * (size_t)columns);
     if (least < 1) least = 1;
+    if (most < 1) most = 1;
     while (hidden < target) {
         const int32_t left = target - hidden;
         fresh = smask__mask_block(r, rows, columns, least,
@@ -7313,8 +7324,7 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 
     if (least <= 0) least = smask__of_196(N, 16);
     if (most <= 0) most = smask__of_196(N, 75);
-    hidden = smask_mask_blocks(r, rows, columns, target, least,
-        most > 0 ? most : 1, mask);
+    hidden = smask_mask_blocks(r, rows, columns, target, least, most, mask);
     smask__mark_any(r, mask, (size_t)N, 1, 1, target - hidden);
 }
 
@@ -7673,6 +7683,7 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
     if (d->clip == 0) d->clip = 3;
     if (d->layer_decay == 0) d->layer_decay = 1;
     if (d->final_lr == 0) d->final_lr = 1e-5f;
+    if (d->final_lr < 0) d->final_lr = 0;
     if (d->final_lr > d->lr) d->final_lr = d->lr;
     if (d->weight_decay < 0) d->weight_decay = 0;
 }
@@ -7710,7 +7721,9 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     if (desc != NULL) a->desc = *desc;
     smask__adam_defaults(&a->desc);
     if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
-    if (!(a->desc.lr > 0) || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
+    if (!(a->desc.lr > 0) || !smask__finite(a->desc.lr)
+        || !(a->desc.weight_decay >= 0)
+        || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
         || !(a->desc.beta2 > 0 && a->desc.beta2 < 1) || !(a->desc.eps > 0)
         || !(a->desc.layer_decay > 0) || a->desc.warmup < 0
         || a->desc.steps < 0)
@@ -8474,7 +8487,9 @@ SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
     if (version > 1)
         smask__fail(c, SMASK_FORMAT, "file",
             "written by a later version of splitmask.h: use that one");
-    return smask__note_numbers(c, f, smask__vit_numbers, desc);
+    smask__note_numbers(c, f, smask__vit_numbers, desc);
+    if (smask__ok(c)) smask__vit_defaults(desc);
+    return c->error;
 }
 
 SMASK__DEF smask_result smask_file_tokenizer(smask_ctx *c,
@@ -8876,8 +8891,8 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
      decoder positions   a table of its own, added to all N tokens
                          (desc.decoder_shares_position)
      encoder -> decoder  final norm, then one linear layer (desc.no_bridge)
-     decoder             set decoder_depth 2; the encoder's heads and MLP, a
-                         norm, then the head (desc.decoder_depth)
+     decoder             decoder_depth blocks, the paper's 2; heads and MLP
+                         as the encoder's, then a norm and the head
      mask                BEiT's blocks, scaled to the grid: 8 to 38 % of it
                          each, topped up to exactly half (objective.mask)
      75 %                one permutation: a quarter to A, the next to B,

@@ -616,6 +616,7 @@ static void context_open(bench *b, smask_ctx *c, int inference,
     d.lanes = (smask_lanes)b->o.lanes;
     d.inference = inference;
     memset(c, 0, sizeof *c);
+    d.memory_size = (size_t)64 << 20;
     r = smask_plan(&d, fn, user, sizes);
     if (r != SMASK_OK) fail(1, "planning memory: %s", smask_text(r));
     d.memory_size = sizes->bytes;

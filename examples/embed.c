@@ -53,11 +53,6 @@ static void give_up(embedding *e, const char *format, const char *what,
 
 /* ------------------------------------------------------------- sources */
 
-static size_t read_stream(void *user, void *data, size_t bytes)
-{
-    return fread(data, 1, bytes, (FILE *)user);
-}
-
 static int ends_with(const char *text, const char *ending)
 {
     const size_t a = strlen(text), b = strlen(ending);
@@ -104,9 +99,7 @@ static void open_tensors(embedding *e)
 
     e->stream = fopen(e->input, "rb");
     if (e->stream == NULL) fail("--input %s: %s", e->input, strerror(errno));
-    memset(&io, 0, sizeof io);
-    io.read = read_stream;
-    io.user = e->stream;
+    io = io_reading(e->stream);
     if (smask_setup(&c, NULL) != SMASK_OK)
         fail("--input %s: not enough memory for its header", e->input);
     if (smask_open(&c, &file, &io) != SMASK_OK)
@@ -328,7 +321,6 @@ int main(int argc, char **argv)
     smask_sizes sizes;
     smask_crew crew;
     smask_ctx c;
-    smask_result done;
 
     read_options(&e, argc, argv);
     if (evaluation_model_open(&e.file, e.model, e.trouble, sizeof e.trouble)
@@ -359,13 +351,11 @@ int main(int argc, char **argv)
     memset(&desc, 0, sizeof desc);
     desc.parallel = smask_crew_hook(&crew);
     desc.inference = 1;
-    done = smask_plan(&desc, work, &e, &sizes);
-    if (done != SMASK_OK) fail("--model %s: %s", e.model, smask_text(done));
-    desc.memory_size = sizes.bytes;
+    context_for(&c, &desc, work, &e, &sizes, e.model);
     e.pooled = malloc(e.count * e.D * sizeof(float));
-    if (e.pooled == NULL || smask_setup(&c, &desc) != SMASK_OK)
-        fail("no memory for %.0f MB; use a smaller --batch",
-            (double)sizes.bytes / 1048576);
+    if (e.pooled == NULL)
+        fail("no memory for the features of %lu images",
+            (unsigned long)e.count);
     sprintf(e.part, "%s.part", e.output);
     e.out = fopen(e.part, "wb");
     if (e.out == NULL) fail("--output %s: %s", e.output, strerror(errno));

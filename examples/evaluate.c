@@ -67,7 +67,7 @@ static float *room(double count, double width)
 
     if (x == NULL)
         fail("no memory for %.0f MB of features; use --limit",
-            bytes / 1048576);
+            bytes / 1e6);
     return x;
 }
 
@@ -123,12 +123,7 @@ static void run_model(study *s)
     desc.parallel = s->hook;
     desc.inference = 1;
     desc.seed = s->seed;
-    check(smask_plan(&desc, take_features, s, &sizes), "planning");
-    desc.memory_size = sizes.bytes;
-    result = smask_setup(&c, &desc);
-    if (result != SMASK_OK)
-        fail("no memory for %.0f MB; use a smaller --batch",
-            (double)sizes.bytes / 1048576);
+    context_for(&c, &desc, take_features, s, &sizes, s->model);
     result = take_features(&c, s);
     if (result != SMASK_OK)
         fail("%s", s->trouble[0] != '\0' ? s->trouble : smask_detail(&c));
@@ -311,25 +306,16 @@ static void read_options(study *s, int argc, char **argv)
 
 static void open_model(study *s)
 {
-    smask_vit_desc *d = &s->file.desc;
+    const smask_vit_desc *d = &s->file.desc;
+    smask_vit_desc asked;
 
-    if (strcmp(s->model, "random") == 0) {
-        d->image = s->image;
-        d->patch = s->patch;
-        d->dim = s->dim;
-        d->depth = s->depth;
-        d->heads = s->heads > 0 ? s->heads : s->dim < 64 ? 1 : s->dim / 32;
-        d->channels = 3;
-    } else if (evaluation_model_open(&s->file, s->model, s->trouble,
-            sizeof s->trouble) != SMASK_OK) {
-        fail("--model %s", s->trouble);
-    }
-    if (d->image % d->patch != 0)
-        fail("--image %d is no multiple of --patch %d", (int)d->image,
-            (int)d->patch);
-    if (d->dim % d->heads != 0)
-        fail("--dim %d is no multiple of --heads %d", (int)d->dim,
-            (int)d->heads);
+    memset(&asked, 0, sizeof asked);
+    asked.image = s->image;
+    asked.patch = s->patch;
+    asked.dim = s->dim;
+    asked.depth = s->depth;
+    asked.heads = s->heads;
+    evaluation_model_choose(&s->file, s->model, &asked);
     if (s->layer > d->depth + 1)
         fail("--layer %d: the model has %d blocks; give 1 .. %d", s->layer,
             (int)d->depth, (int)d->depth + 1);
@@ -344,7 +330,7 @@ static void open_data(study *s)
     size_t i;
 
     data->threads = s->threads;
-    data_open(data, s->path, d->image, d->channels, s->seed);
+    data_open(data, s->path, d->image, d->channels);
     s->test_count = data->test.count;
     if (data->classes < 2 || data->train.count < 1 || s->test_count < 1)
         fail("--data %s: needs train and test images of two classes or "

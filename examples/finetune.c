@@ -187,16 +187,20 @@ static smask_result work(smask_ctx *c, void *user)
     smask_random random;
     progress line;
     int32_t missing, b;
-    size_t i;
     int epoch;
 
-    if (smask_vit_init(c, &t->v, &t->file.desc) != SMASK_OK
-        || evaluation_model_read(c, &t->file, &t->v, &missing, t->trouble,
-            sizeof t->trouble) != SMASK_OK)
+    /* The head begins anew, nearly at zero: one in the file is of another
+       task. Its two tensors are the last, and hidden while reading. */
+    if (smask_vit_init(c, &t->v, &t->file.desc) != SMASK_OK)
         return smask_error(c);
-    if (missing > 2)
+    t->v.params.count -= 2;
+    evaluation_model_read(c, &t->file, &t->v, &missing, t->trouble,
+        sizeof t->trouble);
+    t->v.params.count += 2;
+    if (smask_error(c) != SMASK_OK) return smask_error(c);
+    if (missing > 0)
         fail("--model %s: %d weights of the encoder are not in the file",
-            t->model, (int)missing - 2);
+            t->model, (int)missing);
     memset(&adam, 0, sizeof adam);
     adam.lr = t->lr;
     adam.beta2 = 0.999f;
@@ -213,10 +217,6 @@ static smask_result work(smask_ctx *c, void *user)
         test_all(c, t);
         return smask_error(c);
     }
-    /* Begin with every class as likely as the next, but not exactly: from
-       all zeros the encoder would get no slope in the first step. */
-    for (i = 0; i < smask_count(t->v.classifier_w); i++)
-        t->v.classifier_w->x[i] *= 0.001f;
     memset(&line, 0, sizeof line);
     progress_start(&line, "fine-tune", (double)adam.steps
         * (double)t->batch);
@@ -350,28 +350,18 @@ static void read_options(training *t, int argc, char **argv)
 
 static void open_model(training *t)
 {
-    smask_vit_desc *d = &t->file.desc;
-    const int drawn = strcmp(t->model, "random") == 0;
+    smask_vit_desc asked;
 
-    if (drawn) {
-        d->image = t->image;
-        d->patch = t->patch;
-        d->dim = t->dim;
-        d->depth = t->depth;
-        d->heads = t->heads > 0 ? t->heads : t->dim < 64 ? 1 : t->dim / 32;
-        d->channels = 3;
-    } else if (evaluation_model_open(&t->file, t->model, t->trouble,
-            sizeof t->trouble) != SMASK_OK) {
-        fail("--model %s", t->trouble);
-    }
-    if (d->image % d->patch != 0)
-        fail("--image %d is no multiple of --patch %d", (int)d->image,
-            (int)d->patch);
-    if (d->dim % d->heads != 0)
-        fail("--dim %d is no multiple of --heads %d", (int)d->dim,
-            (int)d->heads);
-    d->drop_path = t->drop_path;
-    if (!(t->layer_decay > 0)) t->layer_decay = drawn ? 1 : 0.75f;
+    memset(&asked, 0, sizeof asked);
+    asked.image = t->image;
+    asked.patch = t->patch;
+    asked.dim = t->dim;
+    asked.depth = t->depth;
+    asked.heads = t->heads;
+    evaluation_model_choose(&t->file, t->model, &asked);
+    t->file.desc.drop_path = t->drop_path;
+    if (!(t->layer_decay > 0))
+        t->layer_decay = t->file.path[0] == '\0' ? 1 : 0.75f;
 }
 
 static void open_data(training *t)
@@ -381,7 +371,7 @@ static void open_data(training *t)
     size_t i;
 
     data->threads = t->threads;
-    data_open(data, t->path, d->image, d->channels, t->seed);
+    data_open(data, t->path, d->image, d->channels);
     t->test_count = data->test.count;
     if (data->classes < 2 || data->train.count < 1 || t->test_count < 1)
         fail("--data %s: needs train and test images of two classes or "
@@ -409,23 +399,12 @@ static void open_data(training *t)
 
 static void save(smask_ctx *c, training *t)
 {
-    char mean[128] = "", deviation[128] = "", path[1100];
+    char pixels[2][128], data[1100], path[1100];
     smask_note notes[4];
-    int32_t i;
 
-    for (i = 0; i < t->v.desc.channels; i++) {
-        const size_t m = strlen(mean), d = strlen(deviation);
-        snprintf(mean + m, sizeof mean - m, "%s%.6g", i > 0 ? " " : "",
-            (double)t->mean[i]);
-        snprintf(deviation + d, sizeof deviation - d, "%s%.6g",
-            i > 0 ? " " : "", (double)t->deviation[i]);
-    }
-    notes[0].key = "mean";
-    notes[0].value = mean;
-    notes[1].key = "std";
-    notes[1].value = deviation;
+    notes_pixels(notes, pixels, t->mean, t->deviation, t->v.desc.channels);
     notes[2].key = "data";
-    notes[2].value = t->path;
+    notes[2].value = note_text(data, sizeof data, t->path);
     notes[3].key = "method";
     notes[3].value = "finetune";
     snprintf(path, sizeof path, "%.1000s/model.safetensors", t->out);
@@ -439,7 +418,6 @@ int main(int argc, char **argv)
     smask_sizes sizes;
     smask_crew crew;
     smask_ctx c;
-    smask_result done;
 
     read_options(&t, argc, argv);
     open_model(&t);
@@ -453,18 +431,13 @@ int main(int argc, char **argv)
     desc.parallel = t.hook;
     desc.seed = t.seed;
     desc.lanes = t.lanes;
-    done = smask_plan(&desc, work, &t, &sizes);
-    if (done != SMASK_OK) fail("--model %s: %s", t.model, smask_text(done));
-    desc.memory_size = sizes.bytes;
-    if (smask_setup(&c, &desc) != SMASK_OK)
-        fail("no memory for %.0f MB; use a smaller --batch",
-            (double)sizes.bytes / 1048576);
+    context_for(&c, &desc, work, &t, &sizes, t.model);
     if (work(&c, &t) != SMASK_OK)
         fail("%s", t.trouble[0] != '\0' ? t.trouble : smask_detail(&c));
     save(&c, &t);
     result("finetune_top1", 100 * evaluation_accuracy(t.guess,
         t.data.test.label, t.test_count), 2);
-    result("peak_mb", (double)sizes.bytes / 1048576, 1);
+    result("planned_mb", (double)sizes.bytes / 1e6, 1);
     smask_shutdown(&c);
     smask_crew_stop(&crew);
     fclose(t.log);

@@ -86,7 +86,6 @@ typedef struct run {
     double busy, trained;                /* seconds, images, of this run   */
     smask_sizes sizes;
     FILE *log;
-    char trouble[256];
     char model_file[1100], log_file[1100], report_file[1100];
 } run;
 
@@ -424,7 +423,7 @@ static double peak_memory_mb(void)
 static int is_free(const char *name)
 {
     static const char *const names[] = { "--out", "--threads", "--resume",
-        "--save-every", "--epochs", "--model" };
+        "--save-every", "--epochs", "--model", "--recompute" };
     size_t i;
 
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -439,7 +438,7 @@ static const char *option_value(const option *o, char *text, size_t bytes)
     int k;
 
     switch (o->kind) {
-    case OPTION_TEXT: return *(const char **)o->to;
+    case OPTION_TEXT: return note_text(text, bytes, *(const char **)o->to);
     case OPTION_REAL:
         snprintf(text, bytes, "%.7g", (double)*(const float *)o->to);
         break;
@@ -708,7 +707,7 @@ static void open_data(run *r)
     data_set *data = &r->data;
     int64_t steps;
 
-    data_open(data, r->path, r->image, r->channels, r->seed);
+    data_open(data, r->path, r->image, r->channels);
     if (data->train.count < 1)
         fail("--data %s: has no training images", r->path);
     r->chosen = (int32_t *)malloc(data->train.count * sizeof *r->chosen);
@@ -743,29 +742,19 @@ static void open_data(run *r)
 /* ---------------------------------------------------- saving, resuming */
 
 /* All that is needed later, and nothing of where or how fast it ran: the
-   same run gives the same file. Pixels were normalised with mean and std;
-   evaluate, finetune and embed do the same to theirs. */
+   same run gives the same file. */
 static void save(smask_ctx *c, run *r)
 {
-    char mean[128] = "", deviation[128] = "", images[32];
-    char value[OPTIONS][64], key[OPTIONS][40];
+    char pixels[2][128], data[1100], images[32];
+    char value[OPTIONS][1100], key[OPTIONS][40];
     smask_note notes[OPTIONS + 6];
-    int32_t count = 0, i;
+    int32_t count = 2, i;
 
-    for (i = 0; i < r->channels; i++) {
-        const size_t m = strlen(mean), d = strlen(deviation);
-        snprintf(mean + m, sizeof mean - m, "%s%.9g", i > 0 ? " " : "",
-            (double)r->data.mean[i]);
-        snprintf(deviation + d, sizeof deviation - d, "%s%.9g",
-            i > 0 ? " " : "", (double)r->data.deviation[i]);
-    }
+    notes_pixels(notes, pixels, r->data.mean, r->data.deviation,
+        r->channels);
     snprintf(images, sizeof images, "%ld", (long)r->train_count);
-    notes[count].key = "mean";
-    notes[count++].value = mean;
-    notes[count].key = "std";
-    notes[count++].value = deviation;
     notes[count].key = "data";
-    notes[count++].value = r->path;
+    notes[count++].value = note_text(data, sizeof data, r->path);
     notes[count].key = "method";
     notes[count++].value = r->method == 1 ? "beit" : "splitmask";
     notes[count].key = "images";
@@ -782,11 +771,6 @@ static void save(smask_ctx *c, run *r)
         r->model_file);
 }
 
-static size_t read_stream(void *user, void *data, size_t bytes)
-{
-    return fread(data, 1, bytes, (FILE *)user);
-}
-
 static FILE *open_state(const run *r, smask_io *io)
 {
     FILE *stream = fopen(r->model_file, "rb");
@@ -794,9 +778,7 @@ static FILE *open_state(const run *r, smask_io *io)
     if (stream == NULL)
         fail("--resume: %s: %s; run without --resume to begin", r->model_file,
             strerror(errno));
-    memset(io, 0, sizeof *io);
-    io->read = read_stream;
-    io->user = stream;
+    *io = io_reading(stream);
     return stream;
 }
 
@@ -804,7 +786,7 @@ static FILE *open_state(const run *r, smask_io *io)
    it was; else the rest of the run would not belong to its beginning. */
 static void check_state(run *r)
 {
-    char key[40], value[64], old[1100], images[32];
+    char key[40], value[1100], old[1100], images[32];
     smask_ctx c;
     smask_io io;
     smask_file file;
@@ -935,7 +917,7 @@ static void write_report(smask_ctx *c, run *r)
 {
     report_pair results[RESULTS], options[OPTIONS];
     result_line line[RESULTS];
-    char result_text[RESULTS][32], option_text[OPTIONS][64], title[1200];
+    char result_text[RESULTS][32], option_text[OPTIONS][1100], title[1200];
     report page;
     int32_t i, option_count = 0;
 
@@ -1077,33 +1059,16 @@ static smask_result work(smask_ctx *c, void *user)
 
 /* ---------------------------------------------------------------- main */
 
-static void keep_trouble(void *user, smask_result code, const char *text)
-{
-    run *r = (run *)user;
-
-    (void)code;
-    snprintf(r->trouble, sizeof r->trouble, "%s", text);
-}
-
 static void set_up(run *r, smask_ctx *c)
 {
     smask_desc desc;
-    smask_result planned;
 
     memset(&desc, 0, sizeof desc);
     desc.parallel = r->hook;
     desc.seed = r->seed;
     desc.lanes = r->lanes;
-    desc.logger.log = keep_trouble;
-    desc.logger.user = r;
-    planned = smask_plan(&desc, work, r, &r->sizes);
-    if (planned != SMASK_OK)
-        fail("these options do not go together: %s",
-            r->trouble[0] != '\0' ? r->trouble : smask_text(planned));
-    desc.memory_size = r->sizes.bytes;
-    if (smask_setup(c, &desc) != SMASK_OK)
-        fail("no memory for %.0f MB; use a smaller --batch or --recompute",
-            (double)r->sizes.bytes / 1e6);
+    context_for(c, &desc, work, r, &r->sizes,
+        "these options do not go together");
     if (r->batch < r->asked_batch)
         warn("there are %d images, so that is the batch", r->batch);
     warn("%ld images of %d x %d, %ld steps of %d; %d + %d blocks, width %d; "

@@ -929,7 +929,7 @@ static void timm_files(void)
             SAME(d.channels, 3);
             SAME(d.dim, 128);
             SAME(d.depth, 2);
-            SAME(d.heads, 0);            /* the default: 128 / 64          */
+            SAME(d.heads, 2);            /* of width 64                     */
             SAME(d.mlp_ratio, 4);
             SAME(d.class_token, cls);
             SAME(d.pool_class, cls);

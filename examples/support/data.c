@@ -1101,14 +1101,13 @@ static void measure(data_set *d)
 }
 
 void data_open(data_set *d, const char *path, int32_t image,
-    int32_t channels, uint64_t seed)
+    int32_t channels)
 {
     names files, folders, train, test;
     struct stat about;
     char idx[1100];
     size_t i;
 
-    (void)seed;
     if (channels != 1 && channels != 3)
         fail("--data: images have 1 or 3 channels, the model takes %d; use "
             "another model", (int)channels);

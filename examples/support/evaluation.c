@@ -1,5 +1,6 @@
 /* evaluation.c: kNN and linear probe on frozen features. See evaluation.h. */
 #include "evaluation.h"
+#include "support.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -30,11 +31,6 @@ static smask_result in_own_context(const smask_parallel *hook,
 }
 
 /* --------------------------------------------------------- model files */
-
-static size_t read_file(void *user, void *data, size_t bytes)
-{
-    return fread(data, 1, bytes, (FILE *)user);
-}
 
 static smask_result say(char *trouble, size_t bytes, smask_result result,
     const char *path, const char *text, const char *detail)
@@ -85,9 +81,7 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
         return say(trouble, trouble_bytes, SMASK_MEMORY, path,
             "not enough memory to read the header", "");
     }
-    memset(&io, 0, sizeof io);
-    io.read = read_file;
-    io.user = stream;
+    io = io_reading(stream);
     result = smask_open(&c, &file, &io);
     if (result == SMASK_OK) result = smask_file_vit(&c, &file, &m->desc);
     if (result != SMASK_OK) {
@@ -134,19 +128,39 @@ smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
     if (stream == NULL)
         return say(trouble, trouble_bytes, SMASK_IO, m->path,
             strerror(errno), "");
-    memset(&io, 0, sizeof io);
-    io.read = read_file;
-    io.user = stream;
+    io = io_reading(stream);
     smask_begin_step(c);
     result = smask_open(c, &file, &io);
     if (result == SMASK_OK)
         result = smask_read(c, &file, v, NULL, NULL, NULL, missing);
     if (result != SMASK_OK)
-        say(trouble, trouble_bytes, result, m->path, smask_text(result),
-            smask_detail(c));
+        say(trouble, trouble_bytes, result, m->path, smask_detail(c), "");
     smask_end_step(c);
     fclose(stream);
     return result;
+}
+
+void evaluation_model_choose(evaluation_model *m, const char *path,
+    const smask_vit_desc *asked)
+{
+    char trouble[512];
+
+    if (strcmp(path, "random") != 0) {
+        if (evaluation_model_open(m, path, trouble, sizeof trouble)
+            != SMASK_OK) fail("--model %s", trouble);
+        return;
+    }
+    memset(m, 0, sizeof *m);
+    m->desc = *asked;
+    m->desc.channels = 3;
+    if (m->desc.heads == 0)
+        m->desc.heads = asked->dim < 64 ? 1 : asked->dim / 32;
+    if (asked->image % asked->patch != 0)
+        fail("--image %d is no multiple of --patch %d", (int)asked->image,
+            (int)asked->patch);
+    if (asked->dim % m->desc.heads != 0)
+        fail("--dim %d is no multiple of --heads %d", (int)asked->dim,
+            (int)m->desc.heads);
 }
 
 /* ------------------------------------------------------------ features */

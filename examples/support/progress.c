@@ -184,6 +184,37 @@ void progress_end(progress *p)
     p->name = NULL;
 }
 
+/* ------------------------------------------------------------- contexts */
+
+static void keep_text(void *user, smask_result code, const char *text)
+{
+    (void)code;
+    snprintf((char *)user, 128, "%s", text);
+}
+
+void context_for(smask_ctx *c, const smask_desc *desc,
+    smask_result (*work)(smask_ctx *c, void *user), void *user,
+    smask_sizes *sizes, const char *what)
+{
+    smask_desc d = *desc;
+    char text[128] = "";
+    smask_result r;
+
+    d.memory_size = (size_t)64 << 20;    /* for the structs of the plan    */
+    d.logger.log = keep_text;
+    d.logger.user = text;
+    r = smask_plan(&d, work, user, sizes);
+    if (r == SMASK_MEMORY)
+        fail("%s: too large to plan; use a smaller --batch", what);
+    if (r != SMASK_OK)
+        fail("%s: %s", what, text[0] != '\0' ? text : smask_text(r));
+    d.memory_size = sizes->bytes;
+    d.logger = desc->logger;
+    if (smask_setup(c, &d) != SMASK_OK)
+        fail("no memory for %.0f MB; use a smaller --batch",
+            (double)sizes->bytes / 1e6);
+}
+
 /* ------------------------------------------------------------- results */
 
 void result(const char *name, double value, int decimals)
@@ -215,6 +246,70 @@ void folder_make(const char *path)
     }
     if (stat(path, &about) != 0 || !S_ISDIR(about.st_mode))
         fail("%s: is there, but is no folder; choose another name", path);
+}
+
+static size_t read_file(void *user, void *data, size_t bytes)
+{
+    return fread(data, 1, bytes, (FILE *)user);
+}
+
+smask_io io_reading(FILE *stream)
+{
+    smask_io io;
+
+    memset(&io, 0, sizeof io);
+    io.read = read_file;
+    io.user = stream;
+    return io;
+}
+
+void notes_pixels(smask_note notes[2], char text[2][128], const float *mean,
+    const float *deviation, int32_t channels)
+{
+    int32_t i;
+
+    for (i = 0; i < channels; i++) {
+        const char *apart = i > 0 ? " " : "";
+        const size_t m = i > 0 ? strlen(text[0]) : 0;
+        const size_t d = i > 0 ? strlen(text[1]) : 0;
+        snprintf(text[0] + m, 128 - m, "%s%.9g", apart, (double)mean[i]);
+        snprintf(text[1] + d, 128 - d, "%s%.9g", apart,
+            (double)deviation[i]);
+    }
+    notes[0].key = "mean";
+    notes[0].value = text[0];
+    notes[1].key = "std";
+    notes[1].value = text[1];
+}
+
+/* Bytes of the UTF-8 character at `s`, or 0 if there is none. */
+static size_t utf8(const unsigned char *s)
+{
+    const size_t bytes = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+        : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+        : 0;
+    size_t i;
+
+    for (i = 1; i < bytes; i++) if ((s[i] & 0xc0) != 0x80) return 0;
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)
+        || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return bytes;
+}
+
+const char *note_text(char *to, size_t bytes, const char *text)
+{
+    size_t at = 0, n;
+
+    for (; *text != '\0'; text += n > 0 ? n : 1) {
+        n = utf8((const unsigned char *)text);
+        if (at + (n > 0 ? n : 1) >= bytes) break;
+        if (n > 0) memcpy(to + at, text, n);
+        else to[at] = '?';
+        at += n > 0 ? n : 1;
+    }
+    to[at] = '\0';
+    return to;
 }
 
 static size_t write_file(void *user, const void *data, size_t bytes)

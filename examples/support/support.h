@@ -3,7 +3,8 @@
    augmentation. Nothing here is part of splitmask.h.
 
      options.c    options_read
-     progress.c   fail, warn, lanes_for, progress_start, result, model_save
+     progress.c   fail, warn, lanes_for, context_for, progress_start, result,
+                  model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
@@ -17,6 +18,7 @@
 #define SPLITMASK_THREADS
 #endif
 #include "splitmask.h"
+#include <stdio.h>
 
 /* -------------------------------------------------------------- options */
 
@@ -62,6 +64,12 @@ void warn(const char *format, ...);
     "on AMD's Zen 4"
 smask_lanes lanes_for(int bf16);
 
+/* A context with exactly the memory that `work` takes: it runs once dry, to
+   find out. Fails with "`what`: reason" where that cannot be. */
+void context_for(smask_ctx *c, const smask_desc *desc,
+    smask_result (*work)(smask_ctx *c, void *user), void *user,
+    smask_sizes *sizes, const char *what);
+
 /* ------------------------------------------------------------- progress */
 
 /* A line that tells how far long work has come: rewritten in place on a
@@ -98,6 +106,16 @@ void result(const char *name, double value, int decimals);
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
+
+/* How smask_open and smask_read get at a stream. */
+smask_io io_reading(FILE *stream);
+
+/* Two notes for a model file, mean and std: how its pixels were normalised;
+   evaluate, finetune and embed do the same to theirs. `text` keeps them. */
+void notes_pixels(smask_note notes[2], char text[2][128], const float *mean,
+    const float *deviation, int32_t channels);
+/* A text that any reader of the file can take: what is no UTF-8 becomes ?. */
+const char *note_text(char *to, size_t bytes, const char *text);
 
 /* Write a model, first beside its place, then moved there, so that no half
    file is ever found under its name. */
@@ -153,10 +171,10 @@ typedef struct data_set {
                          or just images: one class, none for testing
    Images are PPM and PGM, and JPEG, PNG, BMP where the build found
    stb_image.h. channels: 3, or 1 for grey. Zero `d` first. The same path
-   gives the same images and the same split for every `seed`, so that a
+   gives the same images and the same split, whatever the seed, so that a
    model never meets its test images by a change of seed.               */
 void data_open(data_set *d, const char *path, int32_t image,
-    int32_t channels, uint64_t seed);
+    int32_t channels);
 void data_close(data_set *d);
 
 /* Images as they are, (count, C, S, S): the short side fits, the middle is
