@@ -4,8 +4,10 @@
 #   make test     the test suite          make check   test, lint, matrix
 #   make bench    the benchmark; CBLAS=openblas or DNNL=1 adds a peer
 #   make data     CIFAR-10 into out/cifar10, checked
+#   make prefix P=foo_   a copy in build/ with every name renamed
 #   make clean    make help
 
+.POSIX:
 CC = cc
 CFLAGS = -O2
 WARN = -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic
@@ -26,7 +28,7 @@ HEADERS = splitmask.h examples/support/support.h \
 all: $(PROGRAMS) $(SMALL)
 
 help:
-	@sed -n '1,9s/^# *//p' Makefile
+	@sed -n '1,10s/^# *//p' Makefile
 
 build/made:
 	@mkdir -p build
@@ -57,8 +59,8 @@ build/finetune: examples/finetune.c $(SUPPORT)
 	$(CC) $(WARN) $(CFLAGS) -I. examples/finetune.c $(SUPPORT) -o $@ $(LIBS)
 build/embed: examples/embed.c $(SUPPORT)
 	$(CC) $(WARN) $(CFLAGS) -I. examples/embed.c $(SUPPORT) -o $@ $(LIBS)
-build/bench: examples/bench.c $(SUPPORT)
-	$(CC) $(WARN) $(CFLAGS) -I. examples/bench.c $(SUPPORT) -o $@ $(LIBS)
+build/bench: examples/bench.c build/splitmask.o
+	$(CC) $(WARN) $(CFLAGS) -I. examples/bench.c build/splitmask.o -o $@ $(LIBS)
 
 build/01_tape: examples/01_tape.c splitmask.h build/made
 	$(CC) $(WARN) $(CFLAGS) -I. examples/01_tape.c -o $@ $(LIBS)
@@ -110,6 +112,7 @@ check: test
 
 # make prefix P=foo_ writes build/foo_splitmask.h with every name renamed.
 prefix:
+	@[ -n "$(P)" ] || { echo "make prefix: give P=foo_" >&2; exit 2; }
 	@mkdir -p build
 	@sed 's/smask_/$(P)/g;s/splitmask\.h"/$(P)splitmask.h"/' \
 	    splitmask.h > build/$(P)splitmask.h

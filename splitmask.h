@@ -62,7 +62,8 @@ int main(void)
 
    What it is not: no GPU, no half precision but in products (desc.lanes),
    no convolution, no general broadcasting, no reading of image files
-   (examples/ has that), no import of data sets. It is one algorithm family, whole, fast, and readable.
+   (examples/ has that), no import of data sets. It is one algorithm
+   family, whole, fast, and readable.
 
    ----------------------------------------------------------------------
    CONTENTS                                                   >>contents
@@ -290,10 +291,10 @@ int main(void)
 
    Everything is float, 32 bits, but products' operands if desc.lanes says
    so; sums over whole batches (the losses, the gradient's norm) are double.
-   Against the same model in double, values
-   agree to 1e-5 and slopes to 1e-4 of the largest (tests/test_objectives.c
-   holds that to PyTorch's). exp is good to 2e-7, relative; GELU to 5e-7
-   times its argument's size; LayerNorm takes eps = 1e-6.
+   Against the same model in double, values agree to 1e-5 and slopes to
+   1e-4 of the largest (tests/test_objectives.c holds that to PyTorch's).
+   exp is good to 2e-7, relative; GELU to 5e-7 times its argument's size;
+   LayerNorm takes eps = 1e-6.
 
    Limits: 4 dimensions, each below 2^31; at most 199 blocks; labels and
    indices are int32_t. Losses and slopes that are not finite end in
@@ -597,11 +598,11 @@ typedef struct smask_tokenizer {
 } smask_tokenizer;
 
 /* How a set of tokens is used: see smask_token_stats. */
-typedef struct smask_token_stats_t {
+typedef struct smask_token_use {
     double entropy;                  /* of token use, nats                 */
     double perplexity;               /* exp(entropy): words in real use    */
     int32_t used;                    /* words seen at least once           */
-} smask_token_stats_t;
+} smask_token_use;
 
 /* Masks. */
 typedef enum smask_mask_kind {
@@ -1231,7 +1232,7 @@ SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
    errors     ARG if V or count is not positive, or count above 2^31 - 1;
               RANGE if an id is outside the vocabulary; MEMORY           */
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
-    size_t count, int32_t V, int32_t *counts, smask_token_stats_t *stats);
+    size_t count, int32_t V, int32_t *counts, smask_token_use *stats);
 
 /* ---- 10  Masks ---- */
 
@@ -7190,7 +7191,7 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
    A model that ignores the picture can reach H and no less, so H is what a
    loss is to be compared with, not ln V. */
 SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
-    size_t count, int32_t V, int32_t *counts, smask_token_stats_t *stats)
+    size_t count, int32_t V, int32_t *counts, smask_token_use *stats)
 {
     const size_t mark = smask__mark(c);
     double sum = 0;

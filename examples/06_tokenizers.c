@@ -102,7 +102,7 @@ int main(void)
         const smask_tokenizer_desc desc = { .kind = (smask_token_kind)k,
             .image = SIDE, .patch = P, .channels = 1, .vocabulary = V };
         smask_tokenizer t;
-        smask_token_stats_t stats;
+        smask_token_use stats;
         if (smask_tokenizer_init(&c, &t, &desc) != SMASK_OK) break;
         smask_tokenizer_patches(&t, images, IMAGES, patches);
         if (k > 0 && smask_tokenizer_fit(&c, &t, patches, IMAGES * N, 0,

@@ -83,7 +83,7 @@ int main(void)
     smask_tokenizer tok;
     smask_adam adam;
     smask_random r;
-    smask_token_stats_t stats;
+    smask_token_use stats;
     double late = 0;                     /* mean loss of the last steps    */
     int i, step;
 

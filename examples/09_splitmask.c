@@ -53,7 +53,7 @@ int main(void)
     smask_tokenizer tok;
     smask_adam adam;
     smask_losses out = { 0 };
-    smask_token_stats_t use = { 0 };
+    smask_token_use use = { 0 };
     smask_random r;
     int step, ok;
 

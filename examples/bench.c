@@ -130,8 +130,8 @@ static const char usage[] =
 "  --profile             time, GFLOP/s and GB/s of each op (step)\n"
 "  --serve               one sample for each line read (step, forward)\n"
 "All\n"
-"  --threads N (all)  --seed N (1)  --repeat N (7)\n"
-"  --lanes auto|scalar|vector4|avx2|avx512\n";
+"  --threads N (0: all)  --seed N (1)  --repeat N (7)\n"
+"  --lanes auto|scalar|vector4|avx2|avx512|bf16\n";
 
 static int find_name(const char *const *names, const char *text)
 {
@@ -219,7 +219,7 @@ static void read_options(options *o, int count, char **arg)
         { "--profile", &o->profile, 0, 0, NULL, STEP },
         { "--recompute", &o->recompute, 0, 0, NULL, STEP | SCALE },
         { "--serve", &o->serve, 0, 0, NULL, STEP | FORWARD },
-        { "--threads", &o->threads, 1, 1024, NULL, ALL },
+        { "--threads", &o->threads, 0, 1024, NULL, ALL },
         { "--seed", &o->seed, 0, INT_MAX, NULL, ALL },
         { "--repeat", &o->repeat, 1, 1000, NULL, ALL },
         { "--lanes", &o->lanes, 0, 0, lane_names, ALL }

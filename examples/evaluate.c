@@ -250,8 +250,8 @@ static void read_options(study *s, int argc, char **argv)
         { "--temperature", OPTION_REAL, NULL, 1e-4, 100,
           "of the votes, exp(cosine / T)" },
         { "--layer", OPTION_INT, NULL, 0, 129,
-          "features of: 1 .. L after a block, L + 1 the final norm; "
-          "0: the last" },
+          "layer whose features are used: 1 .. L after a block, L + 1 the "
+          "final norm; 0: the last" },
         { "--batch", OPTION_INT, NULL, 1, 65536, "images at a time" },
         { "--dim", OPTION_INT, NULL, 8, 8192, "width D, with random" },
         { "--depth", OPTION_INT, NULL, 1, 128, "blocks L, with random" },

@@ -260,7 +260,8 @@ static void read_options(training *t, int argc, char **argv)
         { "--batch", OPTION_INT, NULL, 1, 65536, "images in a step" },
         { "--lr", OPTION_REAL, NULL, 1e-8, 1, "peak learning rate" },
         { "--layer-decay", OPTION_REAL, NULL, 0, 1,
-          "rate of a layer / rate of the next; 0: 0.75, random 1" },
+          "rate of a block over that of the next; 0: 0.75, or 1 with "
+          "random" },
         { "--warmup", OPTION_INT, NULL, -1, 100000,
           "epochs of rising rate; -1: a tenth of all" },
         { "--weight-decay", OPTION_REAL, NULL, 0, 10, "of AdamW" },
@@ -269,7 +270,7 @@ static void read_options(training *t, int argc, char **argv)
         { "--mixup", OPTION_REAL, NULL, 0, 100, "alpha; 0: none" },
         { "--cutmix", OPTION_REAL, NULL, 0, 100, "alpha; 0: none" },
         { "--smoothing", OPTION_REAL, NULL, 0, 0.9, "of the labels" },
-        { "--crop-min", OPTION_REAL, NULL, 0.01, 1,
+        { "--crop", OPTION_REAL, NULL, 0.01, 1,
           "least share of the image that a crop keeps" },
         { "--test-every", OPTION_INT, NULL, 0, 100000,
           "epochs between rows with accuracies; 0: a tenth of all" },
@@ -283,7 +284,8 @@ static void read_options(training *t, int argc, char **argv)
           "P in pixels, with random" },
         { "--bf16", OPTION_FLAG, NULL, 0, 0, BF16_TEXT },
         { "--threads", OPTION_INT, NULL, 0, 1024, "0: all cores" },
-        { "--seed", OPTION_SEED, NULL, 0, 0, "of every draw" }
+        { "--seed", OPTION_SEED, NULL, 0, 0,
+          "seed of all random draws" }
     };
     option options[sizeof table / sizeof table[0]];
     void *to[] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,

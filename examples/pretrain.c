@@ -39,7 +39,7 @@
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
 #define FIT_BYTES 64000000               /* and the most they may take     */
-#define OPTIONS 48                   /* room in the table                  */
+#define OPTIONS 56                   /* room in the table                  */
 
 /* Streams of the seed, and numbers of data_augmented's steps, that training
    does not use. */
@@ -55,6 +55,7 @@ typedef struct run {
     int vocab, dim, depth, heads, decoder_depth, image, patch, channels;
     int batch, epochs, steps, limit, warmup, save_every, threads;
     int no_inpaint, no_match, official, sincos, recompute, extras, bf16;
+    int raw_features, all_negatives, stop_keys, no_bridge, shared_positions;
     int half, full, centre, uniform01, euclidean, resume;
     float ratio, inpaint_weight, match_weight, temperature;
     float layer_scale, drop_path, lr, weight_decay, crop;
@@ -500,19 +501,30 @@ static void read_options(run *r, int argc, char **argv)
         { "--weight-decay", OPTION_REAL, &r->weight_decay, 0, 10,
           "of AdamW" },
         { "--mask", OPTION_CHOICE, &r->mask, 0, 0,
-          "blocks|uniform|quarters|independent rectangles; any patches; "
-          "A and B are two disjoint quarters; quarters that may meet" },
+          "blocks|uniform|quarters|independent what is hidden: BEiT's "
+          "rectangles; single patches; all but two disjoint quarters; all "
+          "but two quarters that may meet" },
         { "--ratio", OPTION_REAL, &r->ratio, 0, 0.95,
           "share that is hidden; 0: 0.5, of quarters 0.75, of BEiT 0.38" },
         { "--no-inpaint", OPTION_FLAG, &r->no_inpaint, 0, 0,
           "match only" },
         { "--no-match", OPTION_FLAG, &r->no_match, 0, 0, "inpaint only" },
         { "--inpaint-weight", OPTION_REAL, &r->inpaint_weight, 1e-6, 1000,
-          "in the loss" },
+          "weight of the inpaint loss" },
         { "--match-weight", OPTION_REAL, &r->match_weight, 1e-6, 1000,
-          "in the loss" },
+          "weight of the match loss" },
         { "--temperature", OPTION_REAL, &r->temperature, 1e-3, 100,
           "of the match" },
+        { "--raw-features", OPTION_FLAG, &r->raw_features, 0, 0,
+          "match means as they are, not brought to length 1" },
+        { "--all-negatives", OPTION_FLAG, &r->all_negatives, 0, 0,
+          "match against both halves of the other images" },
+        { "--stop-keys", OPTION_FLAG, &r->stop_keys, 0, 0,
+          "match without gradient through the keys" },
+        { "--no-bridge", OPTION_FLAG, &r->no_bridge, 0, 0,
+          "no linear layer between encoder and decoder" },
+        { "--shared-positions", OPTION_FLAG, &r->shared_positions, 0, 0,
+          "the decoder takes the encoder's positions" },
         { "--official", OPTION_FLAG, &r->official, 0, 0,
           "BEiT as its authors run it: class token, shared relative "
           "positions, LayerScale 0.1, drop path 0.1" },
@@ -532,11 +544,11 @@ static void read_options(run *r, int argc, char **argv)
         { "--extras", OPTION_FLAG, &r->extras, 0, 0,
           "for very small sets: colours change too, grey, blur, solarise" },
         { "--half", OPTION_FLAG, &r->half, 0, 0,
-          "words look at half the resolution; as it is from patch 16 on" },
+          "take words from a half-size copy (the default from patch 16 on)" },
         { "--full", OPTION_FLAG, &r->full, 0, 0,
-          "words look at all pixels, also from patch 16 on" },
+          "take words from all pixels, even from patch 16 on" },
         { "--centre", OPTION_FLAG, &r->centre, 0, 0,
-          "words look at patches without their mean" },
+          "take words from patches less their mean" },
         { "--uniform01", OPTION_FLAG, &r->uniform01, 0, 0,
           "projection draws from 0 .. 1, not -1 .. 1" },
         { "--euclidean", OPTION_FLAG, &r->euclidean, 0, 0,
@@ -548,7 +560,8 @@ static void read_options(run *r, int argc, char **argv)
         { "--resume", OPTION_FLAG, &r->resume, 0, 0,
           "go on from DIR/model.safetensors; give the same options again" },
         { "--threads", OPTION_INT, &r->threads, 0, 1024, "0: all cores" },
-        { "--seed", OPTION_SEED, &r->seed, 0, 0, "of every draw" }
+        { "--seed", OPTION_SEED, &r->seed, 0, 0,
+          "seed of all random draws" }
     };
 
     /* Does not compile with more options than there is room for. */
@@ -685,6 +698,8 @@ static void describe(run *r)
     d->relative_bias = r->official;
     d->no_position = r->official;
     d->sincos = r->sincos;
+    d->no_bridge = r->no_bridge;
+    d->decoder_shares_position = r->shared_positions;
     d->recompute = r->recompute;
     d->layer_scale = r->layer_scale;
     d->drop_path = r->drop_path;
@@ -700,6 +715,9 @@ static void describe(run *r)
     o->inpaint_weight = r->inpaint_weight;
     o->match_weight = r->match_weight;
     o->temperature = r->temperature;
+    o->raw_features = r->raw_features;
+    o->all_negatives = r->all_negatives;
+    o->stop_keys = r->stop_keys;
 }
 
 static void open_data(run *r)

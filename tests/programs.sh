@@ -208,7 +208,9 @@ for options in "--method beit" "--method beit --official" \
         "--no-match --layer-scale 0.1 --drop-path 0.2 --centre" \
         "--no-inpaint --half --uniform01" "--euclidean --channels 1" \
         "--image 24 --patch 6 --limit 50 --crop 0.5" \
-        "--match-weight 0.1 --temperature 0.5 --inpaint-weight 2"; do
+        "--match-weight 0.1 --temperature 0.5 --inpaint-weight 2" \
+        "--raw-features --all-negatives --stop-keys" \
+        "--no-bridge --shared-positions"; do
     # shellcheck disable=SC2086
     train --steps 3 --out "$O/method" $options \
         && [ -n "$(value loss "$O/result")" ] \
@@ -236,6 +238,25 @@ ok "finetune"
 build/evaluate --model "$O/tuned/model.safetensors" --data shapes:160 --knn \
     > "$O/result" 2> "$O/log"
 ok "evaluate what finetune wrote"
+build/finetune --model "$O/tuned/model.safetensors" --data shapes:160 \
+    --epochs 1 --batch 16 --out "$O/again" > "$O/result" 2> "$O/log"
+ok "finetune what finetune wrote"
+
+# Other programs' files do not tell the number of heads: its key, and a norm's,
+# are made unknown, byte for byte.
+sed 's/"num_heads"/"num_hands"/' "$M" > "$O/timm.safetensors"
+sed 's/"norm.weight"/"nerm.weight"/' "$O/tuned/model.safetensors" \
+    > "$O/lacking.safetensors"
+for program in evaluate finetune; do
+    more="--out $O/timm --epochs 1"
+    [ "$program" = evaluate ] && more=--knn
+    # shellcheck disable=SC2086
+    "build/$program" --model "$O/timm.safetensors" --data shapes:160 $more \
+        > "$O/result" 2> "$O/log"
+    ok "$program on a file without num_heads"
+    refuse "$program on a file that lacks a weight" "build/$program" \
+        --model "$O/lacking.safetensors" --data shapes:160 $more
+done
 
 # An image folder, one file of which is broken.
 for class in ring bar; do

@@ -617,7 +617,7 @@ static void kmeans_leaves_none_empty(void)
     enum { COUNT = 36, V = 18 };
     float x[COUNT * 4], *image = images;
     smask_tokenizer_desc d = kmeans_desc(V);
-    smask_token_stats_t s;
+    smask_token_use s;
     smask_tokenizer t;
     smask_ctx c;
     int run, i, unused = 0, rises = 0;
@@ -781,7 +781,7 @@ static void same_bits_for_any_workers(void)
 static smask_result whole_use(smask_ctx *c, void *user)
 {
     const smask_tokenizer_desc *d = (const smask_tokenizer_desc *)user;
-    smask_token_stats_t s;
+    smask_token_use s;
     smask_tokenizer t;
 
     smask_tokenizer_init(c, &t, d);
@@ -853,7 +853,7 @@ static void given(void)
 
 static void stats(void)
 {
-    smask_token_stats_t s;
+    smask_token_use s;
     int32_t counts[10];
     smask_ctx c;
     int i;

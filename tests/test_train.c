@@ -140,7 +140,7 @@ static uint64_t hash_of_weights(const run *r)
    frequency, most of them right. */
 static void overfits(int beit)
 {
-    smask_token_stats_t use;
+    smask_token_use use;
     double inpaint = 0, accuracy = 0, match = 0;
     smask_desc desc;
     run r;

@@ -28,7 +28,7 @@ typedef struct report_words {
     float *scale;                    /* (V)                                */
     float *average;                  /* (V, d) the mean patch of each word */
     float *work;                     /* ((N + 1) d) one image as patches   */
-    smask_token_stats_t use;
+    smask_token_use use;
 } report_words;
 
 /* A few images, and what the model made of each. */
