@@ -45,6 +45,7 @@ static void schedule(void)
 
 static void defaults(void)
 {
+    smask_adam_desc wrong;
     smask_params none;
     smask_adam a;
     smask_ctx c;
@@ -58,6 +59,18 @@ static void defaults(void)
     CHECK(a.desc.layer_decay == 1 && a.desc.final_lr == 1e-5f);
     CHECK(a.desc.warmup == 0 && a.desc.steps == 0);
     CHECK(smask_adam_rate(&a, 1000000) == 1.5e-3f);
+    memset(&wrong, 0, sizeof wrong);
+    wrong.final_lr = -1;                 /* the cosine may end at nothing  */
+    wrong.steps = 10;
+    SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_OK);
+    CHECK(smask_adam_rate(&a, 10) == 0);
+    wrong.weight_decay = (float)(HUGE_VAL - HUGE_VAL);
+    SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_ARG);
+    smask_clear(&c);
+    wrong.weight_decay = 0;
+    wrong.lr = (float)HUGE_VAL;
+    SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_ARG);
+    smask_clear(&c);
     smask_shutdown(&c);
 }
 

@@ -221,8 +221,10 @@ static void other_version(void)
     smask_ctx c;
     float x[1] = { 0 };
 
+    memset(&c, 'x', sizeof c);
     SAME(smask_setup_v(&c, NULL, SMASK__MAGIC ^ 1), SMASK_STATE);
     SAME(smask_error(&c), SMASK_STATE);
+    SAME(strlen(smask_detail(&c)), 0);
     CHECK(smask_input(&c, x, 1, 0, 0, 0) == NULL);   /* nothing crashes    */
     smask_shutdown(&c);
     SAME(smask_setup_v(&c, NULL, SMASK__MAGIC), SMASK_OK);

@@ -125,6 +125,8 @@ static void blocks_are_blocks(void)
     }
     alike /= (double)DRAWS * SIDE * (SIDE - 1);
     CHECK(alike > 0.8);
+    /* Areas below one patch count as one: no root of a negative number. */
+    SAME(smask_mask_blocks(&r, SIDE, SIDE, 5, -3, -7, mask), 5);
 }
 
 /* BEiT's blocks are smaller than the grid both ways: in a single row there

@@ -360,8 +360,30 @@ static void goes_on_when_full(void)
 
 /* ------------------------------------------------------------ extremes */
 
+/* Sizes that overflow only when multiplied or added up. */
+static smask_result too_many_pairs(smask_ctx *c, void *user)
+{
+    (void)user;
+    smask_begin_step(c);
+    smask_contrast(c, smask_input(c, NULL, 65536, 65536, 1, 0), 1, 0, 0,
+        NULL);
+    return smask_error(c);
+}
+
+static smask_result too_many_rows(smask_ctx *c, void *user)
+{
+    smask_tensor *part[2];
+
+    (void)user;
+    smask_begin_step(c);
+    part[0] = part[1] = smask_input(c, NULL, 1 << 30, 1, 0, 0);
+    smask_join(c, part, 2);
+    return smask_error(c);
+}
+
 static void absurd_sizes(void)
 {
+    smask_sizes sizes;
     const int32_t most = 2147483647;
     const size_t sizes[] = { (size_t)-1, (size_t)-2, (size_t)-63,
         (size_t)-64, (size_t)-65, (size_t)-1 / 2, (size_t)-1 / 4,
@@ -390,6 +412,8 @@ static void absurd_sizes(void)
     CHECK(smask_alloc(&c, 0) != NULL || smask_error(&c) == SMASK_OK);
     CHECK(smask_alloc(&c, 64) != NULL);  /* and all is as it was           */
     smask_shutdown(&c);
+    SAME(smask_plan(NULL, too_many_pairs, NULL, &sizes), SMASK_MEMORY);
+    SAME(smask_plan(NULL, too_many_rows, NULL, &sizes), SMASK_SHAPE);
 }
 
 /* ----------------------------------------------------------- allocators */

@@ -408,6 +408,18 @@ static smask_tensor *user_only(smask_ctx *c, void *user)
         (smask_tensor *)pair[0], NULL, NULL, 1, 0, 0, 0);
 }
 
+static void no_number(smask_tensor *y, void *user)
+{
+    (void)user;
+    y->x[0] = (float)HUGE_VAL;
+}
+
+static void number_at_first(smask_tensor *y, void *user)
+{
+    (void)user;
+    y->x[0] = *y->source[0]->x == 1 ? 1 : (float)HUGE_VAL;
+}
+
 static void gradcheck_finds_errors(void)
 {
     smask_user_op wrong = { "wrong", weigh, wrong_slope, NULL };
@@ -430,6 +442,16 @@ static void gradcheck_finds_errors(void)
     CHECK(memcmp(before, p->x, sizeof before) == 0);     /* put back       */
     CHECK(random.state == c.random.state);               /* nor drawn from */
     CHECK(!c.in_step);
+    wrong.forward = no_number;           /* a loss that is none passes not */
+    SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
+        SMASK_NUMERIC);
+    smask_clear(&c);
+    if (c.in_step) smask_end_step(&c);
+    wrong.forward = number_at_first;
+    *p->x = 1;
+    SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
+        SMASK_OK);
+    CHECK(worst > 1e6f);
     smask_shutdown(&c);
 }
 
@@ -881,6 +903,7 @@ static void shapes_are_checked(void)
     FAILS(smask_attention(&c, x, 3, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, 0, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, -2, NULL, NULL), SMASK_SHAPE);
+    FAILS(smask_attention(&c, x, INT32_MAX, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, flat, 1, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, r, 1, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, 1, table, index), SMASK_SHAPE);

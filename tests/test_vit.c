@@ -900,6 +900,36 @@ static void small_arena(void)
     smask_shutdown(&c);
 }
 
+/* Tensors of other shapes are refused where blocks and pooling take them. */
+static void wrong_tensors(void)
+{
+    static const float x[8] = { 0 };
+    int of_class;
+
+    for (of_class = 0; of_class < 2; of_class++) {
+        smask_vit_desc d;
+        smask_vit v;
+        smask_ctx c;
+
+        memset(&d, 0, sizeof d);
+        d.dim = 8;
+        d.heads = 2;
+        d.depth = 1;
+        d.class_token = d.pool_class = of_class;
+        SAME(smask_setup(&c, NULL), SMASK_OK);
+        SAME(smask_vit_init(&c, &v, &d), SMASK_OK);
+        smask_begin_step(&c);
+        CHECK(smask_vit_blocks(&c, &v, smask_input(&c, x, 8, 0, 0, 0))
+            == NULL);
+        SAME(smask_error(&c), SMASK_SHAPE);
+        smask_clear(&c);
+        CHECK(smask_vit_pool(&c, &v, smask_input(&c, x, 8, 0, 0, 0))
+            == NULL);
+        SAME(smask_error(&c), SMASK_SHAPE);
+        smask_shutdown(&c);
+    }
+}
+
 static void reference(void)
 {
     RUN(one_block);
@@ -922,6 +952,7 @@ int main(void)
     RUN(seeds);
     RUN(first_values);
     RUN(wrong_descs);
+    RUN(wrong_tensors);
     RUN(in_a_step);
     RUN(small_arena);
     return DONE("test_vit");
