@@ -383,7 +383,7 @@ static smask_result too_many_rows(smask_ctx *c, void *user)
 
 static void absurd_sizes(void)
 {
-    smask_sizes sizes;
+    smask_sizes planned;
     const int32_t most = 2147483647;
     const size_t sizes[] = { (size_t)-1, (size_t)-2, (size_t)-63,
         (size_t)-64, (size_t)-65, (size_t)-1 / 2, (size_t)-1 / 4,
@@ -412,8 +412,8 @@ static void absurd_sizes(void)
     CHECK(smask_alloc(&c, 0) != NULL || smask_error(&c) == SMASK_OK);
     CHECK(smask_alloc(&c, 64) != NULL);  /* and all is as it was           */
     smask_shutdown(&c);
-    SAME(smask_plan(NULL, too_many_pairs, NULL, &sizes), SMASK_MEMORY);
-    SAME(smask_plan(NULL, too_many_rows, NULL, &sizes), SMASK_SHAPE);
+    SAME(smask_plan(NULL, too_many_pairs, NULL, &planned), SMASK_MEMORY);
+    SAME(smask_plan(NULL, too_many_rows, NULL, &planned), SMASK_SHAPE);
 }
 
 /* ----------------------------------------------------------- allocators */
