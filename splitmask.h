@@ -1121,8 +1121,8 @@ SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
    cost       as the blocks', and in backward 2 B T T D each to make again
               what attention gave, which is not kept
    memory     L times 5 D + F + 2 H + 4 floats a token, D more for a group;
-              with desc.recompute 2 B T D floats and one group's of the
-              former; after smask_grad(c, 0) one block's of one group  */
+              with desc.recompute D (L / 3 + 1) and a group's of three
+              blocks; after smask_grad(c, 0) one block's of one group  */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
 /* The encoder: patches, positions, blocks, final norm.
@@ -6546,30 +6546,35 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
     return x;
 }
 
+/* The same for a group of images. What is run again in backward is three
+   blocks at a time: fewer would leave more of their inputs in between, more
+   of them are more to have at once. */
 SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias,
     float *room)
 {
+    const int again = v->desc.recompute && !c->no_grad;
+    const int32_t run = again ? 3 : depth;
     smask__block_call *call;
-    int32_t l;
+    int32_t l, at;
 
-    if (x == NULL) return NULL;
-    call = (smask__block_call *)smask__structs(c, (size_t)depth + 1,
-        sizeof *call);
-    if (call == NULL) return NULL;
-    for (l = 0; l < depth; l++) {
-        call[l] = smask__block_call_of(c, v, &k[l], x, k[l].bias != NULL
-            ? k[l].bias : bias);
-        call[l].brief = 1;
-        call[l].room = room;
+    for (l = 0; l < depth && x != NULL; l += run) {
+        call = (smask__block_call *)smask__structs(c, (size_t)run + 1,
+            sizeof *call);
+        for (at = 0; at < run && l + at < depth && call != NULL; at++) {
+            call[at] = smask__block_call_of(c, v, &k[l + at], x,
+                k[l + at].bias != NULL ? k[l + at].bias : bias);
+            call[at].brief = 1;
+            call[at].room = room;
+        }
+        if (call == NULL) return NULL;
+        x = again ? smask_recompute(c, smask__stack_run, x, call)
+            : smask__stack_run(c, x, call);
     }
-    return v->desc.recompute && !c->no_grad
-        ? smask_recompute(c, smask__stack_run, x, call)
-        : smask__stack_run(c, x, call);
+    return x;
 }
 
-/* Group after group. With recompute, backward runs a group's blocks anew
-   when it comes to it, and only the inputs of the groups stay in between. */
+/* Group after group. */
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
@@ -6601,7 +6606,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
             continue;
         }
         whole = joined;
-        if (depth > 0) {          /* its values lie in the whole,   */
+        if (depth > 0) {                 /* its values lie in the whole,   */
             part->x = c->dry ? NULL      /* and what it took last is free  */
                 : whole->x + (size_t)b * smask__item(whole);
             smask__rewind(c, smask__mark(c) - smask__up(smask_count(part)
