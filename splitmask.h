@@ -2054,6 +2054,14 @@ typedef struct smask__adam_step {
    4a  The vocabulary of one reading. v_t holds SMASK__PASS floats.
    ---------------------------------------------------------------------- */
 
+/* clang -march=native would order what is below for the processor it takes
+   this one for, and run out of registers: twice as slow. */
+#if defined(__clang__) && __clang_major__ >= 12
+#define SMASK__TUNE ",tune=x86-64"
+#else
+#define SMASK__TUNE ""
+#endif
+
 #if SMASK__PASS == 16
 #ifdef SMASK__HAS_BF16
 #define SMASK__BF16 ",avx512bf16"
@@ -2062,8 +2070,8 @@ typedef struct smask__adam_step {
 #endif
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((                                \
-    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma" SMASK__BF16))),    \
-    apply_to = function)
+    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma" SMASK__BF16        \
+    SMASK__TUNE))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
@@ -2138,8 +2146,8 @@ SMASK__INLINE float smask__top_avx512(__m512 v)
 
 #elif SMASK__PASS == 8
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma"))),           \
-    apply_to = function)
+#pragma clang attribute push(__attribute__((                                \
+    target("avx2,fma" SMASK__TUNE))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -3069,6 +3077,7 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #undef v_twins
 #undef v_zip
 #undef SMASK__TWINS
+#undef SMASK__TUNE
 #if SMASK__PASS > 4
 #ifdef __clang__
 #pragma clang attribute pop
