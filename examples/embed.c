@@ -259,34 +259,25 @@ static smask_result work(smask_ctx *c, void *user)
 
 static void read_options(embedding *e, int argc, char **argv)
 {
+    uint64_t seed = 0;
     const option table[] = {
-        { "--model", OPTION_TEXT, NULL, 0, 0,
+        { "--model", OPTION_TEXT, &e->model, 0, 0,
           "the encoder: a .safetensors file, ours or timm's (required)" },
-        { "--input", OPTION_TEXT, NULL, 0, 0,
+        { "--input", OPTION_TEXT, &e->input, 0, 0,
           "an image, a folder, or a .safetensors file with `images` "
           "(required)" },
-        { "--output", OPTION_TEXT, NULL, 0, 0,
+        { "--output", OPTION_TEXT, &e->output, 0, 0,
           "the .safetensors file to write (required)" },
-        { "--pool", OPTION_TEXT, NULL, 0, 0,
+        { "--pool", OPTION_TEXT, &e->pool, 0, 0,
           "mean or class; default: class if the model has the token" },
-        { "--batch", OPTION_INT, NULL, 1, 65536,
+        { "--batch", OPTION_INT, &e->batch, 1, 65536,
           "images at a time; changes memory, not results" },
-        { "--threads", OPTION_INT, NULL, 0, 1024, "0: all cores" },
-        { "--seed", OPTION_SEED, NULL, 0, 0, "unused: nothing is random" }
+        { "--threads", OPTION_INT, &e->threads, 0, 1024, "0: all cores" },
+        { "--seed", OPTION_SEED, &seed, 0, 0, "unused: nothing is random" }
     };
-    option options[sizeof table / sizeof table[0]];
-    uint64_t seed = 0;
 
-    memcpy(options, table, sizeof table);
-    options[0].to = &e->model;
-    options[1].to = &e->input;
-    options[2].to = &e->output;
-    options[3].to = &e->pool;
-    options[4].to = &e->batch;
-    options[5].to = &e->threads;
-    options[6].to = &seed;
     e->batch = 32;
-    options_read("images in, features out", options,
+    options_read("images in, features out", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (e->model == NULL) fail("--model is missing: give a model file");
     if (e->input == NULL) fail("--input is missing: give images");

@@ -236,59 +236,36 @@ static void probe(study *s)
 static void read_options(study *s, int argc, char **argv)
 {
     const option table[] = {
-        { "--model", OPTION_TEXT, NULL, 0, 0,
+        { "--model", OPTION_TEXT, &s->model, 0, 0,
           "a .safetensors file, or random (required)" },
-        { "--data", OPTION_TEXT, NULL, 0, 0,
+        { "--data", OPTION_TEXT, &s->path, 0, 0,
           "shapes, or a folder: CIFAR-10, IDX, train/CLASS/*" },
-        { "--knn", OPTION_FLAG, NULL, 0, 0,
+        { "--knn", OPTION_FLAG, &s->knn, 0, 0,
           "only nearest neighbours; default: both" },
-        { "--probe", OPTION_FLAG, NULL, 0, 0,
+        { "--probe", OPTION_FLAG, &s->probe, 0, 0,
           "only the linear probe; default: both" },
-        { "--limit", OPTION_INT, NULL, 0, 1e9,
+        { "--limit", OPTION_INT, &s->limit, 0, 1e9,
           "use N training images, balanced; 0: all" },
-        { "--k", OPTION_INT, NULL, 1, 10000, "neighbours that vote" },
-        { "--temperature", OPTION_REAL, NULL, 1e-4, 100,
+        { "--k", OPTION_INT, &s->k, 1, 10000, "neighbours that vote" },
+        { "--temperature", OPTION_REAL, &s->temperature, 1e-4, 100,
           "of the votes, exp(cosine / T)" },
-        { "--layer", OPTION_INT, NULL, 0, 129,
+        { "--layer", OPTION_INT, &s->layer, 0, 129,
           "layer whose features are used: 1 .. L after a block, L + 1 the "
           "final norm; 0: the last" },
-        { "--batch", OPTION_INT, NULL, 1, 65536, "images at a time" },
-        { "--dim", OPTION_INT, NULL, 8, 8192, "width D, with random" },
-        { "--depth", OPTION_INT, NULL, 1, 128, "blocks L, with random" },
-        { "--heads", OPTION_INT, NULL, 0, 512,
+        { "--batch", OPTION_INT, &s->batch, 1, 65536, "images at a time" },
+        { "--dim", OPTION_INT, &s->dim, 8, 8192, "width D, with random" },
+        { "--depth", OPTION_INT, &s->depth, 1, 128, "blocks L, with random" },
+        { "--heads", OPTION_INT, &s->heads, 0, 512,
           "heads H, with random; 0: D / 32, at least 1" },
-        { "--image", OPTION_INT, NULL, 4, 1024,
+        { "--image", OPTION_INT, &s->image, 4, 1024,
           "side in pixels, with random" },
-        { "--patch", OPTION_INT, NULL, 1, 256,
+        { "--patch", OPTION_INT, &s->patch, 1, 256,
           "P in pixels, with random" },
-        { "--threads", OPTION_INT, NULL, 0, 1024, "0: all cores" },
-        { "--seed", OPTION_SEED, NULL, 0, 0,
+        { "--threads", OPTION_INT, &s->threads, 0, 1024, "0: all cores" },
+        { "--seed", OPTION_SEED, &s->seed, 0, 0,
           "of random weights, of --limit and of the held-out images" }
     };
-    option options[sizeof table / sizeof table[0]];
-    void *to[sizeof table / sizeof table[0]];
-    size_t i;
 
-    to[0] = &s->model;
-    to[1] = &s->path;
-    to[2] = &s->knn;
-    to[3] = &s->probe;
-    to[4] = &s->limit;
-    to[5] = &s->k;
-    to[6] = &s->temperature;
-    to[7] = &s->layer;
-    to[8] = &s->batch;
-    to[9] = &s->dim;
-    to[10] = &s->depth;
-    to[11] = &s->heads;
-    to[12] = &s->image;
-    to[13] = &s->patch;
-    to[14] = &s->threads;
-    to[15] = &s->seed;
-    for (i = 0; i < sizeof table / sizeof table[0]; i++) {
-        options[i] = table[i];
-        options[i].to = to[i];
-    }
     s->path = "shapes";
     s->k = 20;
     s->temperature = 0.07f;
@@ -297,7 +274,7 @@ static void read_options(study *s, int argc, char **argv)
     s->depth = 6;
     s->image = 32;
     s->patch = 4;
-    options_read("how much a frozen encoder knows about classes", options,
+    options_read("how much a frozen encoder knows about classes", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (s->model == NULL)
         fail("--model is missing: give a model file, or random");

@@ -248,79 +248,47 @@ static smask_result work(smask_ctx *c, void *user)
 static void read_options(training *t, int argc, char **argv)
 {
     const option table[] = {
-        { "--model", OPTION_TEXT, NULL, 0, 0,
+        { "--model", OPTION_TEXT, &t->model, 0, 0,
           "a .safetensors file, or random (required)" },
-        { "--data", OPTION_TEXT, NULL, 0, 0,
+        { "--data", OPTION_TEXT, &t->path, 0, 0,
           "shapes, or a folder: CIFAR-10, IDX, train/CLASS/*" },
-        { "--out", OPTION_TEXT, NULL, 0, 0,
+        { "--out", OPTION_TEXT, &t->out, 0, 0,
           "folder for model.safetensors and log.csv" },
-        { "--epochs", OPTION_INT, NULL, 1, 100000, "passes over the images" },
-        { "--limit", OPTION_INT, NULL, 0, 1e9,
+        { "--epochs", OPTION_INT, &t->epochs, 1, 100000,
+          "passes over the images" },
+        { "--limit", OPTION_INT, &t->limit, 0, 1e9,
           "use N training images, balanced; 0: all" },
-        { "--batch", OPTION_INT, NULL, 1, 65536, "images in a step" },
-        { "--lr", OPTION_REAL, NULL, 1e-8, 1, "peak learning rate" },
-        { "--layer-decay", OPTION_REAL, NULL, 0, 1,
+        { "--batch", OPTION_INT, &t->batch, 1, 65536, "images in a step" },
+        { "--lr", OPTION_REAL, &t->lr, 1e-8, 1, "peak learning rate" },
+        { "--layer-decay", OPTION_REAL, &t->layer_decay, 0, 1,
           "rate of a block over that of the next; 0: 0.75, or 1 with "
           "random" },
-        { "--warmup", OPTION_INT, NULL, -1, 100000,
+        { "--warmup", OPTION_INT, &t->warmup, -1, 100000,
           "epochs of rising rate; -1: a tenth of all" },
-        { "--weight-decay", OPTION_REAL, NULL, 0, 10, "of AdamW" },
-        { "--drop-path", OPTION_REAL, NULL, 0, 0.9,
+        { "--weight-decay", OPTION_REAL, &t->weight_decay, 0, 10, "of AdamW" },
+        { "--drop-path", OPTION_REAL, &t->drop_path, 0, 0.9,
           "stochastic depth of the last block" },
-        { "--mixup", OPTION_REAL, NULL, 0, 100, "alpha; 0: none" },
-        { "--cutmix", OPTION_REAL, NULL, 0, 100, "alpha; 0: none" },
-        { "--smoothing", OPTION_REAL, NULL, 0, 0.9, "of the labels" },
-        { "--crop", OPTION_REAL, NULL, 0.01, 1,
+        { "--mixup", OPTION_REAL, &t->mixup, 0, 100, "alpha; 0: none" },
+        { "--cutmix", OPTION_REAL, &t->cutmix, 0, 100, "alpha; 0: none" },
+        { "--smoothing", OPTION_REAL, &t->smoothing, 0, 0.9, "of the labels" },
+        { "--crop", OPTION_REAL, &t->crop, 0.01, 1,
           "least share of the image that a crop keeps" },
-        { "--test-every", OPTION_INT, NULL, 0, 100000,
+        { "--test-every", OPTION_INT, &t->test_every, 0, 100000,
           "epochs between rows with accuracies; 0: a tenth of all" },
-        { "--dim", OPTION_INT, NULL, 8, 8192, "width D, with random" },
-        { "--depth", OPTION_INT, NULL, 1, 128, "blocks L, with random" },
-        { "--heads", OPTION_INT, NULL, 0, 512,
+        { "--dim", OPTION_INT, &t->dim, 8, 8192, "width D, with random" },
+        { "--depth", OPTION_INT, &t->depth, 1, 128, "blocks L, with random" },
+        { "--heads", OPTION_INT, &t->heads, 0, 512,
           "heads H, with random; 0: D / 32, at least 1" },
-        { "--image", OPTION_INT, NULL, 4, 1024,
+        { "--image", OPTION_INT, &t->image, 4, 1024,
           "side in pixels, with random" },
-        { "--patch", OPTION_INT, NULL, 1, 256,
+        { "--patch", OPTION_INT, &t->patch, 1, 256,
           "P in pixels, with random" },
-        { "--bf16", OPTION_FLAG, NULL, 0, 0, BF16_TEXT },
-        { "--threads", OPTION_INT, NULL, 0, 1024, "0: all cores" },
-        { "--seed", OPTION_SEED, NULL, 0, 0,
+        { "--bf16", OPTION_FLAG, &t->bf16, 0, 0, BF16_TEXT },
+        { "--threads", OPTION_INT, &t->threads, 0, 1024, "0: all cores" },
+        { "--seed", OPTION_SEED, &t->seed, 0, 0,
           "seed of all random draws" }
     };
-    option options[sizeof table / sizeof table[0]];
-    void *to[] = { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL };
-    size_t i;
 
-    to[0] = &t->model;
-    to[1] = &t->path;
-    to[2] = &t->out;
-    to[3] = &t->epochs;
-    to[4] = &t->limit;
-    to[5] = &t->batch;
-    to[6] = &t->lr;
-    to[7] = &t->layer_decay;
-    to[8] = &t->warmup;
-    to[9] = &t->weight_decay;
-    to[10] = &t->drop_path;
-    to[11] = &t->mixup;
-    to[12] = &t->cutmix;
-    to[13] = &t->smoothing;
-    to[14] = &t->crop;
-    to[15] = &t->test_every;
-    to[16] = &t->dim;
-    to[17] = &t->depth;
-    to[18] = &t->heads;
-    to[19] = &t->image;
-    to[20] = &t->patch;
-    to[21] = &t->bf16;
-    to[22] = &t->threads;
-    to[23] = &t->seed;
-    for (i = 0; i < sizeof table / sizeof table[0]; i++) {
-        options[i] = table[i];
-        options[i].to = to[i];
-    }
     t->path = "shapes";
     t->out = "out/finetune";
     t->epochs = 50;
@@ -337,7 +305,7 @@ static void read_options(training *t, int argc, char **argv)
     t->depth = 6;
     t->image = 32;
     t->patch = 4;
-    options_read("a classifier on a pre-trained encoder", options,
+    options_read("a classifier on a pre-trained encoder", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (t->model == NULL)
         fail("--model is missing: give a model file, or random");
