@@ -1110,7 +1110,7 @@ SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
    cost       2 B T (D (4 D + 2 F) + 2 T D) operations; backward 2 to 2.5
               times that
    memory     6 D + F + 2 H + 4 floats a token, until end of step; with
-              LayerScale D (D + F + 2) more, in vit_blocks for each group
+              LayerScale D (D + F + 2) more
    errors     SHAPE and those of the ops
    source     Dosovitskiy et al. 2021, eq. 2-3 [Dos21]                 */
 SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
@@ -1120,9 +1120,9 @@ SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
    all blocks while what a layer writes is in the cache for the next.
    cost       as the blocks', and in backward 2 B T T D each to make again
               what attention gave, which is not kept
-   memory     L times 5 D + F + 2 H + 4 floats a token, D more for a group;
-              with desc.recompute D (L / 3 + 1) and a group's of three
-              blocks; after smask_grad(c, 0) one block's of one group  */
+   memory     a token L (5 D + F + 2 H + 4) + D floats, until end of step;
+              with desc.recompute (L / 3 + 1) D and, once, three blocks of
+              one group; after smask_grad(c, 0) D and one block of one  */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
 /* The encoder: patches, positions, blocks, final norm.
@@ -6479,30 +6479,38 @@ SMASK__FN smask_tensor *smask__inner(smask_tensor *t)
     return t;
 }
 
-/* With LayerScale the branch's last layer is scaled output by output, which
-   is to say its weights are, row by row. */
+/* With LayerScale a branch's last layer is scaled output by output, which is
+   to say its weights are, row by row. */
+SMASK__FN smask_block smask__block_scaled(smask_ctx *c, const smask_block *k)
+{
+    smask_block y = *k;
+
+    if (k->ls1 == NULL) return y;
+    y.out_w = smask_gain(c, k->out_w, k->ls1);
+    y.out_b = smask_gain(c, k->out_b, k->ls1);
+    y.down_w = smask_gain(c, k->down_w, k->ls2);
+    y.down_b = smask_gain(c, k->down_b, k->ls2);
+    y.ls1 = y.ls2 = NULL;
+    return y;
+}
+
 SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
     const void *user)
 {
     const smask__block_call *call = (const smask__block_call *)user;
-    const smask_block *k = call->k;
-    smask_tensor *out_w = k->out_w, *out_b = k->out_b;
-    smask_tensor *down_w = k->down_w, *down_b = k->down_b, *h;
+    const smask_block scaled = smask__block_scaled(c, call->k);
+    const smask_block *k = &scaled;
+    smask_tensor *h;
 
-    if (k->ls1 != NULL) {
-        out_w = smask_gain(c, k->out_w, k->ls1);
-        out_b = smask_gain(c, k->out_b, k->ls1);
-        down_w = smask_gain(c, k->down_w, k->ls2);
-        down_b = smask_gain(c, k->down_b, k->ls2);
-    }
     h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
     h = smask__attention_op(c, smask__inner(h), k->heads, call->bias,
         call->bias != NULL ? call->v->bias_index : NULL, call->brief,
         call->room);                                           /* (B,N,3D) */
-    x = smask_linear_add(c, smask__inner(h), out_w, out_b, x, call->keep[0]);
+    x = smask_linear_add(c, smask__inner(h), k->out_w, k->out_b, x,
+        call->keep[0]);
     h = smask_norm_linear(c, smask__inner(x), k->ln2_w, k->ln2_b, k->up_w,
         k->up_b);                                              /* (B,N,F)  */
-    return smask_gelu_linear_add(c, smask__inner(h), down_w, down_b, x,
+    return smask_gelu_linear_add(c, smask__inner(h), k->down_w, k->down_b, x,
         call->keep[1]);
 }
 
@@ -6588,6 +6596,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
     smask_tensor *whole, *part, *joined;
+    smask_block *once;
     int32_t b, B, each;
     float *room;
 
@@ -6602,6 +6611,12 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
     room = smask__floats(c, smask_count(x) / (size_t)B * (size_t)each);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
+    if (depth > 0 && k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
+        once = (smask_block *)smask__structs(c, (size_t)depth, sizeof *once);
+        if (once == NULL) return NULL;
+        for (b = 0; b < depth; b++) once[b] = smask__block_scaled(c, &k[b]);
+        k = once;                        /* scaled for all groups          */
+    }
     whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1], x->shape[2],
         x->shape[3], NULL, 0);
     for (b = 0; b < B; b += each) {
