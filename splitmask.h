@@ -273,7 +273,7 @@ int main(void)
      SPLITMASK_THREADS *       chapter 14: a pthread pool; link -lpthread
      SPLITMASK_NO_SIMD         plain C only; slower by a factor near ten
      SPLITMASK_NO_DISPATCH     only the vectors your compiler flags allow;
-                               about a third of the code size
+                               about half of the code size
      SPLITMASK_CBLAS           products by cblas_sgemm; link your BLAS
      SPLITMASK_NO_MALLOC       no malloc and free: memory comes from desc;
                                with SPLITMASK_THREADS, one worker only
