@@ -168,6 +168,14 @@ else
         "-DSPLITMASK_NO_SIMD $WARN -I. -Itests tests/smoke.c"
 fi
 
+# Constants in two parts, sums in an order that matters: what -ffast-math
+# would take apart.
+for compiler in $compilers; do
+    language c99
+    job "${compiler}_ffast_math_kernels" \
+        "linked kernels $compiler $flags -O2 -ffast-math"
+done
+
 # What optimisers make of loads beside the last element: the tests whose
 # operands end at a page that cannot be read, at the highest level.
 for compiler in $compilers; do

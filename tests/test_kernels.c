@@ -909,7 +909,7 @@ static void total_slope(smask_tensor *y, void *user)
         y->source[0]->dx[i] += y->dx[0];
 }
 
-/* Promised: |error| < 4e-7 for |x| < 4; and beyond, Phi is right to 1.3e-7,
+/* Promised: |error| < 5e-7 for |x| < 4; and beyond, Phi is right to 1.3e-7,
    so that with the roundings of the last product 2.5e-7 |x| holds. The
    slope: 5e-7 everywhere (the header's own bound for its polynomial), plus
    one rounding. Every 4099th bit pattern: a million values of both signs,
@@ -959,8 +959,8 @@ static void gelu_whole_range(void)
             const double size = fabs((double)x[k]);
             if (!(d <= 1e300 && e <= 1e300)) CHECK(0 && "not finite");
             if (size < 4 && d > worst_near) worst_near = d;
-            if (size < 1.2e-38)          /* no digits left to be right in  */
-                CHECK(d < 3e-45);
+            if (size < 2.4e-38)          /* x / 2 is no normal number, or  */
+                CHECK(d < 1.2e-38);      /* flushed to 0 (-ffast-math)     */
             else if (d / size > worst_far)
                 worst_far = d / size;
             if (e > worst_slope) worst_slope = e;
@@ -968,7 +968,7 @@ static void gelu_whole_range(void)
         printf("gelu %s: worst error %.2g below 4, %.2g |x| anywhere; "
             "slope %.2g\n", smask_lanes_text(&c), worst_near, worst_far,
             worst_slope);
-        CHECK(worst_near < 4e-7);
+        CHECK(worst_near < 5e-7);
         CHECK(worst_far < 2.5e-7);
         CHECK(worst_slope < 6e-7);
         smask_end_step(&c);
