@@ -631,7 +631,7 @@ typedef struct smask_objective {
     int32_t no_inpaint, no_match;    /* 1: leave that part out             */
     float inpaint_weight;            /*                                [1] */
     float match_weight;              /*                                [1] */
-    float temperature;               /* tau of InfoNCE               [0.2] */
+    float temperature;               /* tau of InfoNCE, .001 .. 1000 [0.2] */
     int32_t raw_features;            /* 1: no L2 norm before the match     */
     int32_t all_negatives;           /* 1: 2B - 2 negatives, 0: B - 1      */
     int32_t stop_keys;               /* 1: no gradient through the keys    */
@@ -656,7 +656,8 @@ typedef struct smask_adam_desc {
     float eps;                       /*                             [1e-8] */
     float weight_decay;              /* [0.05]; negative: none             */
     float clip;                      /* global norm [3]; negative: never   */
-    float layer_decay;               /* rate *= this ^ (L + 1 - layer) [1] */
+    float layer_decay;               /* rate *= this ^ (L + 1 - layer),
+                                        at most 1              [1]         */
     int64_t warmup;                  /* steps, linear from 0           [0] */
     int64_t steps;                   /* cosine ends here; 0: constant  [0] */
     float final_lr;                  /* where the cosine ends, at most lr;
@@ -779,7 +780,8 @@ typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
      C (m,n); lda, ldb, ldc: floats from one row to the next
    `out` may be neither `a` nor `b`
    cost       2 m n k operations
-   memory     while it runs: NN, NT: up to k n floats, B packed, and some
+   memory     while it runs: NN, NT: up to k n floats, B packed, n rounded
+              up to 32, and some
               45,000 a worker; TN: up to some 240,000 a worker
    errors     ARG if a leading dimension is too small; MEMORY
    source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
@@ -981,11 +983,13 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
      hits or NULL: gets the number of rows, of 2B, whose own other view
      has the largest product
    t is `temperature`, without a unit; nats. x is taken as it is: see
-   smask_unit. With B = 1 and no more negatives y is 0
+   smask_unit. With B = 1 and no more negatives y is 0. Products over t are
+   floats: y is right to 2^-22 of the largest
    gradient   x                  saves   (2B, 2B) floats
    cost       8 B B D operations; backward twice that, once if stop_keys
    memory     in backward (2B, D) floats; both products pack their factors
-   errors     SHAPE if the number of rows is odd; ARG if t is not > 0
+   errors     SHAPE if the number of rows is odd; ARG if t is not in
+              0.001 .. 1000
    source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4  */
 SMASK_API smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits);
@@ -3523,7 +3527,8 @@ SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
 
     if (p->own) floats += p->mc * p->n;
     p->work_floats = smask__up(floats, 16);
-    p->work = smask__floats(c, smask__workers(c) * p->work_floats);
+    p->work = smask__floats(c, smask__area(smask__workers(c),
+        p->work_floats));
     if (smask__ok(c))
         smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
             smask__rows_piece, p);
@@ -3627,7 +3632,8 @@ SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
     p->mc = smask__up(p->mc, p->mr);
     p->work_floats = smask__over(p->mc, p->mr) * smask__group(p)
         + smask__up(p->nc * p->kc, 16);
-    p->work = smask__floats(c, smask__workers(c) * p->work_floats);
+    p->work = smask__floats(c, smask__area(smask__workers(c),
+        p->work_floats));
     if (smask__ok(c))
         smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
             smask__across_piece, p);
@@ -3645,7 +3651,7 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
         || ldb < (trans == SMASK_NT ? k : n))
         return smask__fail(c, SMASK_ARG, "gemm",
             "a leading dimension is less than the row");
-    if (m == 0 || n == 0) return c->error;
+    if (m == 0 || n == 0 || !smask__ok(c)) return c->error;
     if (k == 0) {
         for (i = 0; i < m && !add && !c->dry; i++)
             memset(out + i * ldc, 0, n * sizeof *out);
@@ -4486,14 +4492,13 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
     }
     bytes = c->desc.memory_size;
     block = c->desc.memory;
-    if (block == NULL) {
-        if (bytes == 0) bytes = (size_t)(dry ? 4 : 64) << 20;
+    if (block == NULL && bytes == 0) bytes = (size_t)(dry ? 4 : 64) << 20;
+    if (block == NULL && bytes >= SMASK__ALIGN)
         block = c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
             : smask__default_alloc(bytes);
-    }
     if (block == NULL || bytes < SMASK__ALIGN) {
-        smask__fail(c, SMASK_MEMORY, "setup", block == NULL
-            ? "the allocator gave nothing" : "the block is too small");
+        smask__fail(c, SMASK_MEMORY, "setup", bytes < SMASK__ALIGN
+            ? "the block is too small" : "the allocator gave nothing");
         return;
     }
     skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
@@ -4553,7 +4558,7 @@ SMASK__DEF void smask_begin_step(smask_ctx *c)
         return;
     }
     c->in_step = 1;
-    c->generation++;
+    c->generation = c->generation < INT32_MAX ? c->generation + 1 : 1;
     c->kept_low = c->low;
     c->kept_high = c->high;
     c->kept_last = c->last;
@@ -4588,21 +4593,21 @@ SMASK__DEF void smask_grad(smask_ctx *c, int on)
 
 SMASK__DEF size_t smask_count(const smask_tensor *t)
 {
-    size_t n = 1;
+    size_t n = t != NULL;                /* of NULL: 0                     */
     int32_t i;
 
-    for (i = 0; i < t->rank; i++) n *= (size_t)t->shape[i];
+    for (i = 0; t != NULL && i < t->rank; i++) n *= (size_t)t->shape[i];
     return n;
 }
 
 SMASK__DEF size_t smask_columns(const smask_tensor *t)
 {
-    return (size_t)t->shape[t->rank - 1];
+    return t != NULL ? (size_t)t->shape[t->rank - 1] : 0;
 }
 
 SMASK__DEF size_t smask_row_count(const smask_tensor *t)
 {
-    return smask_count(t) / smask_columns(t);
+    return t != NULL ? smask_count(t) / smask_columns(t) : 0;
 }
 
 SMASK__FN int smask__same_shape(const smask_tensor *a, const smask_tensor *b)
@@ -4885,9 +4890,10 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         return smask__fail_shapes(c, where, "w", w, "x", x);
     if (b != NULL && !smask__is_vector(b, out))
         return smask__fail_shapes(c, where, "b", b, "w", w);
-    if (lens == SMASK__NORM
-        && (!smask__is_vector(ln_w, in) || !smask__is_vector(ln_b, in)))
+    if (lens == SMASK__NORM && !smask__is_vector(ln_w, in))
         return smask__fail_shapes(c, where, "ln_w", ln_w, "x", x);
+    if (lens == SMASK__NORM && !smask__is_vector(ln_b, in))
+        return smask__fail_shapes(c, where, "ln_b", ln_b, "x", x);
     if (r != NULL && (smask_columns(r) != out
         || smask_row_count(r) != smask_row_count(x)))
         return smask__fail_shapes(c, where, "r", r, "x", x);
@@ -4975,8 +4981,10 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
 
     if (x == NULL || w == NULL || b == NULL) return NULL;
     D = smask_columns(x);
-    if (!smask__is_vector(w, D) || !smask__is_vector(b, D))
+    if (!smask__is_vector(w, D))
         return smask__fail_shapes(c, "layernorm", "w", w, "x", x);
+    if (!smask__is_vector(b, D))
+        return smask__fail_shapes(c, "layernorm", "b", b, "x", x);
     y = smask__made_rows(c, SMASK_OP_LAYERNORM, x, D, source, 3);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
@@ -5253,9 +5261,9 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     if (rows % 2 != 0)
         return smask__fail_shapes(c, "contrast",
             "of an even number of rows; got", x, "", NULL);
-    if (!(temperature > 0))
+    if (!(temperature >= 1e-3f && temperature <= 1e3f))
         return smask__refuse(c, SMASK_ARG, "contrast",
-            "the temperature is not positive");
+            "the temperature is not in 0.001 .. 1000");
     y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, source, 1);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
@@ -5420,6 +5428,9 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     c->no_grad = 1;
     t = fn(c, x, user);
     c->no_grad = no_grad;
+    if (t != NULL && t->op == SMASK_OP_PARAM)
+        return smask__refuse(c, SMASK_ARG, "recompute",
+            "what fn returns is a parameter; return an op's output");
     y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
     if (y == NULL) return NULL;
     y->source[0] = x;
@@ -6307,6 +6318,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
 {
     smask__maker m = { c, v, NULL, "", -1, 0 };
+    const smask__spot spot = smask__spot_of(c);
     smask_vit_desc d;
     int32_t *index;
     size_t T;
@@ -6314,6 +6326,10 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     memset(v, 0, sizeof *v);
     memset(&d, 0, sizeof d);
     if (desc != NULL) d = *desc;
+    if (!smask__finite(d.init_std) || !smask__finite(d.layer_scale)
+        || !smask__finite(d.drop_path))
+        return smask__fail(c, SMASK_ARG, "vit_init",
+            "init_std, layer_scale or drop_path is not finite");
     smask__vit_defaults(&d);
     if (!smask__ok(c) || smask__vit_check(c, &d) != SMASK_OK)
         return c->error;
@@ -6331,7 +6347,10 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
         if (index != NULL) smask__bias_index(index, v->grid, d.class_token);
         v->bias_index = index;
     }
-    if (!smask__ok(c)) memset(v, 0, sizeof *v);      /* no half a model    */
+    if (!smask__ok(c)) {                 /* no half a model                */
+        memset(v, 0, sizeof *v);
+        smask__go_back(c, spot);
+    }
     return c->error;
 }
 
@@ -6358,7 +6377,8 @@ SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 {
     int32_t i;
 
-    for (i = 0; i < p->count && smask__ok(c); i++)
+    (void)c;                             /* also after an error            */
+    for (i = 0; i < p->count; i++)
         if (p->item[i].t->dx != NULL)
             memset(p->item[i].t->dx, 0,
                 smask_count(p->item[i].t) * sizeof(float));
@@ -6542,9 +6562,11 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias)
 {
-    const smask__block_call call = smask__block_call_of(c, v, k, x, bias);
+    smask__block_call call;
 
-    return x != NULL ? smask__block_run(c, x, &call) : NULL;
+    if (x == NULL) return NULL;
+    call = smask__block_call_of(c, v, k, x, bias);
+    return smask__block_run(c, x, &call);
 }
 
 /* All blocks, one after the other, up to a call without one. Without a tape
@@ -6698,7 +6720,8 @@ SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     for (i = 0; i < N && at != NULL; i++) none[i] = -1;
     for (i = 0; i < R * N && at != NULL; i++) {
         const int32_t k = index != NULL ? index[i] : i;
-        at[i] = k >= 0 ? k + N : k == -1 ? i % N : k;
+        at[i] = k > INT32_MAX - N ? -2 : k >= 0 ? k + N       /* -2: none  */
+            : k == -1 ? i % N : k;
     }
     part[0] = smask_rows(c, x, 1, N, none, v->decoder_mask, smask_slice(c,
         v->position, v->desc.class_token, N));
@@ -6771,10 +6794,12 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     const int no_grad = c->no_grad;
     const size_t each = (size_t)B * (size_t)v->desc.dim;
     smask_tensor *x, *pooled;
+    smask__spot spot;
     int32_t l;
 
     c->no_grad = 1;
     x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
+    spot = smask__spot_of(c);
     for (l = 0; l <= v->desc.depth && x != NULL; l++) {
         if (l < v->desc.depth)
             x = smask__block_list(c, v, v->blocks + l, 1, x, v->bias);
@@ -6783,6 +6808,8 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
         pooled = smask_vit_pool(c, v, x);
         if (pooled != NULL && pooled->x != NULL)
             memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
+        x = pooled != NULL ? smask__keep_only(c, SMASK_OP_INPUT, x, spot)
+            : NULL;
     }
     c->no_grad = no_grad;
     return c->error;
@@ -6975,7 +7002,8 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
 
 SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
 {
-    const size_t G = (size_t)(t->desc.image / t->desc.patch);
+    const size_t G = t->desc.patch > 0       /* else it was not set up     */
+        ? (size_t)(t->desc.image / t->desc.patch) : 0;
 
     return G * G;
 }
@@ -7045,7 +7073,7 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
         return smask__fail(c, SMASK_ARG, "tokenize",
             "no images, or no room for their ids");
-    if (!c->dry && !smask__token_ready(t))
+    if (smask_tokenizer_rows(t) == 0 || (!c->dry && !smask__token_ready(t)))
         return smask__fail(c, SMASK_STATE, "tokenize",
             "the codebook is empty (smask_tokenizer_fit), or t->given");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
@@ -7166,7 +7194,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     size_t k;
     int i;
 
-    if (offset == NULL) l->t->offset = smask__floats(c, l->V);
+    if (!l->t->desc.euclidean) l->t->offset = smask__floats(c, l->V);
     l->gap = smask__floats(c, l->count);
     l->size = smask__indices(c, l->V);
     l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
@@ -7747,12 +7775,20 @@ SMASK__FN smask_result smask__can_learn(smask_ctx *c, const char *where)
 SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p)
 {
+    const smask__spot spot = smask__spot_of(c);
+    smask_adam_desc *d = &a->desc;
+
     memset(a, 0, sizeof *a);
-    if (desc != NULL) a->desc = *desc;
-    smask__adam_defaults(&a->desc);
+    if (desc != NULL) *d = *desc;
     if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
-    if (!(a->desc.lr > 0) || !smask__finite(a->desc.lr)
-        || !(a->desc.weight_decay >= 0)
+    if (!smask__finite(d->lr) || !smask__finite(d->final_lr)
+        || !smask__finite(d->eps) || !smask__finite(d->clip)
+        || !smask__finite(d->weight_decay) || !smask__finite(d->beta1)
+        || !smask__finite(d->beta2) || !smask__finite(d->layer_decay))
+        return smask__fail(c, SMASK_ARG, "adam_init",
+            "a setting is not finite");
+    smask__adam_defaults(d);
+    if (!(a->desc.lr > 0) || !(a->desc.layer_decay <= 1)
         || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
         || !(a->desc.beta2 > 0 && a->desc.beta2 < 1) || !(a->desc.eps > 0)
         || !(a->desc.layer_decay > 0) || a->desc.warmup < 0
@@ -7761,6 +7797,7 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
             "a setting is out of range");
     a->m = smask__like_params(c, p, 0);
     a->v = smask__like_params(c, p, 0);
+    if (!smask__ok(c)) smask__go_back(c, spot);
     return c->error;
 }
 
@@ -7823,8 +7860,8 @@ SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
     const smask_tensor *t = w->p->item[i].t;
 
     (void)worker;
-    w->sum[piece] = t->wants ? (double)smask__dot(w->lanes, t->dx + at,
-        t->dx + at, n) : 0;
+    w->sum[piece] = t->wants && w->a->m[i] != NULL
+        ? (double)smask__dot(w->lanes, t->dx + at, t->dx + at, n) : 0;
 }
 
 SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
@@ -7834,14 +7871,20 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
     size_t at = 0, n = 0;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_param *p = &w->p->item[i];
-    const float rate = w->a->rate * (float)pow((double)d->layer_decay,
-        (double)(w->largest - p->layer));
+    const double below = (double)(w->largest - p->layer);
+    const double part = below * log((double)d->layer_decay) > -80
+        ? pow((double)d->layer_decay, below) : 0;    /* else errno is set  */
+    const float rate = w->a->rate * (float)part;
     const smask__adam_step s = { rate, d->beta1, d->beta2, d->eps,
         p->decay ? rate * d->weight_decay : 0, w->clip, w->correct1,
         w->correct2 };
 
     (void)worker;
-    if (!p->t->wants || w->a->m[i] == NULL) return;
+    if (!p->t->wants) return;
+    if (w->a->m[i] == NULL) {            /* not learnt when adam_init ran  */
+        memset(p->t->dx + at, 0, n * sizeof(float));
+        return;
+    }
     SMASK__CALL(w->lanes, adam, (p->t->x + at, p->t->dx + at,
         w->a->m[i] + at, w->a->v[i] + at, n, &s))
 }
@@ -7889,12 +7932,15 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
 SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p)
 {
+    const smask__spot spot = smask__spot_of(c);
+
     memset(e, 0, sizeof *e);
     if (smask__can_learn(c, "ema_init") != SMASK_OK) return c->error;
-    if (!(decay >= 0 && decay < 1))
+    if (!smask__finite(decay) || !(decay >= 0 && decay < 1))
         return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
     e->decay = decay;
     e->mean = smask__like_params(c, p, 1);
+    if (!smask__ok(c)) smask__go_back(c, spot);
     return c->error;
 }
 
@@ -8107,6 +8153,12 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
         return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
+    if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
+        return smask__fail(c, SMASK_ARG, "write",
+            "an optimiser or a mean that was not set up");
+    for (i = 0; notes != NULL && i < note_count; i++)
+        if (notes[i].key == NULL || notes[i].value == NULL)
+            return smask__fail(c, SMASK_ARG, "write", "a note is NULL");
     while (smask__pen_pass(&p)) {
         smask__put(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
         smask__put_numbers(&p, smask__vit_numbers, &v->desc);
@@ -8519,6 +8571,9 @@ SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
             "written by a later version of splitmask.h: use that one");
     smask__note_numbers(c, f, smask__vit_numbers, desc);
     if (smask__ok(c)) smask__vit_defaults(desc);
+    if (smask__ok(c) && desc->dim % desc->heads != 0)
+        smask__fail(c, SMASK_FORMAT, "file",
+            "its width is no multiple of its heads");
     return c->error;
 }
 
@@ -8624,6 +8679,9 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (v == NULL || v->params.count < 1 || v->desc.weights != NULL)
         return smask__fail(c, SMASK_ARG, "read",
             "no model, or one in constant memory");
+    if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
+        return smask__fail(c, SMASK_ARG, "read",
+            "an optimiser or a mean that was not set up");
     if (f->header == NULL || f->at != 0)
         return smask__fail(c, SMASK_STATE, "read",
             "the file is not open, or has been read already");
@@ -8633,7 +8691,7 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask__each(v, t, a, e, smask__match_slot, &m);
     if (a != NULL)
         m.lacks[1] += 3
-            - smask__note_whole(c, f, "adam.step", most >> 1, &step)
+            - smask__note_whole(c, f, "adam.step", most >> 2, &step)
             - smask__note_whole(c, f, "random.state", most, &r.state)
             - smask__note_whole(c, f, "random.stream", most, &r.stream);
     if (m.lacks[1] > 0)

@@ -68,6 +68,10 @@ static void defaults(void)
     SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_ARG);
     smask_clear(&c);
     wrong.weight_decay = 0;
+    wrong.layer_decay = 1.5f;
+    SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_ARG);
+    smask_clear(&c);
+    wrong.layer_decay = 0;
     wrong.lr = (float)HUGE_VAL;
     SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_ARG);
     smask_clear(&c);

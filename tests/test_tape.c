@@ -873,6 +873,14 @@ static int fails_with(smask_ctx *c, const smask_tensor *y,
 
 #define FAILS(call, code) fails_with(&c, call, code, __LINE__)
 
+static smask_tensor *parameter_itself(smask_ctx *c, smask_tensor *x,
+    const void *user)
+{
+    (void)c;
+    (void)x;
+    return (smask_tensor *)(uintptr_t)user;
+}
+
 static void shapes_are_checked(void)
 {
     smask_ctx c = setup_of(0);
@@ -899,7 +907,14 @@ static void shapes_are_checked(void)
     FAILS(smask_gelu_linear_add(&c, x, odd, NULL, r, NULL), SMASK_SHAPE);
     FAILS(smask_gelu_linear_add(&c, x, w, v4, x, NULL), SMASK_SHAPE);
     FAILS(smask_layernorm(&c, x, v4, v6), SMASK_SHAPE);
-    FAILS(smask_layernorm(&c, x, v6, v4), SMASK_SHAPE);
+    CHECK(smask_layernorm(&c, x, v6, v4) == NULL);
+    CHECK(strcmp(smask_detail(&c), "layernorm: b (4), x (2,3,6)") == 0);
+    smask_clear(&c);
+    SAME(smask_count(NULL), 0);
+    SAME(smask_columns(NULL), 0);
+    SAME(smask_row_count(NULL), 0);
+    FAILS(smask_contrast(&c, x, 1e-4f, 0, 0, NULL), SMASK_ARG);
+    FAILS(smask_recompute(&c, parameter_itself, x, v4), SMASK_ARG);
     FAILS(smask_attention(&c, x, 3, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, 0, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, -2, NULL, NULL), SMASK_SHAPE);

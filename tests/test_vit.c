@@ -908,7 +908,40 @@ static void small_arena(void)
     CHECK(smask_vit_classify(&c, &v, images, 1) == NULL);
     smask_end_step(&c);
     SAME(smask_error(&c), SMASK_MEMORY);
+    CHECK(smask_vit_block(&c, &v, v.blocks, NULL, NULL) == NULL);
+    smask_clear(&c);                     /* nothing of it is left behind   */
+    SAME(c.low, 0);
+    SAME(c.nodes, 0);
     smask_shutdown(&c);
+}
+
+/* Frozen features of all layers take no more memory than of two. */
+static smask_result features_plan(smask_ctx *c, void *user)
+{
+    static float out[1];
+    smask_vit v;
+
+    if (smask_vit_init(c, &v, (const smask_vit_desc *)user) != SMASK_OK)
+        return smask_error(c);
+    smask_begin_step(c);
+    return smask_vit_features(c, &v, NULL, 16, out);
+}
+
+static void features_memory(void)
+{
+    smask_vit_desc d = body();
+    smask_desc desc;
+    smask_sizes two, many;
+
+    memset(&desc, 0, sizeof desc);
+    desc.inference = 1;
+    d.depth = 2;
+    SAME(smask_plan(&desc, features_plan, &d, &two), SMASK_OK);
+    d.depth = 12;
+    SAME(smask_plan(&desc, features_plan, &d, &many), SMASK_OK);
+    /* nodes, at the high end, are some hundred bytes a layer */
+    CHECK(many.step_bytes < two.step_bytes + 10 * 4096);
+    CHECK(two.step_bytes > 100000);
 }
 
 /* Tensors of other shapes are refused where blocks and pooling take them. */
@@ -966,5 +999,6 @@ int main(void)
     RUN(wrong_tensors);
     RUN(in_a_step);
     RUN(small_arena);
+    RUN(features_memory);
     return DONE("test_vit");
 }
