@@ -1054,11 +1054,13 @@ SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
    scratch. Tries `tries` random entries of `t` (a parameter), moves each by
    +-eps and tells the largest of |d - n| / max(1e-3 |g|, |d| + |n|), where
    |g| is the largest entry of the gradient. In float an eps near 1e-2 and
-   an answer below 1e-2 mean a right derivative. t's gradient is 0 after it.
+   an answer below 1e-2 mean a right derivative; where the true slope is 0, as
+   of a key's bias, all is rounding. t's gradient is 0 after it.
    cost       fn and backward once, fn 2 `tries` times, a step each
    errors     ARG unless t is a parameter, tries and eps are positive and fn
-              gives a loss; STATE in a step, in a dry run, for inference
-              or in a NO_AUTOGRAD build; fn's                          */
+              gives a loss; STATE in a step, in a dry run, for inference,
+              in a NO_AUTOGRAD build, or if the loss does not depend on t;
+              fn's                                                     */
 SMASK_API smask_result smask_gradcheck(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
     smask_tensor *t, int tries, float eps, float *worst);
