@@ -780,9 +780,9 @@ typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
      C (m,n); lda, ldb, ldc: floats from one row to the next
    `out` may be neither `a` nor `b`
    cost       2 m n k operations
-   memory     while it runs: NN, NT: up to k n floats, B packed, n rounded
-              up to 32, and some
-              45,000 a worker; TN: up to some 240,000 a worker
+   memory     while it runs: NN, NT: up to k n floats (B packed, n rounded up
+              to 32), and some 45,000 a worker; TN: up to some 240,000 a
+              worker
    errors     ARG if a leading dimension is too small; MEMORY
    source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
 SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
@@ -3941,8 +3941,8 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
     }
 }
 
-/* Forward, or backward where dw or db or dx is asked for: `back`. Without a
-   dx of its own that goes to scratch. */
+/* Forward; or, if `back`, backward: dw and db are added to, and dx goes to
+   scratch if it is not `wanted`. */
 SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
     int wanted, float *dw, float *db)
 {
@@ -4128,7 +4128,7 @@ SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
         NULL);
     SMASK__CALL(a->lanes, softmax_bwd, (p, ds, a->s_ld, N, N,
         1 / sqrtf((float)K), bias, N, top, top + N, dbias))
-    if (a->again)
+    if (a->again)                        /* forward's y was not kept       */
         smask__attention_times(a, p, a->s_ld, 1,
             smask__attention_pack(a, q + 2 * D, 3 * D, 0, pack), K, N,
             a->y + b * N * D + h * K, D, 0, NULL);
@@ -4424,7 +4424,9 @@ SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
               a loop that walks the list from its end: when it comes to a
               node, all that was made of it has had its say, and its dx is
               complete. A gradient lives from its first contribution to the
-              node's own turn; then its memory serves the next.
+              node's own turn; then its memory serves the next. What costs
+              little to compute is not kept for backward, but made again:
+              norms, GELU, attention's output in a stack of blocks.
    May call   1 to 6.            Called by   8, 11, 12.
    Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
    ====================================================================== */
@@ -4659,11 +4661,6 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     return t;
 }
 
-/* A node's dx: none yet; memory of the tape's; lent by another. Its x: stays
-   till the step ends; is spare once backward has passed; is spent. */
-enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
-enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
-
 /* A node that is made of others, and whether a slope has to come by. */
 SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
@@ -4780,8 +4777,7 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
      LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
      LAYERNORM      x w b                mean, 1 / std
      GELU           x
-     ATTENTION      qkv bias             top, 1 / sum   heads,   index
-                                                        brief
+     ATTENTION      qkv bias room        top, 1 / sum   heads    index
      ROWS           x fill position                              index
      MEAN_ROWS      x                                   skip
      UNIT           x                    1 / |x|
@@ -4794,6 +4790,11 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
      USER           a b d                yours                   extra: op
      PARAM                               panels         (gradient check),
                                                         panels' state  */
+
+/* A node's dx: none yet; memory of the tape's; lent by another. Its x: stays
+   till the step ends; is spare once backward has passed; is spent. */
+enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
+enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
 
 /* ---- Recording. Each op: look at the shapes, make a node, call the
    kernel, note what backward needs. ---- */
@@ -5036,16 +5037,17 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     return bias;
 }
 
-/* Brief: the values lie in a room of the caller's, only until the next
-   linear has read them. Backward makes them again: see linear_back. */
+/* Brief: the values lie in a room (source 2), only until the next linear has
+   read them. Backward makes them again: see linear_back. */
 SMASK__FN int smask__brief(const smask_tensor *t)
 {
-    return t->op == SMASK_OP_ATTENTION && t->arg[1];
+    return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
 }
 
+/* room: NULL, or a tensor of y's size or more whose values nobody needs. */
 SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
-    int32_t heads, smask_tensor *bias, const int32_t *index, int brief,
-    float *room)
+    int32_t heads, smask_tensor *bias, const int32_t *index,
+    smask_tensor *room)
 {
     smask_tensor *const source[2] = { qkv, bias };
     smask__attention a;
@@ -5066,8 +5068,8 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
         qkv->shape[2] / 3, 0, source, 2);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
-    y->arg[1] = brief && (y->wants || c->no_grad);
-    y->x = y->arg[1] ? room : smask__floats(c, smask_count(y));
+    if (y->wants || c->no_grad) y->source[2] = room;     /* else it stays  */
+    y->x = smask__brief(y) ? room->x : smask__floats(c, smask_count(y));
     y->index = index;
     if (y->wants)
         y->save[0] = smask__floats(c, 2 * (size_t)heads
@@ -5087,7 +5089,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
 SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index)
 {
-    return smask__attention_op(c, qkv, heads, bias, index, 0, NULL);
+    return smask__attention_op(c, qkv, heads, bias, index, NULL);
 }
 
 SMASK__FN smask__gather smask__gather_of(smask_ctx *c, const smask_tensor *y)
@@ -5563,7 +5565,7 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
     mark = smask__mark(c);
     if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
     a.dy = y->dx;
-    a.again = y->arg[1];
+    a.again = smask__brief(y);
     a.bias = smask__attention_bias(c, y, &a);
     if (y->source[1] != NULL && y->source[1]->wants) {
         a.dbias = smask__floats(c, pairs);
@@ -6041,10 +6043,10 @@ SMASK__FN int smask__numbers_right(smask_ctx *c, const char *where,
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
+        if (n >= list->least && n <= list->most) continue;
         smask__put_text(smask__put_text(text, list->field),
             " is out of range");
-        if (n < list->least || n > list->most)
-            smask__fail(c, SMASK_ARG, where, text);
+        smask__fail(c, SMASK_ARG, where, text);
     }
     return smask__ok(c);
 }
@@ -6216,6 +6218,8 @@ SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
         return c->error;
     if (d->group < 1)
         what = "group is out of range";
+    else if (!smask__finite(d->init_std) || !(d->init_std > 0))
+        what = "init_std is out of range";
     else if (d->image % d->patch != 0)
         what = "image is no multiple of patch";
     else if (d->dim % d->heads != 0)
@@ -6246,8 +6250,8 @@ SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
     if (d->heads == 0) d->heads = d->dim >= 64 ? d->dim / 64 : 1;
     if (d->mlp_ratio == 0) d->mlp_ratio = 4;
     if (d->group == 0) d->group = 1024;
-    if (!(d->init_std > 0)) d->init_std = 0.02f;
-    if (!(d->layer_scale > 0)) d->layer_scale = 0;
+    if (d->init_std == 0) d->init_std = 0.02f;
+    if (d->layer_scale < 0) d->layer_scale = 0;
 }
 
 /* The decoder and what belongs to it, under `decoder.` in files. */
@@ -6328,10 +6332,6 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     memset(v, 0, sizeof *v);
     memset(&d, 0, sizeof d);
     if (desc != NULL) d = *desc;
-    if (!smask__finite(d.init_std) || !smask__finite(d.layer_scale)
-        || !smask__finite(d.drop_path))
-        return smask__fail(c, SMASK_ARG, "vit_init",
-            "init_std, layer_scale or drop_path is not finite");
     smask__vit_defaults(&d);
     if (!smask__ok(c) || smask__vit_check(c, &d) != SMASK_OK)
         return c->error;
@@ -6488,8 +6488,7 @@ typedef struct smask__block_call {
     const smask_block *k;
     smask_tensor *bias;
     const float *keep[2];            /* of attention, of the MLP           */
-    int brief;                       /* attention's values go to `room`    */
-    float *room;
+    smask_tensor *room;              /* of attention's values, or NULL     */
 } smask__block_call;
 
 /* A tensor that nobody outside this chapter will hold: backward may use
@@ -6526,8 +6525,7 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
 
     h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
     h = smask__attention_op(c, smask__inner(h), k->heads, call->bias,
-        call->bias != NULL ? call->v->bias_index : NULL, call->brief,
-        call->room);                                           /* (B,N,3D) */
+        call->bias != NULL ? call->v->bias_index : NULL, call->room);
     x = smask_linear_add(c, smask__inner(h), k->out_w, k->out_b, x,
         call->keep[0]);
     h = smask_norm_linear(c, smask__inner(x), k->ln2_w, k->ln2_b, k->up_w,
@@ -6552,7 +6550,7 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
     const smask_vit *v, const smask_block *k, const smask_tensor *x,
     smask_tensor *bias)
 {
-    smask__block_call call = { v, k, bias, { NULL, NULL }, 0, NULL };
+    smask__block_call call = { v, k, bias, { NULL, NULL }, NULL };
 
     if (v->training && k->drop > 0 && x != NULL) {
         call.keep[0] = smask__draw_keep(c, k->drop, x->shape[0]);
@@ -6592,7 +6590,7 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
    of them are more to have at once. */
 SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias,
-    float *room)
+    smask_tensor *room)
 {
     const int again = v->desc.recompute && !c->no_grad;
     const int32_t run = again ? 3 : depth;
@@ -6605,7 +6603,6 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
         for (at = 0; at < run && l + at < depth && call != NULL; at++) {
             call[at] = smask__block_call_of(c, v, &k[l + at], x,
                 k[l + at].bias != NULL ? k[l + at].bias : bias);
-            call[at].brief = 1;
             call[at].room = room;
         }
         if (call == NULL) return NULL;
@@ -6619,10 +6616,9 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
-    smask_tensor *whole, *part, *joined;
+    smask_tensor *whole, *part, *joined, *room;
     smask_block *once;
     int32_t b, B, each;
-    float *room;
 
     if (x == NULL) return NULL;
     if (x->rank != 3)
@@ -6633,7 +6629,8 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     if (each < 1) each = 1;
     if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
-    room = smask__floats(c, smask_count(x) / (size_t)B * (size_t)each);
+    room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1], x->shape[2], 0,
+        NULL, 0);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
     if (depth > 0 && k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
         once = (smask_block *)smask__structs(c, (size_t)depth, sizeof *once);
@@ -7790,11 +7787,10 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
         return smask__fail(c, SMASK_ARG, "adam_init",
             "a setting is not finite");
     smask__adam_defaults(d);
-    if (!(a->desc.lr > 0) || !(a->desc.layer_decay <= 1)
-        || !(a->desc.beta1 > 0 && a->desc.beta1 < 1)
-        || !(a->desc.beta2 > 0 && a->desc.beta2 < 1) || !(a->desc.eps > 0)
-        || !(a->desc.layer_decay > 0) || a->desc.warmup < 0
-        || a->desc.steps < 0)
+    if (!(d->lr > 0) || !(d->beta1 > 0 && d->beta1 < 1)
+        || !(d->beta2 > 0 && d->beta2 < 1) || !(d->eps > 0)
+        || !(d->layer_decay > 0 && d->layer_decay <= 1) || d->warmup < 0
+        || d->steps < 0)
         return smask__fail(c, SMASK_ARG, "adam_init",
             "a setting is out of range");
     a->m = smask__like_params(c, p, 0);

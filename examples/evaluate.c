@@ -284,15 +284,9 @@ static void read_options(study *s, int argc, char **argv)
 static void open_model(study *s)
 {
     const smask_vit_desc *d = &s->file.desc;
-    smask_vit_desc asked;
 
-    memset(&asked, 0, sizeof asked);
-    asked.image = s->image;
-    asked.patch = s->patch;
-    asked.dim = s->dim;
-    asked.depth = s->depth;
-    asked.heads = s->heads;
-    evaluation_model_choose(&s->file, s->model, &asked);
+    evaluation_model_choose(&s->file, s->model, s->image, s->patch, s->dim,
+        s->depth, s->heads);
     if (s->layer > d->depth + 1)
         fail("--layer %d: the model has %d blocks; give 1 .. %d", s->layer,
             (int)d->depth, (int)d->depth + 1);

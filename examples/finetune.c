@@ -320,15 +320,8 @@ static void read_options(training *t, int argc, char **argv)
 
 static void open_model(training *t)
 {
-    smask_vit_desc asked;
-
-    memset(&asked, 0, sizeof asked);
-    asked.image = t->image;
-    asked.patch = t->patch;
-    asked.dim = t->dim;
-    asked.depth = t->depth;
-    asked.heads = t->heads;
-    evaluation_model_choose(&t->file, t->model, &asked);
+    evaluation_model_choose(&t->file, t->model, t->image, t->patch, t->dim,
+        t->depth, t->heads);
     t->file.desc.drop_path = t->drop_path;
     if (!(t->layer_decay > 0))
         t->layer_decay = t->file.path[0] == '\0' ? 1 : 0.75f;

@@ -141,7 +141,7 @@ smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
 }
 
 void evaluation_model_choose(evaluation_model *m, const char *path,
-    const smask_vit_desc *asked)
+    int image, int patch, int dim, int depth, int heads)
 {
     char trouble[512];
 
@@ -151,15 +151,16 @@ void evaluation_model_choose(evaluation_model *m, const char *path,
         return;
     }
     memset(m, 0, sizeof *m);
-    m->desc = *asked;
+    m->desc.image = image;
+    m->desc.patch = patch;
+    m->desc.dim = dim;
+    m->desc.depth = depth;
+    m->desc.heads = heads > 0 ? heads : dim < 64 ? 1 : dim / 32;
     m->desc.channels = 3;
-    if (m->desc.heads == 0)
-        m->desc.heads = asked->dim < 64 ? 1 : asked->dim / 32;
-    if (asked->image % asked->patch != 0)
-        fail("--image %d is no multiple of --patch %d", (int)asked->image,
-            (int)asked->patch);
-    if (asked->dim % m->desc.heads != 0)
-        fail("--dim %d is no multiple of --heads %d", (int)asked->dim,
+    if (image % patch != 0)
+        fail("--image %d is no multiple of --patch %d", image, patch);
+    if (dim % m->desc.heads != 0)
+        fail("--dim %d is no multiple of --heads %d", dim,
             (int)m->desc.heads);
 }
 

@@ -29,10 +29,10 @@ typedef struct evaluation_model {
 smask_result evaluation_model_open(evaluation_model *m, const char *path,
     char *trouble, size_t trouble_bytes);
 
-/* The same for --model, or what was asked for if that is "random". Fails
-   with a line where it cannot be. */
+/* The same for --model, or a model of these options if that is "random".
+   Fails with a line where it cannot be. */
 void evaluation_model_choose(evaluation_model *m, const char *path,
-    const smask_vit_desc *asked);
+    int image, int patch, int dim, int depth, int heads);
 
 /* Fill the weights of `v` from the file, between steps. Weights that only
    the file has are skipped. *missing: those that only the model has. In a
