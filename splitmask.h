@@ -293,8 +293,8 @@ int main(void)
    so; sums over whole batches (the losses, the gradient's norm) are double.
    Against the same model in double, values agree to 1e-5 and slopes to
    1e-4 of the largest (tests/test_objectives.c holds that to PyTorch's).
-   exp is good to 2e-7, relative; GELU to 5e-7 times its argument's size;
-   LayerNorm takes eps = 1e-6.
+   exp(-x) is good to 2e-7 (1 + x), relative; GELU to 5e-7 times its
+   argument's size; LayerNorm takes eps = 1e-6.
 
    Limits: 4 dimensions, each below 2^31; at most 199 blocks; labels and
    indices are int32_t. Losses and slopes that are not finite end in
@@ -1482,14 +1482,6 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
 #define SMASK__PREFETCH(p) ((void)0)
 #endif
 
-/* x first, and only then what x is part of: gcc -ffast-math would add two
-   parts of a constant up at once, and lose what they are two parts for. */
-#if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
-#define SMASK__APART(x) __builtin_assoc_barrier(x)
-#else
-#define SMASK__APART(x) (x)
-#endif
-
 /* With SPLITMASK_STATIC the interface is static, too. */
 #ifdef SPLITMASK_STATIC
 #define SMASK__DEF SMASK_API
@@ -2099,9 +2091,7 @@ typedef struct smask__adam_step {
 #define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
 #define v_min(a, b) _mm512_maskz_min_ps(SMASK__ALL, a, b)
 #define v_sqrt(a) _mm512_maskz_sqrt_ps(SMASK__ALL, a)
-#define v_round(a)                                                          \
-    _mm512_maskz_cvtepi32_ps(SMASK__ALL,                                    \
-    _mm512_maskz_cvtps_epi32(SMASK__ALL, a))
+#define v_round(a) _mm512_maskz_roundscale_ps(SMASK__ALL, a, 8)
 #define v_times2(a, n) _mm512_maskz_scalef_ps(SMASK__ALL, a, n)  /* a 2^n  */
 #define v_load_part(p, n)                                                   \
     _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
@@ -2360,23 +2350,23 @@ SMASK__INLINE float SMASK__N(max_of)(v_t v)
 }
 #endif
 
-/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2. The rest is
-   a polynomial (minimax, 3e-9). Relative error below 2e-7 for x in
-   [-87, 88]; below that 0 to within 1e-37. Above 88 it is undefined:
-   callers subtract a row's largest first. */
-SMASK__INLINE v_t SMASK__N(exp)(v_t x)
+/* 2^x = 2^n 2^r, n = round(x), |r| <= 1/2; 2^r is a polynomial, minimax
+   with 2^0 = 1. Relative error below 2e-7 for x in [-126, 127]; below that 0
+   to within 1e-37. Above 127 it is undefined. Callers want exp(a d) for a d
+   of at most 0, and give x = (a log2 e) d: rounded, so that their relative
+   error grows by 2e-7 |a d|, about what d itself has of rounding. */
+#define SMASK__LOG2_E 1.44269504f
+SMASK__INLINE v_t SMASK__N(exp2)(v_t x)
 {
     v_t n, r, p;
 
-    x = v_max(v_set(-87.0f), x);
-    n = v_round(x * v_set(1.44269504f));
-    r = SMASK__APART(v_fma(n, v_set(-0.693145752f), x));     /* ln 2, in   */
-    r = v_fma(n, v_set(-1.42860677e-6f), r);                 /* two parts  */
-    p = v_fma(v_set(0.00138146131f), r, v_set(0.00836870983f));
-    p = v_fma(p, r, v_set(0.0416683874f));
-    p = v_fma(p, r, v_set(0.166665207f));
-    p = v_fma(p, r, v_set(0.499999935f));
-    p = v_fma(p, r, v_set(1.0f));
+    x = v_max(v_set(-126.0f), x);
+    n = v_round(x);
+    r = x - n;
+    p = v_fma(v_set(0.00132647273f), r, v_set(0.00967151299f));
+    p = v_fma(p, r, v_set(0.0555073358f));
+    p = v_fma(p, r, v_set(0.240222424f));
+    p = v_fma(p, r, v_set(0.693147004f));
     p = v_fma(p, r, v_set(1.0f));
     return v_times2(p, n);
 }
@@ -2875,17 +2865,17 @@ SMASK__FN void SMASK__N(most)(const float *x, size_t count, float *out)
     *out = best;
 }
 
-/* y = exp(a x - shift), and the sum of it. y may be x. */
+/* y = exp(a (x - most)), and the sum of it. y may be x. */
 SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
-    float shift, size_t count, float *sum)
+    float most, size_t count, float *sum)
 {
+    const v_t scale = v_set(a * SMASK__LOG2_E), less = v_set(most);
     v_t s = v_set(0.0f);
     size_t j;
     float rest = 0;
 
     for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
-        const v_t e = SMASK__N(exp)(v_fma(v_load(x + j), v_set(a),
-            v_set(-shift)));
+        const v_t e = SMASK__N(exp2)((v_load(x + j) - less) * scale);
         v_store(y + j, e);
         s = s + e;
     }
@@ -2893,8 +2883,8 @@ SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
         float part[SMASK__PASS];
         const size_t n = count - j;
         size_t i;
-        v_store(part, SMASK__N(exp)(v_fma(v_load_part(x + j, n), v_set(a),
-            v_set(-shift))));
+        v_store(part, SMASK__N(exp2)((v_load_part(x + j, n) - less)
+            * scale));
         for (i = 0; i < n; i++) rest += y[j + i] = part[i];
     }
     *sum = v_sum(s) + rest;
@@ -2970,25 +2960,26 @@ SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
     size_t columns, float scale, const float *bias, size_t b_ld, float *top,
     float *inverse)
 {
-    const v_t a = v_set(bias != NULL ? 1.0f : scale);
+    const v_t a = v_set(bias != NULL ? SMASK__LOG2_E : scale * SMASK__LOG2_E);
     size_t i, j, n;
 
     SMASK__EACH(j, n, columns) {
         v_t most = v_set(-3.0e38f), sum = v_set(0.0f), less;
         for (i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
-            v_t v = v_load_part(x, n) * v_set(scale);
+            v_t v = v_load_part(x, n);
             if (bias != NULL) {
-                v = v + v_load_part(bias + i * b_ld + j, n);
+                v = v_fma(v, v_set(scale),
+                    v_load_part(bias + i * b_ld + j, n));
                 v_store_part(x, v, n);
             }
             most = v_max(most, v);
         }
-        less = v_set(0.0f) - most;
+        less = most * a;
+        if (bias == NULL) most = most * v_set(scale);
         for (i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
-            const v_t v = v_load_part(x, n);
-            const v_t e = SMASK__N(exp)(v_fma(v, a, less));
+            const v_t e = SMASK__N(exp2)(v_fma(v_load_part(x, n), a, -less));
             v_store_part(x, e, n);
             sum = sum + e;
         }
@@ -3004,17 +2995,20 @@ SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
     size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
     const float *top, const float *inverse, float *dbias)
 {
+    const v_t a = v_set(scale * SMASK__LOG2_E);
     size_t i, j, n;
 
     SMASK__EACH(j, n, columns) {
-        const v_t less = v_set(0.0f) - v_load_part(top + j, n);
+        const v_t less = v_load_part(top + j, n) * v_set(SMASK__LOG2_E);
         const v_t inv = v_load_part(inverse + j, n);
         v_t d = v_set(0.0f);
         for (i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
-            v_t v = v_fma(v_load_part(x, n), v_set(scale), less);
-            if (bias != NULL) v = v + v_load_part(bias + i * b_ld + j, n);
-            v = SMASK__N(exp)(v) * inv;
+            v_t v = v_fma(v_load_part(x, n), a, -less);
+            if (bias != NULL)
+                v = v_fma(v_load_part(bias + i * b_ld + j, n),
+                    v_set(SMASK__LOG2_E), v);
+            v = SMASK__N(exp2)(v) * inv;
             v_store_part(x, v, n);
             d = v_fma(v, v_load_part(dp + i * ld + j, n), d);
         }
@@ -4404,8 +4398,7 @@ SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
             if (all ? j == i : (j < half) == (i < half)) row[j] = -1e30f;
         *hits += smask__argmax(lanes, row, rows, &most) == u;
         right = row[u];
-        SMASK__CALL(lanes, exp_row, (row, row, 1 / tau, most / tau, rows,
-            &sum))
+        SMASK__CALL(lanes, exp_row, (row, row, 1 / tau, most, rows, &sum))
         for (j = 0; j < rows; j++)       /* exp's floor is not quite 0     */
             if (all ? j == i : (j < half) == (i < half)) row[j] = 0;
         loss += (double)((most - right) / tau) + log((double)sum);

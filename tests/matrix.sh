@@ -168,8 +168,8 @@ else
         "-DSPLITMASK_NO_SIMD $WARN -I. -Itests tests/smoke.c"
 fi
 
-# Constants in two parts, sums in an order that matters: what -ffast-math
-# would take apart.
+# Roundings and sums whose order matters: what -ffast-math
+# might take apart.
 for compiler in $compilers; do
     language c99
     job "${compiler}_ffast_math_kernels" \
