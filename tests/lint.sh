@@ -2,7 +2,8 @@
 # The rules of the house that a compiler does not check.
 #   CC=cc sh tests/lint.sh [FILE]        FILE: splitmask.h
 #
-#   text      80 columns, no tabs, no trailing blanks, no reminders
+#   text      80 columns, no tabs, no trailing blanks, no reminders; the
+#             numbered examples fit three pages
 #   chapters  who may call whom, who may include, allocate, read files or
 #             name an instruction set; what banners say of calls is true
 #   interface every public function has a comment and is defined in the
@@ -52,6 +53,9 @@ sources=$(find "$H" examples tests -type f \( -name '*.[ch]' \
 awk 'length > 80 { print FILENAME ":" FNR ": " length " columns" }' \
     $sources > "$B/columns"
 verdict "80 columns" "$B/columns"
+awk 'FNR == 151 { print FILENAME ": more than 150 lines" }' \
+    examples/[0-9]* > "$B/long"
+verdict "the numbered examples have at most 150 lines" "$B/long"
 # shellcheck disable=SC2086
 awk '/\t/ { print FILENAME ":" FNR ": tab" }
     /[ \r]$/ { print FILENAME ":" FNR ": blank at the end" }' \
