@@ -4441,6 +4441,17 @@ SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
     smask__say(c, ")");
 }
 
+#define SMASK__CASE(name) case SMASK_OP_##name: return SMASK__TEXT(#name);
+SMASK__FN const char *smask__op_text(smask_op op)
+{
+    switch (op) {
+    SMASK_OPS(SMASK__CASE)
+    case SMASK_OP_COUNT: break;
+    }
+    return "";
+}
+#undef SMASK__CASE
+
 /* An error, where a tensor was asked for: NULL. */
 SMASK__FN smask_tensor *smask__refuse(smask_ctx *c, smask_result code,
     const char *where, const char *what)
@@ -4632,14 +4643,14 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
 
     if (!smask__ok(c)) return NULL;
     if (c->desc.nodes > 0 && c->nodes >= c->desc.nodes)
-        return smask__refuse(c, SMASK_NODES, "tape",
+        return smask__refuse(c, SMASK_NODES, smask__op_text(op),
             "desc.nodes are all in use");
     for (i = 0; i < 4 && d[i] > 0; i++)
         if (!smask__mul(count, (size_t)d[i], &count)) break;
     rank = i;
     while (i < 4 && d[i] == 0) i++;
     if (rank == 0 || i < 4)
-        return smask__refuse(c, SMASK_SHAPE, "tape",
+        return smask__refuse(c, SMASK_SHAPE, smask__op_text(op),
             "a dimension is not positive, or too large");
     t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
     if (t == NULL) return NULL;
@@ -4710,8 +4721,8 @@ SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
 
     for (i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
         if (!smask__finite(y->x[i])) {
-            smask__fail(c, SMASK_NUMERIC, "tape", "an op's output is not "
-                "finite");
+            smask__fail(c, SMASK_NUMERIC, smask__op_text((smask_op)y->op),
+                "its output is not finite");
             break;
         }
 #endif
@@ -5220,8 +5231,11 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         return smask__fail_shapes(c, "linear_cross_entropy", "w", w, "x", x);
     if (b != NULL && !smask__is_vector(b, a.V))
         return smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
+    if (label == NULL && !c->dry)
+        return smask__refuse(c, SMASK_ARG, "linear_cross_entropy",
+            "the labels are missing");
     for (i = 0; !c->dry && i < a.rows; i++)
-        if (label == NULL || label[i] < 0 || (size_t)label[i] >= a.V)
+        if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
     y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, source, 3);
@@ -6465,8 +6479,9 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
 
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
         || (images == NULL && !c->dry))
-        return smask__refuse(c, SMASK_ARG, "vit_embed",
-            "no model, no images, or a batch out of range");
+        return smask__refuse(c, SMASK_ARG, "vit_embed", v->patch_w == NULL
+            ? "the model was not initialised" : images == NULL && !c->dry
+            ? "the images are missing" : "the batch is out of range");
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
     if (smask__ok(c)) smask__run(c, (size_t)B, smask__cut_piece, &cut);
@@ -7221,8 +7236,12 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
         || (!kmeans && t->desc.kind != SMASK_TOKENS_PATCHES)) return c->error;
     if (count < l.V || count > INT32_MAX
         || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
-        return smask__fail(c, SMASK_ARG, "tokenizer_fit", "no codebook, fewer "
-            "patches than words, above 2^31, or iterations below 0");
+        return smask__fail(c, SMASK_ARG, "tokenizer_fit",
+            count < l.V ? "fewer patches than words in the vocabulary"
+            : count > INT32_MAX ? "more than 2^31 - 1 patches"
+            : iterations < 0 ? "iterations are below 0"
+            : patches == NULL ? "the patches are missing"
+            : "the tokenizer was not initialised");
     l.id = smask__indices(c, count);
     smask__token_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
@@ -7516,8 +7535,10 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
     const char *what = NULL;
 
     if (!smask__ok(c)) return 0;
-    if (v == NULL || t == NULL || !smask__batch_fits(v, B))
-        what = "no model, no tokenizer, or a batch out of range";
+    if (v == NULL || t == NULL)
+        what = v == NULL ? "there is no model" : "there is no tokenizer";
+    else if (!smask__batch_fits(v, B))
+        what = "the batch is out of range";
     else if (v->head_w == NULL)
         smask__fail(c, SMASK_STATE, where,
             "the model has no head; set desc.vocabulary");
@@ -7738,6 +7759,23 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
     if (d->weight_decay < 0) d->weight_decay = 0;
 }
 
+/* What is wrong with the settings, or NULL. */
+SMASK__FN const char *smask__adam_wrong(const smask_adam_desc *d)
+{
+    if (!smask__finite(d->lr) || !(d->lr > 0)) return "lr must be above 0";
+    if (!(d->beta1 > 0 && d->beta1 < 1)) return "beta1 is in (0, 1)";
+    if (!(d->beta2 > 0 && d->beta2 < 1)) return "beta2 is in (0, 1)";
+    if (!smask__finite(d->eps) || !(d->eps > 0)) return "eps must be above 0";
+    if (!(d->layer_decay > 0 && d->layer_decay <= 1))
+        return "layer_decay is in (0, 1]";
+    if (!smask__finite(d->final_lr) || !smask__finite(d->clip)
+        || !smask__finite(d->weight_decay))
+        return "final_lr, clip and weight_decay must be finite";
+    if (d->warmup < 0 || d->steps < 0)
+        return "warmup and steps cannot be below 0";
+    return NULL;
+}
+
 /* An array per parameter, zero or a copy; NULL in the list where none is
    learnt, as of fixed positions. */
 SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
@@ -7768,24 +7806,14 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p)
 {
     const smask__spot spot = smask__spot_of(c);
-    smask_adam_desc *d = &a->desc;
+    const char *wrong;
 
     memset(a, 0, sizeof *a);
-    if (desc != NULL) *d = *desc;
+    if (desc != NULL) a->desc = *desc;
     if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
-    if (!smask__finite(d->lr) || !smask__finite(d->final_lr)
-        || !smask__finite(d->eps) || !smask__finite(d->clip)
-        || !smask__finite(d->weight_decay) || !smask__finite(d->beta1)
-        || !smask__finite(d->beta2) || !smask__finite(d->layer_decay))
-        return smask__fail(c, SMASK_ARG, "adam_init",
-            "a setting is not finite");
-    smask__adam_defaults(d);
-    if (!(d->lr > 0) || !(d->beta1 > 0 && d->beta1 < 1)
-        || !(d->beta2 > 0 && d->beta2 < 1) || !(d->eps > 0)
-        || !(d->layer_decay > 0 && d->layer_decay <= 1) || d->warmup < 0
-        || d->steps < 0)
-        return smask__fail(c, SMASK_ARG, "adam_init",
-            "a setting is out of range");
+    smask__adam_defaults(&a->desc);
+    wrong = smask__adam_wrong(&a->desc);
+    if (wrong != NULL) return smask__fail(c, SMASK_ARG, "adam_init", wrong);
     a->m = smask__like_params(c, p, 0);
     a->v = smask__like_params(c, p, 0);
     if (!smask__ok(c)) smask__go_back(c, spot);
