@@ -1089,7 +1089,7 @@ SMASK_API smask_param *smask_params_find(const smask_params *p,
 SMASK_API void smask_params_zero(smask_ctx *c, const smask_params *p);
 
 /* images (B,C,S,S) -> rows (B N, C P P), each patch flattened as (C,P,P),
-   patches in reading order. S is a multiple of P. */
+   patches in reading order. P is at least 1 and divides S. */
 SMASK_API void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows);
 /* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels; the last
@@ -1246,7 +1246,8 @@ SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
    `least` .. `most`, until `target` patches are masked or ten tries in a
    row fail, so that the count may fall short, never over.
      mask (rows, columns): set to 1 where masked, else 0
-     least or most below 1 counts as 1; sizes in patches
+     least or most below 1 counts as 1; sizes in patches; a grid without
+     rows or columns has nothing to mask
    returns    the number masked
    cost       each try up to 4 draws and one look at the rectangle
    source     Bao et al. 2021, algorithm 1 [Bao21]                     */
@@ -6981,6 +6982,7 @@ SMASK__FN int smask__token_words(smask_tokenizer *t, int unit)
 SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc)
 {
+    const size_t mark = smask__mark(c);
     smask_tokenizer made;
     size_t V, d, i, k;
 
@@ -6996,7 +6998,11 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     d = (size_t)t->width;
     t->codebook = (float *)smask__data(c, V, d * sizeof(float));
     if (t->desc.euclidean) t->offset = smask__floats(c, V);
-    if (c->dry || !smask__ok(c)) return c->error;
+    if (!smask__ok(c)) {
+        smask__rewind(c, mark);
+        t->codebook = t->offset = NULL;
+    }
+    if (t->codebook == NULL) return c->error;        /* or a dry run       */
     memset(t->codebook, 0, V * d * sizeof(float));
     for (i = 0; i < V && t->desc.kind == SMASK_TOKENS_PROJECTION; i++)
         do for (k = 0; k < d; k++) {
@@ -7346,6 +7352,7 @@ SMASK__DEF int32_t smask_mask_blocks(smask_random *r, int32_t rows,
 {
     int32_t hidden = 0, fresh;
 
+    if (rows < 1 || columns < 1) return 0;
     memset(mask, 0, (size_t)rows * (size_t)columns);
     if (least < 1) least = 1;
     if (most < 1) most = 1;
