@@ -2077,6 +2077,7 @@ typedef struct smask__adam_step {
 #ifdef SMASK__HAS_BF16
 #pragma GCC target("avx512bf16")
 #endif
+#define v_stay(v) __asm__("" : "+v"(v))
 #endif
 #undef SMASK__BF16
 #define SMASK__N(name) smask__##name##_avx512
@@ -2148,6 +2149,7 @@ SMASK__INLINE float smask__top_avx512(__m512 v)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+#define v_stay(v) __asm__("" : "+x"(v))
 #endif
 #define SMASK__N(name) smask__##name##_avx2
 #define SMASK__MR 6
@@ -2288,6 +2290,12 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 
 #define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
 #define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
+
+/* v is in a register here: gcc moves sums about between steps of the
+   product, until some of them end up on the stack (a tenth slower). */
+#ifndef v_stay
+#define v_stay(v) ((void)0)
+#endif
 
 /* Only one reading has twins; in the others they are never asked for. */
 #ifdef v_dot
@@ -2447,8 +2455,12 @@ SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
         const v_t s = v_set(across ? a0[i] : a##g[(q) * ld + u]);           \
         c##i##_0 = paired ? v_dot(s, b0, c##i##_0)                          \
             : v_fma(s, b0, c##i##_0);                                       \
-        if (wide) c##i##_1 = paired ? v_dot(s, b1, c##i##_1)                \
-            : v_fma(s, b1, c##i##_1);                                       \
+        v_stay(c##i##_0);                                                   \
+        if (wide) {                                                         \
+            c##i##_1 = paired ? v_dot(s, b1, c##i##_1)                      \
+                : v_fma(s, b1, c##i##_1);                                   \
+            v_stay(c##i##_1);                                               \
+        }                                                                   \
     }
 #define SMASK__OUT(i, g, q)                                                 \
     if (i < rows) {                                                         \
@@ -3074,6 +3086,7 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #undef v_high
 #undef v_pair0
 #undef v_pair1
+#undef v_stay
 #undef v_dot
 #undef v_twins
 #undef v_zip
@@ -3573,9 +3586,11 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t down = smask__over(p->m, p->mc);
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
-    /* Of A a step reads one line, however far the rows are apart. Vectors of
-       B that lie across two lines cost more than the copy. */
-    const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 2;
+    /* Of A a step reads one line, however far the rows are apart: nothing
+       beside the 28 multiply-adds of a large tile, half of the time of a
+       small one. Vectors of B that lie across two lines cost more than the
+       copy. */
+    const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 16;
     const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
     float *a = p->work + (size_t)worker * p->work_floats;
