@@ -95,6 +95,7 @@ void data_close(data_set *d)
 typedef struct names {
     char **item;
     size_t count, space;
+    size_t others;                   /* files that are no images, by name  */
 } names;
 
 static void names_add(names *n, const char *folder, const char *name)
@@ -185,7 +186,7 @@ static void list_folder(const char *path, names *files, names *folders)
 static int image_kind(const char *name)
 {
     static const char *const ending[] = { ".ppm", ".pgm", ".pnm", ".jpg",
-        ".jpeg", ".png", ".bmp" };
+        ".jpeg", ".jpe", ".jfif", ".png", ".bmp" };
     const char *dot = strrchr(name, '.');
     size_t i;
 
@@ -194,20 +195,46 @@ static int image_kind(const char *name)
     return 0;
 }
 
-/* All images below a folder. `depth` ends loops of symbolic links. */
-static void collect(const char *path, int depth, names *images)
+/* The folders that a search is in. A symbolic link back to one of them is
+   not followed: it would lead round in a loop. */
+typedef struct above {
+    dev_t device;
+    ino_t number;
+    const struct above *next;
+} above;
+
+/* Steps into a folder; 0 if it is one of those above. */
+static int enter(const char *path, const above *up, above *here)
+{
+    struct stat about;
+
+    if (stat(path, &about) != 0) fail("%s: %s", path, strerror(errno));
+    here->device = about.st_dev;
+    here->number = about.st_ino;
+    here->next = up;
+    for (; up != NULL; up = up->next)
+        if (up->device == about.st_dev && up->number == about.st_ino)
+            return 0;
+    return 1;
+}
+
+/* All images below a folder. */
+static void collect(const char *path, const above *up, names *images)
 {
     names files, folders;
+    above here;
     char full[1100];
     size_t i;
 
+    if (!enter(path, up, &here)) return;
     memset(&files, 0, sizeof files);
     memset(&folders, 0, sizeof folders);
     list_folder(path, &files, &folders);
     for (i = 0; i < files.count; i++)
         if (image_kind(files.item[i])) names_add(images, path, files.item[i]);
-    for (i = 0; i < folders.count && depth < 8; i++)
-        collect(join(full, path, folders.item[i]), depth + 1, images);
+        else images->others++;
+    for (i = 0; i < folders.count; i++)
+        collect(join(full, path, folders.item[i]), &here, images);
     names_free(&files);
     names_free(&folders);
 }
@@ -251,6 +278,15 @@ typedef struct raw {
     uint8_t *pixels;
     int32_t width, height, parts;
 } raw;
+
+/* A number of some bytes, the first the largest. */
+static uint32_t big(const uint8_t *b, int bytes)
+{
+    uint32_t value = 0;
+
+    while (bytes-- > 0) value = value << 8 | *b++;
+    return value;
+}
 
 /* A number of a PNM header, after spaces and comments; -1 if none. */
 static long pnm_number(const uint8_t *data, size_t bytes, size_t *at)
@@ -315,6 +351,7 @@ static const char *decode_pnm(const uint8_t *data, size_t bytes, raw *out)
 #define STBI_NO_STDIO
 #define STBI_NO_LINEAR
 #define STBI_NO_HDR
+#define STBI_NO_FAILURE_STRINGS
 #define STBI_ONLY_JPEG
 #define STBI_ONLY_PNG
 #define STBI_ONLY_BMP
@@ -329,46 +366,97 @@ static uint32_t little(const uint8_t *b, int bytes)
     return value;
 }
 
-/* stb_image fills up what is missing at the end of a JPEG or BMP file; here
-   half a picture is none. Inside the coded data FF is never followed by the
-   code of a marker, so the end marker must come after the last scan. */
-static int is_whole(const uint8_t *data, size_t bytes)
-{
-    size_t i, scan = 0, end = 0;
+static const char cut_short[] = "the file is cut short";
+static const char damaged[] = "the file is damaged";
 
-    if (data[0] == 0xff && data[1] == 0xd8) {
-        for (i = 2; i + 1 < bytes; i++)
-            if (data[i] == 0xff && data[i + 1] == 0xda) scan = i;
-            else if (data[i] == 0xff && data[i + 1] == 0xd9) end = i;
-        return end > scan;
+/* stb_image fills up what is missing at the end of a JPEG or BMP file, and
+   trusts the tables of a JPEG; here half a picture is none. So walk through
+   it, segment by segment, as far as the end marker. Inside the coded data
+   FF is never followed by the code of a marker, except by those that count
+   (D0 to D7). What comes behind the end (a film, in some phones' photos) is
+   nothing to us. NULL or what is wrong. */
+static const char *check_jpeg(const uint8_t *data, size_t bytes)
+{
+    int scans = 0;
+    size_t i = 2, k;
+
+    while (i + 4 <= bytes || (i + 2 <= bytes && data[i + 1] == 0xd9)) {
+        const unsigned marker = data[i + 1];
+        const size_t length = i + 4 <= bytes ? big(data + i + 2, 2) : 0;
+        if (data[i] != 0xff || marker == 0xff || marker == 0) i++;
+        else if (marker == 0xd9 && scans > 0) return NULL;
+        else if ((marker >= 0xd0 && marker <= 0xd9) || marker == 1) i += 2;
+        else if (length < 2) return damaged;
+        else if (length > bytes - i - 2) return cut_short;
+        else {
+            const size_t end = i + 2 + length;
+            for (k = i + 4; marker == 0xc4 && k + 17 <= end; k += 17) {
+                size_t codes = 0, n;
+                for (n = 1; n <= 16; n++) codes += data[k + n];
+                if (codes > 256) return damaged;
+                k += codes;
+            }
+            i = end;
+            if (marker != 0xda) continue;
+            scans++;
+            while (i + 1 < bytes && (data[i] != 0xff || data[i + 1] == 0
+                || (data[i + 1] >= 0xd0 && data[i + 1] <= 0xd7))) i++;
+        }
     }
-    if (data[0] == 'B' && data[1] == 'M') {
-        double row, height;
-        if (bytes < 34) return 0;
-        if (little(data + 14, 4) < 40 || (little(data + 30, 4) != 0
-            && little(data + 30, 4) != 3)) return 1;
-        row = floor(((double)little(data + 18, 4)
-            * little(data + 28, 2) + 31) / 32) * 4;
-        height = little(data + 22, 4);
-        if (height > 2147483648.0) height = 4294967296.0 - height;
-        return little(data + 10, 4) + row * height <= (double)bytes;
+    return cut_short;
+}
+
+/* Chunks up to the one that says END. */
+static const char *check_png(const uint8_t *data, size_t bytes)
+{
+    size_t i = 8;
+
+    while (i + 12 <= bytes) {
+        const size_t length = big(data + i, 4);
+        if (memcmp(data + i + 4, "IEND", 4) == 0) return NULL;
+        if (length > bytes - i - 12) break;
+        i += 12 + length;
     }
-    return 1;
+    return cut_short;
+}
+
+static const char *check_bmp(const uint8_t *data, size_t bytes)
+{
+    double row, height;
+
+    if (bytes < 34) return cut_short;
+    if (little(data + 14, 4) < 40 || (little(data + 30, 4) != 0
+        && little(data + 30, 4) != 3)) return NULL;
+    row = floor(((double)little(data + 18, 4)
+        * little(data + 28, 2) + 31) / 32) * 4;
+    height = little(data + 22, 4);
+    if (height > 2147483648.0) height = 4294967296.0 - height;
+    return little(data + 10, 4) + row * height > (double)bytes ? cut_short
+        : NULL;
 }
 
 static const char *decode_other(const uint8_t *data, size_t bytes, raw *out)
 {
+    const char *wrong = NULL;
     int width, height, parts;
 
     if (bytes > INT32_MAX) return "larger than 2 GB";
-    if (!is_whole(data, bytes)) return "the file is cut short";
+    if (!stbi_info_from_memory(data, (int)bytes, &width, &height, &parts))
+        return "no JPEG, PNG or BMP of at most 16384 pixels a side, or "
+            "damaged";
+    if (data[0] == 0xff) wrong = check_jpeg(data, bytes);
+    else if (data[0] == 0x89) wrong = check_png(data, bytes);
+    else if (data[0] == 'B') wrong = check_bmp(data, bytes);
+    if (wrong != NULL) return wrong;
     out->pixels = stbi_load_from_memory(data, (int)bytes, &width, &height,
         &parts, 0);
-    if (out->pixels == NULL) return stbi_failure_reason();
+    if (out->pixels == NULL) return damaged;
     out->width = width;
     out->height = height;
     out->parts = parts;
-    return NULL;
+    if (width >= 1 && height >= 1) return NULL;
+    stbi_image_free(out->pixels);
+    return damaged;
 }
 #else
 static const char *decode_other(const uint8_t *data, size_t bytes, raw *out)
@@ -537,7 +625,7 @@ char **image_list(const char *path, size_t *count)
 
     memset(&found, 0, sizeof found);
     if (stat(path, &about) != 0) fail("%s: %s", path, strerror(errno));
-    if (S_ISDIR(about.st_mode)) collect(path, 0, &found);
+    if (S_ISDIR(about.st_mode)) collect(path, NULL, &found);
     else names_add(&found, "", path);
     names_sort(&found);
     for (i = 0; i < found.count; i++) bytes += strlen(found.item[i]) + 1;
@@ -692,12 +780,13 @@ typedef struct listing {
     size_t space;
 } listing;
 
-static void list_images(listing *l, const char *path, int32_t label)
+static void list_images(listing *l, const char *path, const above *up,
+    int32_t label)
 {
     const size_t before = l->files.count;
     size_t i;
 
-    collect(path, 0, &l->files);
+    collect(path, up, &l->files);
     if (l->files.count == before) return;
     qsort(l->files.item + before, l->files.count - before, sizeof(char *),
         by_name);
@@ -721,15 +810,17 @@ static void list_free(listing *l)
 static void find_classes(const char *path, names *classes)
 {
     names files, folders, images;
+    above here;
     char full[1100];
     size_t i, k;
 
     memset(&files, 0, sizeof files);
     memset(&folders, 0, sizeof folders);
+    enter(path, NULL, &here);
     list_folder(path, &files, &folders);
     for (i = 0; i < folders.count; i++) {
         memset(&images, 0, sizeof images);
-        collect(join(full, path, folders.item[i]), 0, &images);
+        collect(join(full, path, folders.item[i]), &here, &images);
         for (k = 0; k < classes->count; k++)
             if (strcmp(classes->item[k], folders.item[i]) == 0) break;
         if (images.count > 0 && k == classes->count)
@@ -740,16 +831,65 @@ static void find_classes(const char *path, names *classes)
     names_free(&folders);
 }
 
-/* All images of a split, class by class. */
+/* All images of a split, class by class. Of what lies beside the folders of
+   the classes nobody knows what it is. */
 static void list_split(listing *l, const char *path, const names *classes)
 {
+    names files, folders;
+    above here;
     char full[1100];
-    size_t k;
+    size_t i, k, beside = 0;
 
-    if (classes->count == 0) list_images(l, path, 0);
+    if (classes->count == 0) {
+        list_images(l, path, NULL, 0);
+        return;
+    }
+    enter(path, NULL, &here);
     for (k = 0; k < classes->count; k++)
         if (is_folder(join(full, path, classes->item[k])))
-            list_images(l, full, (int32_t)k);
+            list_images(l, full, &here, (int32_t)k);
+    memset(&files, 0, sizeof files);
+    memset(&folders, 0, sizeof folders);
+    list_folder(path, &files, &folders);
+    for (i = 0; i < files.count; i++) beside += image_kind(files.item[i]) > 0;
+    if (beside > 0)
+        warn("%s: %lu images beside the folders of the classes are left out",
+            path, (unsigned long)beside);
+    names_free(&files);
+    names_free(&folders);
+}
+
+/* Which class is what, so that a folder that was taken for something else
+   than it is can be seen at once. */
+static void tell_classes(const data_set *d, const char *path, int held_out)
+{
+    char line[600] = "";
+    size_t i, at = 0;
+    int32_t k;
+
+    for (k = 0; k < d->classes && at + 120 < sizeof line; k++) {
+        size_t train = 0, test = 0;
+        for (i = 0; i < d->train.count; i++) train += d->train.label[i] == k;
+        for (i = 0; i < d->test.count; i++) test += d->test.label[i] == k;
+        at += (size_t)snprintf(line + at, sizeof line - at, "%s %.60s %lu",
+            k > 0 ? "," : "", d->class_name[k], (unsigned long)train);
+        if (d->test.count > 0)
+            at += (size_t)snprintf(line + at, sizeof line - at, "+%lu",
+                (unsigned long)test);
+    }
+    warn("--data %s: %d %s, %s:%s%s%s", path, (int)d->classes,
+        d->classes == 1 ? "class" : "classes",
+        d->test.count > 0 ? "training + test images" : "training images",
+        line, k < d->classes ? ", ..." : "",
+        held_out ? " (every fifth is for testing)" : "");
+    for (k = 0; k < d->classes && d->test.count > 0; k++) {
+        size_t train = 0, test = 0;
+        for (i = 0; i < d->train.count; i++) train += d->train.label[i] == k;
+        for (i = 0; i < d->test.count; i++) test += d->test.label[i] == k;
+        if (train == 0 && test > 0)
+            warn("--data %s: class %s has test images, but none to learn "
+                "from", path, d->class_name[k]);
+    }
 }
 
 /* Move every fifth image of each class to the test split. */
@@ -777,6 +917,24 @@ static void hold_out(listing *train, listing *test)
     train->files.count = kept;
 }
 
+/* PATH/name, in whatever case it is written; 0 if there is none. */
+static int find_folder(char found[1100], const char *path, const char *name)
+{
+    names files, folders;
+    size_t i;
+
+    memset(&files, 0, sizeof files);
+    memset(&folders, 0, sizeof folders);
+    list_folder(path, &files, &folders);
+    for (i = 0; i < folders.count; i++)
+        if (strcasecmp(folders.item[i], name) == 0) break;
+    if (i < folders.count) join(found, path, folders.item[i]);
+    else found[0] = '\0';
+    names_free(&files);
+    names_free(&folders);
+    return found[0] != '\0';
+}
+
 static void open_folder(data_set *d, const char *path)
 {
     static const char *const other[] = { "val", "test", "valid",
@@ -784,17 +942,16 @@ static void open_folder(data_set *d, const char *path)
     char train_path[1100], test_path[1100] = "";
     names classes;
     listing train, test;
-    size_t i;
+    size_t i, others;
+    int held_out = 0;
 
     memset(&classes, 0, sizeof classes);
     memset(&train, 0, sizeof train);
     memset(&test, 0, sizeof test);
-    join(train_path, path, "train");
-    if (is_folder(train_path)) {
+    if (find_folder(train_path, path, "train")) {
         find_classes(train_path, &classes);
-        for (i = 0; i < 4 && test_path[0] == '\0'; i++)
-            if (!is_folder(join(test_path, path, other[i])))
-                test_path[0] = '\0';
+        for (i = 0; i < 4; i++)
+            if (find_folder(test_path, path, other[i])) break;
         if (classes.count > 0 && test_path[0] != '\0')
             find_classes(test_path, &classes);
     } else {
@@ -802,16 +959,17 @@ static void open_folder(data_set *d, const char *path)
             fail("--data: the path is too long; move the folder");
         memcpy(train_path, path, strlen(path) + 1);
         find_classes(path, &classes);
+        held_out = classes.count > 1;
     }
     names_sort(&classes);
     list_split(&train, train_path, &classes);
+    others = train.files.others;
     if (test_path[0] != '\0') list_split(&test, test_path, &classes);
-    else if (classes.count > 1 && strcmp(train_path, path) == 0)
-        hold_out(&train, &test);
+    else if (held_out) hold_out(&train, &test);
     if (train.files.count == 0)
         fail("--data %s: nothing there that can be read: neither CIFAR-10's "
-            "data_batch_1.bin, nor train-images-idx3-ubyte, nor images in "
-            "train/CLASS or below it", path);
+            "data_batch_1.bin, nor train-images-idx3-ubyte, nor images "
+            "(JPEG, PNG, BMP, PPM, PGM) in train/CLASS or below it", path);
     need_stb(path, &train.files);
     need_stb(path, &test.files);
 
@@ -826,8 +984,12 @@ static void open_folder(data_set *d, const char *path)
         warn("--data %s: %lu of %lu files skipped", path,
             (unsigned long)d->skipped,
             (unsigned long)(train.files.count + test.files.count));
+    if (others > 0)
+        warn("--data %s: %lu files of other kinds are left out; JPEG, PNG, "
+            "BMP, PPM and PGM are read", path, (unsigned long)others);
     if (d->train.count == 0)
         fail("--data %s: none of the training images can be decoded", path);
+    tell_classes(d, path, held_out);
     names_free(&classes);
     list_free(&train);
     list_free(&test);
@@ -914,12 +1076,6 @@ static int find_idx(char path[1100], const char *folder, const char *which,
     return is_file(join(path, folder, name));
 }
 
-static size_t big(const uint8_t *b)
-{
-    return (size_t)b[0] << 24 | (size_t)b[1] << 16 | (size_t)b[2] << 8
-        | b[3];
-}
-
 /* An IDX file of bytes of the given rank: checks that its shape and its
    length agree. */
 static uint8_t *read_idx(data_set *d, const char *path, unsigned rank,
@@ -941,7 +1097,7 @@ static uint8_t *read_idx(data_set *d, const char *path, unsigned rank,
             ? ": it is compressed; use gunzip" : "");
     wanted = (double)head;
     shape[0] = shape[1] = shape[2] = 1;
-    for (i = 0; i < rank; i++) shape[i] = big(data + 4 + 4 * i);
+    for (i = 0; i < rank; i++) shape[i] = big(data + 4 + 4 * i, 4);
     wanted += (double)shape[0] * (double)shape[1] * (double)shape[2];
     if ((double)bytes != wanted)
         fail("%s: %.0f bytes by its header, but there are %lu; the file is "
@@ -961,13 +1117,15 @@ static void idx_split(data_set *d, const char *folder, const char *which,
     find_idx(path, folder, name, "idx3");
     pixels = read_idx(d, path, 3, shape);
     plane = shape[1] * shape[2];
-    if (shape[0] < 1 || shape[1] < 1 || shape[2] < 1
+    if (shape[0] < 1) fail("%s: has no images", path);
+    if (shape[1] < 1 || shape[2] < 1
         || shape[1] > MOST_SIDE || shape[2] > MOST_SIDE)
         fail("%s: images of %lu x %lu pixels cannot be used", path,
             (unsigned long)shape[1], (unsigned long)shape[2]);
     snprintf(name, sizeof name, "%s-labels", which);
     if (!find_idx(path, folder, name, "idx1"))
-        fail("%s: is missing; it belongs to the images beside it", path);
+        fail("%s-labels-idx1-ubyte is missing in %s; it belongs to the "
+            "images", which, folder);
     label = read_idx(d, path, 1, labels);
     if (labels[0] != shape[0])
         fail("%s: %lu labels for %lu images; the files do not belong "
