@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct embedding {
     /* options */
@@ -204,6 +205,25 @@ static void put_floats(embedding *e, const float *x, size_t count)
     }
 }
 
+/* Nothing that is read here may be written over, nor what is no file. */
+static void check_output(const embedding *e)
+{
+    struct stat about;
+    size_t i;
+    int taken = file_same(e->output, e->model)
+        || file_same(e->output, e->input);
+
+    if (stat(e->output, &about) != 0) return;
+    if (!S_ISREG(about.st_mode))
+        fail("--output %s: is there, and no ordinary file; give another "
+            "name", e->output);
+    for (i = 0; e->path != NULL && i < e->count && !taken; i++)
+        taken = file_same(e->output, e->path[i]);
+    if (taken)
+        fail("--output %s: is the model or one of the images; give another "
+            "name", e->output);
+}
+
 /* ---------------------------------------------------------------- work */
 
 /* The whole job; in a dry run, what one full batch needs. */
@@ -244,6 +264,9 @@ static smask_result work(smask_ctx *c, void *user)
             smask_end_step(c);
             return smask_error(c);
         }
+        if (!evaluation_finite(tokens->x, smask_count(tokens)))
+            give_up(e, "--input %s: %s", e->input, "its features are not "
+                "finite; the weights of --model or the images are damaged");
         put_floats(e, tokens->x, smask_count(tokens));
         memcpy(e->pooled + first * e->D, pooled->x,
             (size_t)B * e->D * sizeof(float));
@@ -335,6 +358,7 @@ int main(int argc, char **argv)
             fail("--input %s: no image there; PPM, PGM, JPEG, PNG, BMP or "
                 "a .safetensors file are read", e.input);
     }
+    check_output(&e);
     if ((size_t)e.batch > e.count) e.batch = (int)e.count;
 
     if (smask_crew_start(&crew, e.threads) != SMASK_OK)
@@ -351,7 +375,7 @@ int main(int argc, char **argv)
     e.out = fopen(e.part, "wb");
     if (e.out == NULL) fail("--output %s: %s", e.output, strerror(errno));
     if (work(&c, &e) != SMASK_OK)
-        give_up(&e, "--model %s: %s", e.model,
+        give_up(&e, "--model %s%s", e.trouble[0] != '\0' ? "" : e.model,
             e.trouble[0] != '\0' ? e.trouble : smask_detail(&c));
     if (fclose(e.out) != 0) {
         e.out = NULL;

@@ -125,6 +125,9 @@ static void run_model(study *s)
     desc.seed = s->seed;
     context_for(&c, &desc, take_features, s, &sizes, s->model);
     result = take_features(&c, s);
+    if (result == SMASK_NUMERIC)
+        fail("--model %s: features are not finite; its weights are damaged",
+            s->model);
     if (result != SMASK_OK)
         fail("%s", s->trouble[0] != '\0' ? s->trouble : smask_detail(&c));
     smask_shutdown(&c);
@@ -239,7 +242,8 @@ static void read_options(study *s, int argc, char **argv)
         { "--model", OPTION_TEXT, &s->model, 0, 0,
           "a .safetensors file, or random (required)" },
         { "--data", OPTION_TEXT, &s->path, 0, 0,
-          "shapes, or a folder: CIFAR-10, IDX, train/CLASS/*" },
+          "shapes, or a folder: CIFAR-10, IDX, train/CLASS/* with "
+          "val/CLASS/*, or CLASS/* (every fifth image is for testing)" },
         { "--knn", OPTION_FLAG, &s->knn, 0, 0,
           "only nearest neighbours; default: both" },
         { "--probe", OPTION_FLAG, &s->probe, 0, 0,
@@ -303,9 +307,7 @@ static void open_data(study *s)
     data->threads = s->threads;
     data_open(data, s->path, d->image, d->channels);
     s->test_count = data->test.count;
-    if (data->classes < 2 || data->train.count < 1 || s->test_count < 1)
-        fail("--data %s: needs train and test images of two classes or "
-            "more", s->path);
+    data_needs_classes(data, s->path);
     s->chosen = malloc(data->train.count * sizeof *s->chosen);
     s->train_label = malloc(data->train.count * sizeof *s->train_label);
     s->all_test = malloc(s->test_count * sizeof *s->all_test);

@@ -41,6 +41,7 @@ typedef struct training {
     int32_t *all_test, *guess;
     size_t train_count, test_count, pixels;
     int32_t steps;                   /* in an epoch                        */
+    int done;                        /* epochs                             */
     FILE *log;
     char trouble[640];
 } training;
@@ -158,11 +159,16 @@ static void log_line(training *t, int epoch, double loss, int tested)
         fail("%s/log.csv: the disk is full; make room", t->out);
 }
 
+/* The log, once the model has been read. Files of an earlier run keep their
+   content under another name. */
 static void open_log(training *t)
 {
     char path[1100];
     int32_t k;
 
+    if (file_keep(t->out, "model.safetensors") + file_keep(t->out, "log.csv")
+        > 0)
+        warn("%s holds an earlier run: its files are now named .old", t->out);
     snprintf(path, sizeof path, "%s/log.csv", t->out);
     t->log = fopen(path, "w");
     if (t->log == NULL) fail("--out: %s: %s", path, strerror(errno));
@@ -217,6 +223,8 @@ static smask_result work(smask_ctx *c, void *user)
         test_all(c, t);
         return smask_error(c);
     }
+    open_log(t);
+    stop_catch();
     memset(&line, 0, sizeof line);
     progress_start(&line, "fine-tune", (double)adam.steps
         * (double)t->batch);
@@ -232,12 +240,17 @@ static smask_result work(smask_ctx *c, void *user)
             const float loss = train_step(c, t,
                 t->order + (size_t)b * (size_t)t->batch, step);
             if (smask_error(c) != SMASK_OK) return smask_error(c);
+            if (stop_wanted()) {
+                progress_end(&line);
+                return SMASK_OK;
+            }
             sum += loss;
             progress_loss(&line, (double)(step + 1) * (double)t->batch,
                 loss);
         }
         if (tested) test_all(c, t);
         log_line(t, epoch + 1, sum / t->steps, tested);
+        t->done = epoch + 1;
     }
     progress_end(&line);
     return smask_error(c);
@@ -251,7 +264,8 @@ static void read_options(training *t, int argc, char **argv)
         { "--model", OPTION_TEXT, &t->model, 0, 0,
           "a .safetensors file, or random (required)" },
         { "--data", OPTION_TEXT, &t->path, 0, 0,
-          "shapes, or a folder: CIFAR-10, IDX, train/CLASS/*" },
+          "shapes, or a folder: CIFAR-10, IDX, train/CLASS/* with "
+          "val/CLASS/*, or CLASS/* (every fifth image is for testing)" },
         { "--out", OPTION_TEXT, &t->out, 0, 0,
           "folder for model.safetensors and log.csv" },
         { "--epochs", OPTION_INT, &t->epochs, 1, 100000,
@@ -336,9 +350,7 @@ static void open_data(training *t)
     data->threads = t->threads;
     data_open(data, t->path, d->image, d->channels);
     t->test_count = data->test.count;
-    if (data->classes < 2 || data->train.count < 1 || t->test_count < 1)
-        fail("--data %s: needs train and test images of two classes or "
-            "more", t->path);
+    data_needs_classes(data, t->path);
     d->classes = data->classes;
     t->pixels = (size_t)d->channels * (size_t)d->image * (size_t)d->image;
     t->order = malloc(data->train.count * sizeof *t->order);
@@ -381,12 +393,16 @@ int main(int argc, char **argv)
     smask_sizes sizes;
     smask_crew crew;
     smask_ctx c;
+    char path[1100];
 
     read_options(&t, argc, argv);
     open_model(&t);
     open_data(&t);
     folder_make(t.out);
-    open_log(&t);
+    snprintf(path, sizeof path, "%.1000s/model.safetensors", t.out);
+    if (file_same(path, t.model))
+        fail("--out %s: the model of --model lies there, and would be "
+            "replaced; give another folder", t.out);
     if (smask_crew_start(&crew, t.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     t.hook = smask_crew_hook(&crew);
@@ -395,12 +411,20 @@ int main(int argc, char **argv)
     desc.seed = t.seed;
     desc.lanes = t.lanes;
     context_for(&c, &desc, work, &t, &sizes, t.model);
-    if (work(&c, &t) != SMASK_OK)
+    if (work(&c, &t) == SMASK_NUMERIC && t.trouble[0] == '\0')
+        fail("epoch %d: the loss or its gradient is not finite; try a lower "
+            "--lr (now %g)", t.done + 1, (double)t.lr);
+    if (smask_error(&c) != SMASK_OK)
         fail("%s", t.trouble[0] != '\0' ? t.trouble : smask_detail(&c));
+    if (t.done == t.epochs) {
+        result("finetune_top1", 100 * evaluation_accuracy(t.guess,
+            t.data.test.label, t.test_count), 2);
+        result("planned_mb", (double)sizes.bytes / 1e6, 1);
+    } else {
+        warn("stopped after %d of %d epochs; the model as it is now lies in "
+            "%s", t.done, t.epochs, path);
+    }
     save(&c, &t);
-    result("finetune_top1", 100 * evaluation_accuracy(t.guess,
-        t.data.test.label, t.test_count), 2);
-    result("planned_mb", (double)sizes.bytes / 1e6, 1);
     smask_shutdown(&c);
     smask_crew_stop(&crew);
     fclose(t.log);
@@ -408,5 +432,5 @@ int main(int argc, char **argv)
     free(t.order);
     free(t.all_test);
     free(t.guess);
-    return 0;
+    return t.done == t.epochs ? 0 : 130;
 }

@@ -31,7 +31,6 @@
 #include "support/report.h"
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,16 +86,9 @@ typedef struct run {
     double busy, trained;                /* seconds, images, of this run   */
     smask_sizes sizes;
     FILE *log;
+    char folder[1100];                   /* of the images                  */
     char model_file[1100], log_file[1100], report_file[1100];
 } run;
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int signal_number)
-{
-    (void)signal_number;
-    interrupted = 1;
-}
 
 /* ----------------------------------------------------------------- data */
 
@@ -178,10 +170,14 @@ static void study_words(smask_ctx *c, run *r)
     int32_t *ids;
     float *images;
     int64_t step, steps;
+    progress line;
     void *memory = smask_alloc(c, report_words_bytes(&r->t));
 
     patches = patches < 16384 ? 16384 : patches > 131072 ? 131072 : patches;
     steps = (int64_t)(patches / (double)(N * B)) + 1;
+    memset(&line, 0, sizeof line);
+    if (!smask_is_dry(c))
+        progress_start(&line, "counting words", (double)steps * (double)B);
     if (memory != NULL) report_words_begin(&r->words, &r->t, memory);
     for (step = 0; step < steps && smask_error(c) == SMASK_OK; step++) {
         smask_begin_step(c);
@@ -196,7 +192,9 @@ static void study_words(smask_ctx *c, run *r)
             report_words_add(&r->words, images, r->batch, ids);
         smask_end_step(c);
         if (smask_is_dry(c)) return;
+        progress_at(&line, (double)(step + 1) * (double)B);
     }
+    progress_end(&line);
     if (smask_error(c) == SMASK_OK) report_words_end(&r->words);
 }
 
@@ -367,6 +365,17 @@ static void log_read(run *r, int64_t done)
             r->log_file, (long)done);
 }
 
+/* A new run does not wipe out an older one that lies in its place. */
+static void keep_earlier(run *r)
+{
+    const int model = file_keep(r->out, "model.safetensors");
+
+    if (file_keep(r->out, "log.csv") + file_keep(r->out, "report.html")
+        + model > 0)
+        warn("%s holds an earlier run: its files are now named .old%s",
+            r->out, model ? " (to go on with it: --resume)" : "");
+}
+
 /* The log with the rows that are known, ready for more. */
 static void log_open(run *r)
 {
@@ -393,6 +402,8 @@ static report_step last_part(const run *r)
     memset(&mean, 0, sizeof mean);
     if (window < 10) window = 10;
     if (window > r->rows) window = r->rows;
+    if (window == 0)                     /* the log is lost: not known     */
+        mean.loss = mean.inpaint = mean.match = mean.accuracy = NAN;
     for (i = r->rows - window; i < r->rows; i++) {
         mean.loss += r->row[i].loss / (double)window;
         mean.inpaint += r->row[i].inpaint / (double)window;
@@ -566,6 +577,7 @@ static void read_options(run *r, int argc, char **argv)
 
     /* Does not compile with more options than there is room for. */
     typedef char enough[sizeof table <= sizeof r->table ? 1 : -1];
+    size_t length;
 
     r->options = (int)(sizeof table / sizeof table[0]);
     (void)sizeof(enough);
@@ -584,6 +596,11 @@ static void read_options(run *r, int argc, char **argv)
     r->drop_path = -1;
     options_read("teach an encoder to see, from images without labels",
         r->table, r->options, argc, argv);
+    length = strlen(r->path);
+    if (length > 1000) fail("--data: the path is too long");
+    while (length > 1 && r->path[length - 1] == '/') length--;
+    sprintf(r->folder, "%.*s", (int)length, r->path);
+    r->path = r->folder;                 /* folder/ is folder              */
 }
 
 /* The command line again, quoted for a shell, without --resume. */
@@ -712,6 +729,11 @@ static void describe(run *r)
     o->ratio = r->ratio;
     o->no_inpaint = r->no_inpaint;
     o->no_match = r->no_match || r->batch < 2;
+    if (r->batch < 2 && r->no_inpaint)
+        fail("--no-inpaint: the match takes two images or more in a batch");
+    if (r->batch < 2 && !beit && !r->no_match)
+        warn("one image in a batch: there is nothing to match it with, so "
+            "it is only inpainted");
     o->inpaint_weight = r->inpaint_weight;
     o->match_weight = r->match_weight;
     o->temperature = r->temperature;
@@ -804,7 +826,8 @@ static FILE *open_state(const run *r, smask_io *io)
    it was; else the rest of the run would not belong to its beginning. */
 static void check_state(run *r)
 {
-    char key[40], value[1100], old[1100], images[32];
+    char key[40], value[1100], old[1100], images[32], pixels[2][128];
+    smask_note pixel[2];
     smask_ctx c;
     smask_io io;
     smask_file file;
@@ -825,6 +848,11 @@ static void check_state(run *r)
             fail("--resume: %s was not written by pretrain; give another "
                 "--out", r->model_file);
         now = option_value(o, value, sizeof value);
+        if (strcmp(old, now) != 0 && strcmp(o->name, "--steps") == 0)
+            fail("--resume: %s was trained for %s steps, not %s (epochs "
+                "times steps in one); the learning rate was planned for "
+                "them, so give the same, or begin anew with another --out",
+                r->model_file, old, now);
         if (strcmp(old, now) != 0)
             fail("--resume: %s was trained with %s %s, not %s; give the "
                 "same options, or another --out without --resume",
@@ -835,6 +863,14 @@ static void check_state(run *r)
         || strcmp(old, images) != 0)
         fail("--resume: %s was trained on %s images, and --data %s now has "
             "%s", r->model_file, old, r->path, images);
+    notes_pixels(pixel, pixels, r->data.mean, r->data.deviation,
+        r->channels);
+    for (i = 0; i < 2; i++)
+        if (smask_file_note(&file, pixel[i].key, old, sizeof old) < 0
+            || strcmp(old, pixel[i].value) != 0)
+            fail("--resume: the images of --data %s are not those that %s "
+                "was trained on: the %s of their pixels is %s, not %s",
+                r->path, r->model_file, pixel[i].key, pixel[i].value, old);
     r->spare = 2 * file.header_bytes + 65536
         + (size_t)file.count * sizeof(smask_file_entry);
     smask_shutdown(&c);
@@ -941,8 +977,11 @@ static void write_report(smask_ctx *c, run *r)
 
     gather_results(r, line);
     for (i = 0; i < RESULTS; i++) {
-        snprintf(result_text[i], sizeof result_text[i], "%.*f",
-            line[i].decimals, line[i].value);
+        if (isnan(line[i].value))
+            snprintf(result_text[i], sizeof result_text[i], "not known");
+        else
+            snprintf(result_text[i], sizeof result_text[i], "%.*f",
+                line[i].decimals, line[i].value);
         results[i].name = line[i].name;
         results[i].value = result_text[i];
     }
@@ -1003,18 +1042,12 @@ static void keep_row(run *r, double seconds)
 /* All steps from where the optimiser stands. */
 static void train(smask_ctx *c, run *r)
 {
-    struct sigaction action, before, term_before;
     progress line;
 
-    memset(&action, 0, sizeof action);
-    action.sa_handler = interrupt;
-    action.sa_flags = (int)SA_RESETHAND;     /* a second one ends at once */
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, &before);
-    sigaction(SIGTERM, &action, &term_before);
+    stop_catch();
     progress_start(&line, "pretrain", (double)r->steps * r->batch);
     line.first = line.done = (double)r->adam.step * r->batch;
-    while (r->adam.step < r->steps && !interrupted) {
+    while (r->adam.step < r->steps && !stop_wanted()) {
         const double begin = seconds_now();
         train_step(c, r, r->adam.step);
         if (smask_error(c) != SMASK_OK) {
@@ -1030,8 +1063,6 @@ static void train(smask_ctx *c, run *r)
         }
     }
     progress_end(&line);
-    sigaction(SIGINT, &before, NULL);
-    sigaction(SIGTERM, &term_before, NULL);
 }
 
 /* The model, its words, its optimiser, then all steps. In a dry run one of
@@ -1069,6 +1100,8 @@ static smask_result work(smask_ctx *c, void *user)
         swap_weights(r, first);
         free(first);
         log_read(r, r->adam.step);
+    } else {
+        keep_earlier(r);
     }
     log_open(r);
     train(c, r);
@@ -1154,7 +1187,8 @@ int main(int argc, char **argv)
     } else {
         gather_results(&r, line);
         for (i = 0; i < RESULTS; i++)
-            result(line[i].name, line[i].value, line[i].decimals);
+            if (!isnan(line[i].value))
+                result(line[i].name, line[i].value, line[i].decimals);
     }
     smask_shutdown(&c);
     smask_crew_stop(&crew);

@@ -194,6 +194,17 @@ ok "and the same log"
 within "$(value inpaint_loss "$O/result")" 0 \
     "$(value token_entropy "$O/result")"
 ok "1500 steps learn more than how often words occur"
+# shellcheck disable=SC2086
+refuse "resuming for longer" $P $small --steps 1600 --out "$O/parts" --resume
+cp "$O/two/model.safetensors" "$O/earlier"
+train --steps 3 --out "$O/two"
+cmp "$O/earlier" "$O/two/model.safetensors.old" >> "$O/log" 2>&1 \
+    && [ -s "$O/two/log.csv.old" ] && grep -q 'earlier run' "$O/log"
+ok "without --resume the earlier run is kept, and that is told"
+rm "$O/two/log.csv"
+train --steps 3 --out "$O/two" --resume
+[ -z "$(value loss "$O/result")" ] && grep -q 'lacks rows' "$O/log"
+ok "with a lost log nothing is told of losses"
 head -c 3000 "$O/middle" > "$O/parts/model.safetensors"
 # shellcheck disable=SC2086
 refuse "resuming from half a file" $P $small --steps 1500 --out "$O/parts" \
@@ -242,6 +253,30 @@ build/finetune --model "$O/tuned/model.safetensors" --data shapes:160 \
     --epochs 1 --batch 16 --out "$O/again" > "$O/result" 2> "$O/log"
 ok "finetune what finetune wrote"
 
+cp "$M" "$O/earlier"
+refuse "finetune into its model's folder" build/finetune --model "$M" \
+    --data shapes:160 --out "$O/whole"
+refuse "embed over its model" build/embed --model "$M" --input "$M" \
+    --output "$M"
+cmp "$O/earlier" "$M" > "$O/log" 2>&1
+ok "the model is still there"
+refuse "a folder as the model" build/evaluate --model "$O/whole" \
+    --data shapes:160
+build/finetune --model "$M" --data shapes:160 --epochs 99999 --batch 16 \
+    --out "$O/stopped" > "$O/result" 2> "$O/log" &
+job=$!
+tries=0
+until grep -q '^1,' "$O/stopped/log.csv" 2> /dev/null \
+        || [ $tries -ge 200 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+done
+kill -TERM $job 2> /dev/null
+wait $job
+[ $? -eq 130 ] && [ -s "$O/stopped/model.safetensors" ] \
+    && [ ! -s "$O/result" ] && grep -q 'stopped after' "$O/log"
+ok "finetune, stopped by a signal, keeps what it has"
+
 # Other programs' files do not tell the number of heads: its key, and a norm's,
 # are made unknown, byte for byte.
 sed 's/"num_heads"/"num_hands"/' "$M" > "$O/timm.safetensors"
@@ -275,8 +310,9 @@ head -c 40 "$O/folder/train/bar/1.ppm" > "$O/folder/train/bar/broken.ppm"
 # shellcheck disable=SC2086
 $P --data "$O/folder" --image 16 --patch 4 --dim 32 --depth 1 --heads 1 \
     --vocab 8 --tokenizer patches --batch 4 --steps 3 --out "$O/images" \
-    > "$O/result" 2> "$O/log" && grep -q broken.ppm "$O/log"
-ok "a folder of images; the broken one is named"
+    > "$O/result" 2> "$O/log" && grep -q broken.ppm "$O/log" \
+    && grep -q '2 classes.* bar 4+4, ring 4+4' "$O/log"
+ok "a folder of images; the broken one is named, and the classes"
 build/evaluate --model "$O/images/model.safetensors" --data "$O/folder" \
     --k 3 > "$O/result" 2> "$O/log"
 ok "evaluate on it"

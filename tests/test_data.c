@@ -222,7 +222,27 @@ static void other_formats(void)
     unsigned char bmp[54 + 16] = { 'B', 'M', 70, 0, 0, 0, 0, 0, 0, 0, 54, 0,
         0, 0, 40, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 24, 0, 0, 0, 0, 0,
         16 };
-    unsigned char jpeg[40] = { 0xff, 0xd8, 0xff, 0xda };
+    /* 8 x 8 grey pixels of 200; 2 x 2 of 77. */
+    static const unsigned char jpeg[141] = {
+        0xff, 0xd8, 0xff, 0xdb, 0, 0x43, 0, 0x10, 0x0b, 0x0c, 0x0e, 0x0c,
+        0x0a, 0x10, 0x0e, 0x0d, 0x0e, 0x12, 0x11, 0x10, 0x13, 0x18, 0x28,
+        0x1a, 0x18, 0x16, 0x16, 0x18, 0x31, 0x23, 0x25, 0x1d, 0x28, 0x3a,
+        0x33, 0x3d, 0x3c, 0x39, 0x33, 0x38, 0x37, 0x40, 0x48, 0x5c, 0x4e,
+        0x40, 0x44, 0x57, 0x45, 0x37, 0x38, 0x50, 0x6d, 0x51, 0x57, 0x5f,
+        0x62, 0x67, 0x68, 0x67, 0x3e, 0x4d, 0x71, 0x79, 0x70, 0x64, 0x78,
+        0x5c, 0x65, 0x67, 0x63, 0xff, 0xc0, 0, 0x0b, 8, 0, 8, 0, 8, 1, 1,
+        0x11, 0, 0xff, 0xc4, 0, 0x14, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 6, 0xff, 0xc4, 0, 0x14, 0x10, 1, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f,
+        0, 0x48, 0xff, 0xd9 };
+    static const unsigned char png[71] = {
+        0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d,
+        0x49, 0x48, 0x44, 0x52, 0, 0, 0, 2, 0, 0, 0, 2, 8, 0, 0, 0, 0,
+        0x57, 0xdd, 0x52, 0xf8, 0, 0, 0, 0x0e, 0x49, 0x44, 0x41, 0x54,
+        0x78, 0x9c, 0x63, 0xf4, 0x65, 0x60, 0x62, 0x60, 0, 0, 1, 0x93, 0,
+        0x51, 0x97, 0x4f, 0x9b, 0x8f, 0, 0, 0, 0, 0x49, 0x45, 0x4e, 0x44,
+        0xae, 0x42, 0x60, 0x82 };
+    unsigned char film[sizeof jpeg + 4], bad[sizeof jpeg];
     float x[12];
     char why[256];
     size_t i;
@@ -243,14 +263,45 @@ static void other_formats(void)
         put(HERE "/g.bmp", bmp, i);
         CHECK(!image_load(HERE "/g.bmp", 3, 2, x, why, sizeof why));
     }
+    /* No size at all, in a file that is long enough for it. */
+    memcpy(bad, bmp, sizeof bmp);
+    bad[22] = 0;
+    put(HERE "/g.bmp", bad, sizeof bmp);
+    CHECK(!image_load(HERE "/g.bmp", 3, 2, x, why, sizeof why));
+
     put(HERE "/h.jpg", jpeg, sizeof jpeg);
-    CHECK(!image_load(HERE "/h.jpg", 3, 2, x, why, sizeof why));
-    CHECK(strstr(why, "cut short") != NULL);
-    jpeg[38] = 0xff;
-    jpeg[39] = 0xd9;
-    put(HERE "/h.jpg", jpeg, sizeof jpeg);
-    CHECK(!image_load(HERE "/h.jpg", 3, 2, x, why, sizeof why));
-    CHECK(strstr(why, "cannot be decoded") != NULL);
+    CHECK(image_load(HERE "/h.jpg", 3, 2, x, why, sizeof why));
+    NEAR(x[0] * 255, 200, 1e-4);
+    for (i = 8; i < sizeof jpeg; i++) {
+        put(HERE "/i.jpg", jpeg, i);
+        CHECK(!image_load(HERE "/i.jpg", 3, 2, x, why, sizeof why)
+            && strstr(why, "cut short") != NULL);
+    }
+    /* A phone's photo with a film behind it, in which markers occur. */
+    memcpy(film, jpeg, sizeof jpeg);
+    memcpy(film + sizeof jpeg, "\xff\xda\xff\xd8", 4);
+    put(HERE "/i.jpg", film, sizeof film);
+    CHECK(image_load(HERE "/i.jpg", 3, 2, x, why, sizeof why));
+    /* A table with more codes than there are bytes. */
+    memcpy(bad, jpeg, sizeof jpeg);
+    bad[94] = bad[95] = 200;
+    put(HERE "/i.jpg", bad, sizeof bad);
+    CHECK(!image_load(HERE "/i.jpg", 3, 2, x, why, sizeof why));
+    CHECK(strstr(why, "damaged") != NULL);
+
+    put(HERE "/h.png", png, sizeof png);
+    CHECK(image_load(HERE "/h.png", 3, 2, x, why, sizeof why));
+    NEAR(x[0] * 255, 77, 1e-4);
+    for (i = 8; i < sizeof png - 4; i++) {
+        put(HERE "/i.png", png, i);
+        CHECK(!image_load(HERE "/i.png", 3, 2, x, why, sizeof why)
+            && strstr(why, "cut short") != NULL);
+    }
+    memcpy(bad, png, sizeof png);
+    bad[43] = 7;                         /* what is said of no reason      */
+    put(HERE "/i.png", bad, sizeof png);
+    CHECK(!image_load(HERE "/i.png", 3, 2, x, why, sizeof why));
+    CHECK(strstr(why, "damaged") != NULL);
 }
 
 /* Records whose bytes tell which image, channel and pixel they are. */
@@ -526,8 +577,16 @@ static void folder_refusals(void)
 static void lists(void)
 {
     size_t count = 0;
-    char **list = image_list(HERE "/classes", &count);
+    char **list;
+    data_set d;
 
+    /* A link back to what it lies in: it is not followed. */
+    CHECK(symlink("..", HERE "/classes/a/back") == 0);
+    open_at(&d, HERE "/classes", 8, 3, 1);
+    SAME(d.train.count + d.test.count, 17);
+    data_close(&d);
+    list = image_list(HERE "/classes", &count);
+    unlink(HERE "/classes/a/back");
     SAME(count, 17);
     CHECK_TEXT(list[0], HERE "/classes/a/00.ppm");
     CHECK_TEXT(list[16], HERE "/classes/b/05.ppm");

@@ -441,13 +441,13 @@ static const char *decode_other(const uint8_t *data, size_t bytes, raw *out)
     int width, height, parts;
 
     if (bytes > INT32_MAX) return "larger than 2 GB";
+    if (data[0] == 0xff && data[1] == 0xd8) wrong = check_jpeg(data, bytes);
+    else if (memcmp(data, "\x89PNG", 4) == 0) wrong = check_png(data, bytes);
+    else if (memcmp(data, "BM", 2) == 0) wrong = check_bmp(data, bytes);
+    if (wrong != NULL) return wrong;
     if (!stbi_info_from_memory(data, (int)bytes, &width, &height, &parts))
         return "no JPEG, PNG or BMP of at most 16384 pixels a side, or "
             "damaged";
-    if (data[0] == 0xff) wrong = check_jpeg(data, bytes);
-    else if (data[0] == 0x89) wrong = check_png(data, bytes);
-    else if (data[0] == 'B') wrong = check_bmp(data, bytes);
-    if (wrong != NULL) return wrong;
     out->pixels = stbi_load_from_memory(data, (int)bytes, &width, &height,
         &parts, 0);
     if (out->pixels == NULL) return damaged;
@@ -1311,6 +1311,16 @@ void data_open(data_set *d, const char *path, int32_t image,
     names_free(&train);
     names_free(&test);
     measure(d);
+}
+
+void data_needs_classes(const data_set *d, const char *path)
+{
+    if (d->classes < 2)
+        fail("--data %s: has one class; give a folder for each class, two "
+            "or more", path);
+    if (d->test.count < 1)
+        fail("--data %s: has no test images; put some of each class under "
+            "val beside train", path);
 }
 
 void data_batch(const data_set *d, int test, const int32_t *which,

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Run `work` in a context of its own: once dry, to learn its size, then for
    real. `work` is the only place that says what is allocated. */
@@ -65,6 +66,7 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
     smask_io io;
     FILE *stream;
     smask_result result;
+    struct stat about;
     int32_t i, means = 0;
 
     memset(m, 0, sizeof *m);
@@ -72,6 +74,9 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
         return say(trouble, trouble_bytes, SMASK_ARG, path,
             "the path is too long; move the file", "");
     memcpy(m->path, path, strlen(path) + 1);
+    if (stat(path, &about) == 0 && S_ISDIR(about.st_mode))
+        return say(trouble, trouble_bytes, SMASK_IO, path,
+            "is a folder; give the .safetensors file in it", "");
     stream = fopen(path, "rb");
     if (stream == NULL)
         return say(trouble, trouble_bytes, SMASK_IO, path,
@@ -100,7 +105,10 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
             && read_numbers(text, m->deviation) == means)
             m->channels = means;
         for (i = 0; i < m->channels; i++)
-            if (!(m->deviation[i] > 0)) m->channels = 0;
+            if (!isfinite(m->mean[i]) || !isfinite(m->deviation[i])
+                || !(m->deviation[i] > 0))
+                result = say(trouble, trouble_bytes, SMASK_FORMAT, path,
+                    "its notes mean and std, of pixels, are damaged", "");
     }
     smask_shutdown(&c);
     fclose(stream);
@@ -166,6 +174,14 @@ void evaluation_model_choose(evaluation_model *m, const char *path,
 
 /* ------------------------------------------------------------ features */
 
+int evaluation_finite(const float *x, size_t count)
+{
+    size_t i;
+
+    for (i = 0; i < count; i++) if (!isfinite(x[i])) return 0;
+    return 1;
+}
+
 smask_result evaluation_features(smask_ctx *c, const smask_vit *v,
     size_t count, int32_t batch, int32_t layer, evaluation_images fill,
     void *user, float *out)
@@ -192,6 +208,10 @@ smask_result evaluation_features(smask_ctx *c, const smask_vit *v,
         if (smask_error(c) != SMASK_OK || smask_is_dry(c)) {
             smask_end_step(c);
             return smask_error(c);
+        }
+        if (!evaluation_finite(features, layers * block)) {
+            smask_end_step(c);
+            return SMASK_NUMERIC;
         }
         if (layer >= 0)
             memcpy(out + first * D, features + (size_t)layer * block,

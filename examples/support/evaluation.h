@@ -42,6 +42,9 @@ smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
 
 /* ------------------------------------------------------------ features */
 
+/* 1 if none of x is infinite or NaN. */
+int evaluation_finite(const float *x, size_t count);
+
 /* Fill images (count,C,S,S), normalised, with number first, first + 1, ...
    of a split. */
 typedef void (*evaluation_images)(void *user, size_t first, int32_t count,
@@ -52,7 +55,7 @@ typedef void (*evaluation_images)(void *user, size_t first, int32_t count,
              out (L + 1, count, D). Layer l < L is the output of block l as
              it stands, layer L the output of the final norm.
    In a dry run one batch is planned, and out may be NULL.
-   errors     those of smask_vit_features                               */
+   errors     those of smask_vit_features; NUMERIC: not finite          */
 smask_result evaluation_features(smask_ctx *c, const smask_vit *v,
     size_t count, int32_t batch, int32_t layer, evaluation_images fill,
     void *user, float *out);

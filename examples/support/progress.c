@@ -2,6 +2,8 @@
    and how it writes its model. See support.h. */
 #include "support.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +26,12 @@ static progress *open_line;
 void program_named(const char *argv0)
 {
     const char *slash = strrchr(argv0, '/');
+    int fd = open("/dev/null", O_RDWR);
 
+    /* A stream that was closed would else be the next file that is opened,
+       and messages would go there. */
+    while (fd >= 0 && fd <= STDERR_FILENO) fd = open("/dev/null", O_RDWR);
+    if (fd >= 0) close(fd);
     snprintf(program, sizeof program, "%s",
         slash != NULL ? slash + 1 : argv0);
 }
@@ -48,6 +55,7 @@ static void say(const char *format, va_list list)
     fflush(stdout);
     wipe_line();
     fprintf(stderr, "%s: %s\n", program, text);
+    fflush(stderr);                      /* it may go to a file            */
 }
 
 void fail(const char *format, ...)
@@ -184,6 +192,40 @@ void progress_end(progress *p)
     p->name = NULL;
 }
 
+/* -------------------------------------------------------------- signals */
+
+static volatile sig_atomic_t stop_asked;
+
+static void ask_to_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_asked = 1;
+}
+
+void stop_catch(void)
+{
+    static const int number[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction action;
+    size_t i;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ask_to_stop;
+    action.sa_flags = (int)SA_RESETHAND;     /* a second one ends at once */
+    sigemptyset(&action.sa_mask);
+    for (i = 0; i < sizeof number / sizeof number[0]; i++) {
+        struct sigaction before;
+        /* Not where it was to be ignored: nohup. */
+        if (sigaction(number[i], NULL, &before) == 0
+            && before.sa_handler != SIG_IGN)
+            sigaction(number[i], &action, NULL);
+    }
+}
+
+int stop_wanted(void)
+{
+    return stop_asked != 0;
+}
+
 /* ------------------------------------------------------------- contexts */
 
 static void keep_text(void *user, smask_result code, const char *text)
@@ -205,14 +247,17 @@ void context_for(smask_ctx *c, const smask_desc *desc,
     d.logger.user = text;
     r = smask_plan(&d, work, user, sizes);
     if (r == SMASK_MEMORY)
-        fail("%s: too large to plan; use a smaller --batch", what);
+        fail("%s: too large to plan; use a smaller model or --batch", what);
     if (r != SMASK_OK)
         fail("%s: %s", what, text[0] != '\0' ? text : smask_text(r));
     d.memory_size = sizes->bytes;
     d.logger = desc->logger;
     if (smask_setup(c, &d) != SMASK_OK)
-        fail("no memory for %.0f MB; use a smaller --batch",
-            (double)sizes->bytes / 1e6);
+        fail("no memory for %.0f MB, %.0f of them for the model; use a "
+            "smaller %s", (double)sizes->bytes / 1e6,
+            (double)sizes->kept_bytes / 1e6,
+            sizes->kept_bytes > sizes->step_bytes ? "model or vocabulary"
+            : "--batch or image, or larger patches");
 }
 
 /* ------------------------------------------------------------- results */
@@ -246,6 +291,27 @@ void folder_make(const char *path)
     }
     if (stat(path, &about) != 0 || !S_ISDIR(about.st_mode))
         fail("%s: is there, but is no folder; choose another name", path);
+}
+
+int file_same(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev
+        && x.st_ino == y.st_ino;
+}
+
+int file_keep(const char *folder, const char *name)
+{
+    char from[1100], to[1100];
+
+    snprintf(from, sizeof from, "%.1000s/%.60s", folder, name);
+    snprintf(to, sizeof to, "%.1000s/%.60s.old", folder, name);
+    if (rename(from, to) == 0) return 1;
+    if (errno != ENOENT)
+        fail("%s: cannot be moved to %s.old: %s; choose another folder",
+            from, name, strerror(errno));
+    return 0;
 }
 
 static size_t read_file(void *user, void *data, size_t bytes)

@@ -3,8 +3,8 @@
    augmentation. Nothing here is part of splitmask.h.
 
      options.c    options_read
-     progress.c   fail, warn, lanes_for, context_for, progress_start, result,
-                  model_save
+     progress.c   fail, warn, lanes_for, context_for, progress_start,
+                  stop_wanted, result, file_keep, model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
@@ -99,6 +99,11 @@ double progress_rate(const progress *p);
 /* A clock that only goes forward, in seconds. */
 double seconds_now(void);
 
+/* From now on a signal that asks the program to end (Ctrl-C, a terminal
+   that closes) only makes stop_wanted true; a second one ends it at once. */
+void stop_catch(void);
+int stop_wanted(void);
+
 /* -------------------------------------------------------------- results */
 
 /* `name value` on standard output, at once. */
@@ -106,6 +111,11 @@ void result(const char *name, double value, int decimals);
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
+/* Are both there, and one and the same file? */
+int file_same(const char *a, const char *b);
+/* What an earlier run left at `folder`/`name` moves to `name`.old; 1 if there
+   was something. */
+int file_keep(const char *folder, const char *name);
 
 /* How smask_open and smask_read get at a stream. */
 smask_io io_reading(FILE *stream);
@@ -169,13 +179,16 @@ typedef struct data_set {
                          train/CLASS/ and val/CLASS/ (or test/),
                          CLASS/ (every fifth file is for testing),
                          or just images: one class, none for testing
-   Images are PPM and PGM, and JPEG, PNG, BMP where the build found
-   stb_image.h. channels: 3, or 1 for grey. Zero `d` first. The same path
-   gives the same images and the same split, whatever the seed, so that a
-   model never meets its test images by a change of seed.               */
+   Of a folder of images it is told how it was understood. Images are PPM
+   and PGM, and JPEG, PNG, BMP where the build found stb_image.h. channels:
+   3, or 1 for grey. Zero `d` first. The same path gives the same images and
+   the same split, whatever the seed, so that a model never meets its test
+   images by a change of seed.                                          */
 void data_open(data_set *d, const char *path, int32_t image,
     int32_t channels);
 void data_close(data_set *d);
+/* Fails if there are not two classes, or no images to test with. */
+void data_needs_classes(const data_set *d, const char *path);
 
 /* Images as they are, (count, C, S, S): the short side fits, the middle is
    kept, x = (pixel - mean) / deviation. test: 1 for the test split. */
