@@ -2093,7 +2093,9 @@ typedef struct smask__adam_step {
 #define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
 #define v_min(a, b) _mm512_maskz_min_ps(SMASK__ALL, a, b)
 #define v_sqrt(a) _mm512_maskz_sqrt_ps(SMASK__ALL, a)
-#define v_round(a) _mm512_maskz_roundscale_ps(SMASK__ALL, a, 8)
+#define v_round(a)                                                          \
+    _mm512_maskz_cvtepi32_ps(SMASK__ALL,                                    \
+    _mm512_maskz_cvtps_epi32(SMASK__ALL, a))
 #define v_times2(a, n) _mm512_maskz_scalef_ps(SMASK__ALL, a, n)  /* a 2^n  */
 #define v_load_part(p, n)                                                   \
     _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
