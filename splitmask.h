@@ -5904,6 +5904,17 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
     return c->error;
 }
 
+#else /* SPLITMASK_NO_AUTOGRAD: inference only */
+
+SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
+{
+    (void)loss;
+    return smask__fail(c, SMASK_STATE, "backward",
+        "built with SPLITMASK_NO_AUTOGRAD");
+}
+
+#endif
+
 /* The loss as a function of t alone, drawn alike each time. */
 SMASK__FN double smask__gradcheck_at(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
@@ -5941,7 +5952,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
             "t is a parameter, tries and eps positive");
     if (c->in_step || t->dx == NULL)
         return smask__fail(c, SMASK_STATE, "gradcheck",
-            "runs between steps, not in a dry run or for inference");
+            "runs between steps; not dry, for inference, or NO_AUTOGRAD");
     /* The others stand still, so that their gradients stay as they are. */
     for (p = c->last; p != NULL; p = p->before)
         if (p->op == SMASK_OP_PARAM && p != t) {
@@ -5975,27 +5986,6 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
     c->random = random;
     return c->error;
 }
-
-#else /* SPLITMASK_NO_AUTOGRAD: inference only */
-
-SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
-{
-    (void)loss;
-    return smask__fail(c, SMASK_STATE, "backward",
-        "built with SPLITMASK_NO_AUTOGRAD");
-}
-
-SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    smask_tensor *t, int tries, float eps, float *worst)
-{
-    (void)fn; (void)user; (void)t; (void)tries; (void)eps;
-    *worst = 1;
-    return smask__fail(c, SMASK_STATE, "gradcheck",
-        "built with SPLITMASK_NO_AUTOGRAD");
-}
-
-#endif
 
 /* ======================================================================
    8  THE VISION TRANSFORMER                                       >>vit
