@@ -4762,22 +4762,20 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     int32_t d0, int32_t d1, int32_t d2, int32_t d3)
 {
     smask_tensor *t;
-    size_t count;
+    size_t bytes;
 
     if (c->in_step)
         return smask__refuse(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
     t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3);
     if (t == NULL) return NULL;
-    count = smask_count(t);
+    bytes = smask_count(t) * sizeof(float);
     if (x != NULL) t->x = c->dry ? NULL : (float *)(uintptr_t)x;
-    else t->x = smask__floats(c, count);
-    if (t->x != NULL && x == NULL) memset(t->x, 0, count * sizeof(float));
+    else t->x = (float *)smask_alloc(c, bytes);
 #ifndef SPLITMASK_NO_AUTOGRAD
     if (!c->desc.inference) {
         t->wants = 1;
-        t->dx = smask__floats(c, count);
-        if (t->dx != NULL) memset(t->dx, 0, count * sizeof(float));
+        t->dx = (float *)smask_alloc(c, bytes);
     }
 #endif
     return smask__ok(c) ? t : NULL;
@@ -5265,8 +5263,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         a.slopes = 1;
         a.dx = y->save[0] = smask__floats(c, a.rows * a.D);
         a.dw = y->save[1] = smask__floats(c, a.V * a.D);
-        a.db = y->save[2] = smask__floats(c, a.V);
-        if (a.db != NULL) memset(a.db, 0, a.V * sizeof *a.db);
+        a.db = y->save[2] = (float *)smask_alloc(c, a.V * sizeof *a.db);
     }
     loss = smask__head_loss_do(c, &a, &right);
     if (y->x != NULL && smask__ok(c)) y->x[0] = (float)loss;
@@ -5590,10 +5587,8 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
     a.dy = y->dx;
     a.again = smask__brief(y);
     a.bias = smask__attention_bias(c, y, &a);
-    if (y->source[1] != NULL && y->source[1]->wants) {
-        a.dbias = smask__floats(c, pairs);
-        if (a.dbias != NULL) memset(a.dbias, 0, pairs * sizeof(float));
-    }
+    if (y->source[1] != NULL && y->source[1]->wants)
+        a.dbias = (float *)smask_alloc(c, pairs * sizeof(float));
     smask__attention_bwd(c, &a);
     if (dtable != NULL && smask__ok(c))
         smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
@@ -7799,9 +7794,8 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
     for (i = 0; i < p->count && list != NULL; i++) {
         const smask_tensor *t = p->item[i].t;
         const size_t bytes = smask_count(t) * sizeof(float);
-        if (t->wants) list[i] = smask__floats(c, smask_count(t));
+        if (t->wants) list[i] = (float *)smask_alloc(c, bytes);
         if (list[i] != NULL && copy) memcpy(list[i], t->x, bytes);
-        else if (list[i] != NULL) memset(list[i], 0, bytes);
     }
     return smask__ok(c) ? list : NULL;
 }
