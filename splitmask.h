@@ -4681,52 +4681,51 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     return t;
 }
 
-/* A node that is made of others, and whether a slope has to come by. */
+/* y is made of t, its source i, and wants a slope if t does. */
+SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
+    smask_tensor *t)
+{
+    if (t == NULL) return;
+    y->source[i] = t;
+    if (t->wants && !c->no_grad) y->wants = 1;
+#ifdef SPLITMASK_DEBUG
+    if (t->born != 0 && t->born != c->generation)
+        smask__fail(c, SMASK_STATE, "tape",
+            "a tensor of an earlier step is used");
+#endif
+}
+
+/* A node that is made of up to three others. */
 SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
-    int sources)
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
+    smask_tensor *s2)
 {
     smask_tensor *y = smask__node(c, op, d0, d1, d2, d3);
-    int i;
 
     if (y == NULL) return NULL;
-    for (i = 0; i < sources; i++) {
-        y->source[i] = source[i];
-        if (source[i] == NULL) continue;
-#ifdef SPLITMASK_DEBUG
-        if (source[i]->born != 0 && source[i]->born != c->generation)
-            return smask__refuse(c, SMASK_STATE, "tape",
-                "a tensor of an earlier step is used");
-#endif
-        if (source[i]->wants && !c->no_grad) y->wants = 1;
-    }
-#ifdef SPLITMASK_NO_AUTOGRAD
-    y->wants = 0;
-#endif
-    return y;
+    smask__link(c, y, 0, s0);
+    smask__link(c, y, 1, s1);
+    smask__link(c, y, 2, s2);
+    return smask__ok(c) ? y : NULL;
 }
 
 /* The same, with memory for its values. */
 SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
-    int sources)
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
+    smask_tensor *s2)
 {
-    smask_tensor *y = smask__linked(c, op, d0, d1, d2, d3, source, sources);
+    smask_tensor *y = smask__linked(c, op, d0, d1, d2, d3, s0, s1, s2);
 
     if (y != NULL) y->x = smask__floats(c, smask_count(y));
     return smask__ok(c) ? y : NULL;
 }
 
-/* A node like x but for its last dimension. */
-SMASK__FN smask_tensor *smask__made_rows(smask_ctx *c, smask_op op,
-    const smask_tensor *x, size_t columns, smask_tensor *const *source,
-    int sources)
+/* The same, in the shape of its first source; NULL without one. */
+SMASK__FN smask_tensor *smask__like(smask_ctx *c, smask_op op,
+    smask_tensor *x, smask_tensor *s1, smask_tensor *s2)
 {
-    int32_t d[4];
-
-    memcpy(d, x->shape, sizeof d);
-    d[x->rank - 1] = (int32_t)columns;
-    return smask__made(c, op, d[0], d[1], d[2], d[3], source, sources);
+    return x == NULL ? NULL : smask__made(c, op, x->shape[0], x->shape[1],
+        x->shape[2], x->shape[3], x, s1, s2);
 }
 
 /* The last word of every op. */
@@ -4820,13 +4819,12 @@ enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
 SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
 {
-    smask_tensor *const source[2] = { a, b };
     smask_tensor *y;
 
     if (a == NULL || b == NULL) return NULL;
     if (!smask__same_shape(a, b))
         return smask__fail_shapes(c, "add", "a", a, "b", b);
-    y = smask__made_rows(c, SMASK_OP_ADD, a, smask_columns(a), source, 2);
+    y = smask__like(c, SMASK_OP_ADD, a, b, NULL);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, 1, a->x, NULL, smask_count(y));
     smask__list_do(c, SMASK__LIST_AXPY, y->x, 1, b->x, NULL, smask_count(y));
@@ -4835,11 +4833,8 @@ SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
 
 SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
+    smask_tensor *y = smask__like(c, SMASK_OP_SCALE, x, NULL, NULL);
 
-    if (x == NULL) return NULL;
-    y = smask__made_rows(c, SMASK_OP_SCALE, x, smask_columns(x), source, 1);
     if (y == NULL) return NULL;
     y->scalar[0] = s;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, s, x->x, NULL, smask_count(y));
@@ -4849,14 +4844,13 @@ SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     smask_tensor *g)
 {
-    smask_tensor *const source[2] = { x, g };
     smask_tensor *y;
     size_t i, each;
 
     if (x == NULL || g == NULL) return NULL;
     if (!smask__is_vector(g, (size_t)x->shape[0]))
         return smask__fail_shapes(c, "gain", "x", x, "g", g);
-    y = smask__made_rows(c, SMASK_OP_GAIN, x, smask_columns(x), source, 2);
+    y = smask__like(c, SMASK_OP_GAIN, x, g, NULL);
     if (y == NULL) return NULL;
     each = smask_count(x) / smask_count(g);
     for (i = 0; !c->dry && i < smask_count(g); i++)
@@ -4899,10 +4893,10 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     smask_tensor *r, smask_tensor *ln_w, smask_tensor *ln_b,
     const float *keep)
 {
-    smask_tensor *const source[6] = { x, w, b, r, ln_w, ln_b };
     smask__linear l;
     smask_tensor *y;
     size_t in, out;
+    int32_t d[4];
 
     if (x == NULL || w == NULL) return NULL;
     in = smask_columns(x);
@@ -4920,8 +4914,13 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         return smask__fail_shapes(c, where, "r", r, "x", x);
     if (keep != NULL && x->rank < 2)
         return smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
-    y = smask__made_rows(c, SMASK_OP_LINEAR, x, out, source, 6);
+    memcpy(d, x->shape, sizeof d);
+    d[x->rank - 1] = w->shape[0];
+    y = smask__made(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3], x, w, b);
     if (y == NULL) return NULL;
+    smask__link(c, y, 3, r);
+    smask__link(c, y, 4, ln_w);
+    smask__link(c, y, 5, ln_b);
     y->arg[0] = (int32_t)lens;
     y->extra = keep;
     if (lens == SMASK__NORM)
@@ -4995,7 +4994,6 @@ SMASK__FN smask__norm smask__norm_of(const smask_tensor *y)
 SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b)
 {
-    smask_tensor *const source[3] = { x, w, b };
     smask__norm a;
     smask_tensor *y;
     size_t D;
@@ -5006,7 +5004,7 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
         return smask__fail_shapes(c, "layernorm", "w", w, "x", x);
     if (!smask__is_vector(b, D))
         return smask__fail_shapes(c, "layernorm", "b", b, "x", x);
-    y = smask__made_rows(c, SMASK_OP_LAYERNORM, x, D, source, 3);
+    y = smask__like(c, SMASK_OP_LAYERNORM, x, w, b);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
     a = smask__norm_of(y);
@@ -5016,11 +5014,8 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
 
 SMASK__DEF smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
+    smask_tensor *y = smask__like(c, SMASK_OP_GELU, x, NULL, NULL);
 
-    if (x == NULL) return NULL;
-    y = smask__made_rows(c, SMASK_OP_GELU, x, smask_columns(x), source, 1);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_GELU, y->x, 0, x->x, NULL, smask_count(y));
     return smask__done(c, y);
@@ -5067,7 +5062,6 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index,
     smask_tensor *room)
 {
-    smask_tensor *const source[2] = { qkv, bias };
     smask__attention a;
     smask_tensor *y;
     size_t i, mark;
@@ -5083,7 +5077,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
     y = smask__linked(c, SMASK_OP_ATTENTION, qkv->shape[0], qkv->shape[1],
-        qkv->shape[2] / 3, 0, source, 2);
+        qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
     if (y->wants || c->no_grad) y->source[2] = room;     /* else it stays  */
@@ -5132,7 +5126,6 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     int32_t N, const int32_t *index, smask_tensor *fill,
     smask_tensor *position)
 {
-    smask_tensor *const source[3] = { x, fill, position };
     smask__gather g;
     smask_tensor *y;
     size_t D, i;
@@ -5143,7 +5136,8 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
         || (position != NULL && smask_count(position) != (size_t)N * D))
         return smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-    y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, source, 3);
+    y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, x, fill,
+        position);
     if (y == NULL) return NULL;
     y->index = index;
     g = smask__gather_of(c, y);
@@ -5161,7 +5155,6 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
 SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip)
 {
-    smask_tensor *const source[1] = { x };
     smask_tensor *y;
     size_t b, N, D, left;
 
@@ -5170,7 +5163,7 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
         return smask__fail_shapes(c, "mean_rows",
             "of (B,N,D), skip < N; got", x, "", NULL);
     y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0], x->shape[2], 0, 0,
-        source, 1);
+        x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = skip;
     N = (size_t)x->shape[1];
@@ -5188,13 +5181,10 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
 
 SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
-    size_t i, D;
+    smask_tensor *y = smask__like(c, SMASK_OP_UNIT, x, NULL, NULL);
+    const size_t D = smask_columns(x);
+    size_t i;
 
-    if (x == NULL) return NULL;
-    D = smask_columns(x);
-    y = smask__made_rows(c, SMASK_OP_UNIT, x, D, source, 1);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_row_count(x));
     for (i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
@@ -5210,11 +5200,10 @@ SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
 SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t)
 {
-    smask_tensor *const source[1] = { x };
     smask_tensor *y;
 
     if (x == NULL) return NULL;
-    y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, source, 1);
+    y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_count(x));
     if (!c->dry && t == NULL)
@@ -5229,7 +5218,6 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
     int32_t *guess, int32_t *hits)
 {
-    smask_tensor *const source[3] = { x, w, b };
     smask__head_loss a;
     smask_tensor *y;
     int32_t right = 0;
@@ -5252,7 +5240,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
-    y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, source, 3);
+    y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, x, w, b);
     if (y == NULL) return NULL;
     a.x = x->x;
     a.w = w->x;
@@ -5274,7 +5262,6 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits)
 {
-    smask_tensor *const source[1] = { x };
     smask_tensor *y;
     size_t rows, D;
     int32_t right = 0;
@@ -5288,7 +5275,7 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
         return smask__refuse(c, SMASK_ARG, "contrast",
             "the temperature is not in 0.001 .. 1000");
-    y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, source, 1);
+    y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
     y->save[0] = smask__floats(c, smask__area(rows, rows));
@@ -5305,13 +5292,12 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *const source[3] = { a, b, d };
     smask_tensor *y;
 
     if (a == NULL) return NULL;
     if (op == NULL || op->forward == NULL)
         return smask__refuse(c, SMASK_ARG, "user", "the op has no forward");
-    y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, source, 3);
+    y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
     if (y == NULL) return NULL;
     y->extra = op;
     if (!c->dry) op->forward(y, op->user);
@@ -5329,14 +5315,13 @@ SMASK__FN size_t smask__item(const smask_tensor *t)
 SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     int32_t first, int32_t count)
 {
-    smask_tensor *const source[1] = { x };
     smask_tensor *y;
 
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
         return smask__refuse(c, SMASK_RANGE, "slice", "not all of it is in x");
     y = smask__linked(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
-        x->shape[3], source, 1);
+        x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = first;
     if (!c->dry) y->x = x->x + (size_t)first * smask__item(x);
@@ -5348,12 +5333,11 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
 SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
     smask_tensor *part, int32_t first)
 {
-    smask_tensor *const source[2] = { room, part };
     smask_tensor *y;
 
     if (room == NULL || part == NULL) return NULL;
     y = smask__linked(c, SMASK_OP_JOIN, room->shape[0], room->shape[1],
-        room->shape[2], room->shape[3], source, 2);
+        room->shape[2], room->shape[3], room, part, NULL);
     if (y == NULL) return NULL;
     y->x = room->x;
     y->arg[0] = first;
@@ -5380,7 +5364,7 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
         rows += (int32_t)smask_row_count(part[i]);
     }
     y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
-        ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, 0);
+        ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, NULL, NULL);
     for (i = 0, rows = 0; i < parts && y != NULL; i++) {
         y = smask__join_one(c, y, part[i], rows);
         rows += (int32_t)smask_row_count(part[i]);
@@ -5427,7 +5411,7 @@ SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
     memcpy(d, t->shape, sizeof d);
     from = t->x;
     smask__go_back(c, spot);
-    y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, 0);
+    y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, NULL, NULL);
     if (y != NULL && y->x != NULL && y->x != from)
         memmove(y->x, from, smask_count(y) * sizeof(float));
     return y;
@@ -6639,7 +6623,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
     room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1], x->shape[2], 0,
-        NULL, 0);
+        NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
     if (depth > 0 && k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
         once = (smask_block *)smask__structs(c, (size_t)depth, sizeof *once);
@@ -6648,7 +6632,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
         k = once;                        /* scaled for all groups          */
     }
     whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1], x->shape[2],
-        x->shape[3], NULL, 0);
+        x->shape[3], NULL, NULL, NULL);
     for (b = 0; b < B; b += each) {
         const smask__spot spot = smask__spot_of(c);
         part = smask_slice(c, x, b, b + each < B ? each : B - b);
