@@ -4747,6 +4747,12 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     return t;
 }
 
+/* A node's dx: none yet; memory of the tape's; lent by another, or its own
+   for good, as a parameter's (a dry run has no pointers to tell by). Its x:
+   stays till the step ends; is spare once backward has passed; is spent. */
+enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
+enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
+
 /* A parameter on values of its own, or on the caller's for inference. */
 SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     int32_t d0, int32_t d1, int32_t d2, int32_t d3)
@@ -4766,6 +4772,7 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     if (!c->desc.inference) {
         t->wants = 1;
         t->dx = (float *)smask_alloc(c, bytes);
+        t->owns = SMASK__DX_LENT;
     }
 #endif
     return smask__ok(c) ? t : NULL;
@@ -4798,11 +4805,6 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
      USER           a b d                yours                   extra: op
      PARAM                               panels         (gradient check),
                                                         panels' state  */
-
-/* A node's dx: none yet; memory of the tape's; lent by another. Its x: stays
-   till the step ends; is spare once backward has passed; is spent. */
-enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
-enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
 
 /* ---- Recording. Each op: look at the shapes, make a node, call the
    kernel, note what backward needs. ---- */
@@ -5451,12 +5453,6 @@ typedef struct smask__free {
     size_t floats;
 } smask__free;
 
-/* A dry run has no pointers to tell by. */
-SMASK__FN int smask__has_slope(const smask_tensor *t)
-{
-    return t->op == SMASK_OP_PARAM || t->owns != SMASK__DX_NONE;
-}
-
 SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
 {
     const size_t floats = smask__up(smask_count(t), 16);
@@ -5506,7 +5502,7 @@ SMASK__FN float *smask__slope(smask_ctx *c, smask_tensor *t, int *add)
 {
     *add = 0;
     if (t == NULL || !t->wants) return NULL;
-    *add = smask__has_slope(t);
+    *add = t->owns != SMASK__DX_NONE;
     if (!*add) smask__slope_take(c, t);
     return t->dx;
 }
@@ -5539,7 +5535,7 @@ SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
     if (t == NULL || !t->wants) return;
-    if (y->owns == SMASK__DX_OURS && !smask__has_slope(t)) {
+    if (y->owns == SMASK__DX_OURS && t->owns == SMASK__DX_NONE) {
         t->dx = y->dx;
         t->owns = SMASK__DX_OURS;
         y->owns = SMASK__DX_NONE;
