@@ -6174,19 +6174,21 @@ SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
 
 /* Rows of the bias table for each pair of tokens: patches by how far apart
    they are, the class token by three rows of its own at the end. */
-SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
+SMASK__FN int32_t *smask__bias_index(smask_ctx *c, int32_t G, int32_t skip)
 {
     const int32_t T = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
-    int32_t i, j;
+    int32_t *index = smask__indices(c, smask__area((size_t)T, (size_t)T));
+    int32_t *at = index, i, j;
 
-    for (i = 0; i < T; i++)
+    for (i = 0; i < T && index != NULL; i++)
         for (j = 0; j < T; j++) {
             const int32_t a = i - skip, b = j - skip;
-            *index++ = a < 0 ? (b < 0 ? last : last - 2)
+            *at++ = a < 0 ? (b < 0 ? last : last - 2)
                 : b < 0 ? last - 1
                 : (a / G - b / G + G - 1) * (2 * G - 1)
                 + a % G - b % G + G - 1;
         }
+    return index;
 }
 
 SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
@@ -6261,14 +6263,19 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
 }
 
 /* In the order of the file. */
-SMASK__FN void smask__make_all(smask__maker *m)
+SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
 {
-    smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
     const int32_t D = d->dim, C = d->channels, P = d->patch;
-    const int32_t skip = d->class_token, T = v->tokens + skip;
-    const int32_t side = 2 * v->grid - 1;
+    const int32_t G = d->image / P, skip = d->class_token;
+    const int32_t T = G * G + skip, side = 2 * G - 1;
+    smask__maker maker = { c, v, d->weights, "", -1, 0 }, *m = &maker;
 
+    v->grid = G;
+    v->tokens = G * G;
+    v->params.capacity = 15 * (d->depth + d->decoder_depth) + 24;
+    v->params.item = (smask_param *)smask__structs(c,
+        (size_t)v->params.capacity, sizeof(smask_param));
     if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
     if (!d->no_position)
         v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
@@ -6277,7 +6284,7 @@ SMASK__FN void smask__make_all(smask__maker *m)
         if (v->position->x != NULL && m->at == NULL) {
             memset(v->position->x, 0, smask_count(v->position)
                 * sizeof(float));
-            smask__sincos(v->position->x + skip * D, v->grid, D);
+            smask__sincos(v->position->x + skip * D, G, D);
         }
     }
     v->patch_w = smask__make_as(m, "patch_embed.proj.weight", D, C * P * P,
@@ -6296,38 +6303,23 @@ SMASK__FN void smask__make_all(smask__maker *m)
         SMASK__MAKE(v->classifier_b, "head.bias", d->classes, 0, 0);
     }
     smask__make_decoder(m);
+    if (d->relative_bias != 0) v->bias_index = smask__bias_index(c, G, skip);
 }
 #undef SMASK__MAKE
 
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
 {
-    smask__maker m = { c, v, NULL, "", -1, 0 };
     const smask__spot spot = smask__spot_of(c);
     smask_vit_desc d;
-    int32_t *index;
-    size_t T;
 
-    memset(v, 0, sizeof *v);
     memset(&d, 0, sizeof d);
     if (desc != NULL) d = *desc;
     smask__vit_defaults(&d);
-    if (!smask__ok(c) || smask__vit_check(c, &d) != SMASK_OK)
-        return c->error;
+    memset(v, 0, sizeof *v);
     v->desc = d;
-    v->grid = d.image / d.patch;
-    v->tokens = v->grid * v->grid;
-    v->params.capacity = 15 * (d.depth + d.decoder_depth) + 24;
-    v->params.item = (smask_param *)smask__structs(c,
-        (size_t)v->params.capacity, sizeof(smask_param));
-    m.at = d.weights;
-    smask__make_all(&m);
-    if (d.relative_bias != 0) {
-        T = (size_t)(v->tokens + d.class_token);
-        index = smask__indices(c, smask__area(T, T));
-        if (index != NULL) smask__bias_index(index, v->grid, d.class_token);
-        v->bias_index = index;
-    }
+    if (smask__ok(c) && smask__vit_check(c, &d) == SMASK_OK)
+        smask__make_all(c, v);
     if (!smask__ok(c)) {                 /* no half a model                */
         memset(v, 0, sizeof *v);
         smask__go_back(c, spot);
@@ -6542,11 +6534,9 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias)
 {
-    smask__block_call call;
+    const smask__block_call call = smask__block_call_of(c, v, k, x, bias);
 
-    if (x == NULL) return NULL;
-    call = smask__block_call_of(c, v, k, x, bias);
-    return smask__block_run(c, x, &call);
+    return x == NULL ? NULL : smask__block_run(c, x, &call);
 }
 
 /* All blocks, one after the other, up to a call without one. Without a tape
