@@ -3317,9 +3317,9 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
     p->nc = smask__up(smask__most(p->nc, 1), p->nr);
 }
 
-#ifdef SPLITMASK_CBLAS
 SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
+#ifdef SPLITMASK_CBLAS
     size_t i, j;
 
     cblas_sgemm(101, t->across ? 112 : 111, 111, (int)t->m, (int)t->n,
@@ -3333,13 +3333,10 @@ SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
             if (t->r != NULL) *y += t->r[i * t->r_ld + j];
         }
     (void)lanes;
-}
 #else
-SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
-{
     smask__tiles(lanes, t);
-}
 #endif
+}
 
 /* One panel of x' for a tile, or for the CBLAS door's, as wide as it all. */
 SMASK__FN void smask__turn(int lanes, const float *x, size_t ld,
