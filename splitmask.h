@@ -8042,23 +8042,20 @@ SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
 {
     char digits[24];
 
-    for (;; form++) {
-        const char *plain = form;
-        while (*form != '\0' && *form != '$' && *form != '#') form++;
-        smask__ink(p, plain, (size_t)(form - plain));
-        if (*form == '\0') return;
+    for (; *form != '\0'; form++)
         if (*form == '#') {
             smask__put_digits(digits, n);
             smask__ink(p, digits, strlen(digits));
-            continue;
+        } else if (*form == '$') {
+            smask__ink(p, "\"", 1);
+            for (; *text != '\0'; text++) {
+                if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
+                smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
+            }
+            smask__ink(p, "\"", 1);
+        } else {
+            smask__ink(p, form, 1);
         }
-        smask__ink(p, "\"", 1);
-        for (; *text != '\0'; text++) {
-            if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
-            smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
-        }
-        smask__ink(p, "\"", 1);
-    }
 }
 
 /* A LayerScale below 0 or not a number means none to chapter 8: 0. */
