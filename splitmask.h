@@ -4637,8 +4637,24 @@ SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
     return smask_count(t) == n && smask_columns(t) == n;
 }
 
+/* y is made of t, its source i, and wants a slope if t does. */
+SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
+    smask_tensor *t)
+{
+    if (t == NULL) return;
+    y->source[i] = t;
+    if (t->wants && !c->no_grad) y->wants = 1;
+#ifdef SPLITMASK_DEBUG
+    if (t->born != 0 && t->born != c->generation)
+        smask__fail(c, SMASK_STATE, "tape",
+            "a tensor of an earlier step is used");
+#endif
+}
+
+/* A node of the tape, with up to three sources. */
 SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3)
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
+    smask_tensor *s2)
 {
     const int32_t d[4] = { d0, d1, d2, d3 };
     size_t count = sizeof(float);
@@ -4666,35 +4682,10 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     c->last = t;
     c->nodes++;
     if (c->nodes > c->peak_nodes) c->peak_nodes = c->nodes;
-    return t;
-}
-
-/* y is made of t, its source i, and wants a slope if t does. */
-SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
-    smask_tensor *t)
-{
-    if (t == NULL) return;
-    y->source[i] = t;
-    if (t->wants && !c->no_grad) y->wants = 1;
-#ifdef SPLITMASK_DEBUG
-    if (t->born != 0 && t->born != c->generation)
-        smask__fail(c, SMASK_STATE, "tape",
-            "a tensor of an earlier step is used");
-#endif
-}
-
-/* A node that is made of up to three others. */
-SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
-    smask_tensor *s2)
-{
-    smask_tensor *y = smask__node(c, op, d0, d1, d2, d3);
-
-    if (y == NULL) return NULL;
-    smask__link(c, y, 0, s0);
-    smask__link(c, y, 1, s1);
-    smask__link(c, y, 2, s2);
-    return smask__ok(c) ? y : NULL;
+    smask__link(c, t, 0, s0);
+    smask__link(c, t, 1, s1);
+    smask__link(c, t, 2, s2);
+    return smask__ok(c) ? t : NULL;
 }
 
 /* The same, with memory for its values. */
@@ -4702,7 +4693,7 @@ SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
     smask_tensor *s2)
 {
-    smask_tensor *y = smask__linked(c, op, d0, d1, d2, d3, s0, s1, s2);
+    smask_tensor *y = smask__node(c, op, d0, d1, d2, d3, s0, s1, s2);
 
     if (y != NULL) y->x = smask__floats(c, smask_count(y));
     return smask__ok(c) ? y : NULL;
@@ -4735,7 +4726,8 @@ SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
 SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3);
+    smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3, NULL,
+        NULL, NULL);
 
     if (t == NULL) return NULL;
     if (!c->dry && x == NULL)
@@ -4760,7 +4752,7 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     if (c->in_step)
         return smask__refuse(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
-    t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3);
+    t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL, NULL, NULL);
     if (t == NULL) return NULL;
     bytes = smask_count(t) * sizeof(float);
     if (x != NULL) t->x = c->dry ? NULL : (float *)(uintptr_t)x;
@@ -5066,7 +5058,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
             "bias and index come together");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-    y = smask__linked(c, SMASK_OP_ATTENTION, qkv->shape[0], qkv->shape[1],
+    y = smask__node(c, SMASK_OP_ATTENTION, qkv->shape[0], qkv->shape[1],
         qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
@@ -5310,7 +5302,7 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
         return smask__refuse(c, SMASK_RANGE, "slice", "not all of it is in x");
-    y = smask__linked(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
+    y = smask__node(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
         x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = first;
@@ -5326,7 +5318,7 @@ SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
     smask_tensor *y;
 
     if (room == NULL || part == NULL) return NULL;
-    y = smask__linked(c, SMASK_OP_JOIN, room->shape[0], room->shape[1],
+    y = smask__node(c, SMASK_OP_JOIN, room->shape[0], room->shape[1],
         room->shape[2], room->shape[3], room, part, NULL);
     if (y == NULL) return NULL;
     y->x = room->x;
@@ -5733,7 +5725,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     c->no_grad = 0;
     c->free_list = NULL;
     leaf = smask__node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
-        x->shape[2], x->shape[3]);
+        x->shape[2], x->shape[3], NULL, NULL, NULL);
     if (leaf != NULL) {
         leaf->x = x->x;
         leaf->wants = x->wants;
