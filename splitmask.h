@@ -6579,7 +6579,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     smask_block *once;
     int32_t b, B, each;
 
-    if (x == NULL) return NULL;
+    if (x == NULL || depth < 1) return x;
     if (x->rank != 3)
         return smask__fail_shapes(c, "vit_blocks", "of (B,T,D); got", x, "",
             NULL);
@@ -6591,7 +6591,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1], x->shape[2], 0,
         NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
-    if (depth > 0 && k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
+    if (k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
         once = (smask_block *)smask__structs(c, (size_t)depth, sizeof *once);
         if (once == NULL) return NULL;
         for (b = 0; b < depth; b++) once[b] = smask__block_scaled(c, &k[b]);
@@ -6609,13 +6609,10 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
             smask__go_back(c, spot);
             continue;
         }
-        whole = joined;
-        if (depth > 0) {                 /* its values lie in the whole,   */
-            part->x = c->dry ? NULL      /* and what it took last is free  */
-                : whole->x + (size_t)b * smask__item(whole);
-            smask__rewind(c, smask__mark(c) - smask__up(smask_count(part)
-                * sizeof(float), SMASK__ALIGN));
-        }
+        whole = joined;                  /* the part's values lie in it:   */
+        if (!c->dry) part->x = whole->x + (size_t)b * smask__item(whole);
+        smask__rewind(c, smask__mark(c)  /* what it took last is free      */
+            - smask__up(smask_count(part) * sizeof(float), SMASK__ALIGN));
     }
     return whole;
 }
