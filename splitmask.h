@@ -1734,14 +1734,15 @@ SMASK__DEF int smask_is_dry(const smask_ctx *c)
     return c->dry;
 }
 
-/* The parallel hook. A single piece is not worth waking anyone. */
+/* The parallel hook; after an error and in a dry run, nothing. A single piece
+   is not worth waking anyone. */
 SMASK__FN void smask__run(smask_ctx *c, size_t count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
     const smask_parallel *p = &c->desc.parallel;
     size_t i;
 
-    if (c->dry) return;
+    if (c->dry || !smask__ok(c)) return;
     if (p->run != NULL && count > 1)
         p->run(p->user, (int)count, fn, arg);
     else
@@ -3407,9 +3408,8 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
 
 SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
 {
-    if (smask__ok(c))
-        smask__run(c, smask__over(p->n, SMASK__PANELS_A_PIECE * p->nr),
-            smask__pack_piece, p);
+    smask__run(c, smask__over(p->n, SMASK__PANELS_A_PIECE * p->nr),
+        smask__pack_piece, p);
 }
 
 /* A copy of B pays if many rows of A pass by it. */
@@ -3536,9 +3536,8 @@ SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
     p->work_floats = smask__up(floats, 16);
     p->work = smask__floats(c, smask__area(smask__workers(c),
         p->work_floats));
-    if (smask__ok(c))
-        smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
-            smask__rows_piece, p);
+    smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
+        smask__rows_piece, p);
     smask__rewind(c, mark);
 }
 
@@ -3643,9 +3642,8 @@ SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
         + smask__up(p->nc * p->kc, 16);
     p->work = smask__floats(c, smask__area(smask__workers(c),
         p->work_floats));
-    if (smask__ok(c))
-        smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
-            smask__across_piece, p);
+    smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
+        smask__across_piece, p);
     smask__rewind(c, mark);
 }
 
@@ -6437,7 +6435,7 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
             ? "the images are missing" : "the batch is out of range");
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
-    if (smask__ok(c)) smask__run(c, (size_t)B, smask__cut_piece, &cut);
+    smask__run(c, (size_t)B, smask__cut_piece, &cut);
     return smask_linear(c, smask_input(c, cut.rows, B, v->tokens, wide, 0),
         v->patch_w, v->patch_b);
 }
