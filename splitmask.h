@@ -6044,20 +6044,19 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
     smask__first first)
 {
     const smask_vit_desc *d = &m->v->desc;
-    float std = d->init_std, constant = 0;
-    int drawn = 0;
+    float std = 0, constant = 0;
     size_t i;
 
     switch (first) {
     case SMASK__FIRST_0: break;
     case SMASK__FIRST_1: constant = 1; break;
     case SMASK__FIRST_G: constant = d->layer_scale; break;
-    case SMASK__FIRST_N: drawn = 1; break;
-    case SMASK__FIRST_S: drawn = 1; std /= sqrtf(2 * (float)m->layer); break;
-    case SMASK__FIRST_TINY: drawn = 1; std *= 0.001f; break;
+    case SMASK__FIRST_N: std = d->init_std; break;
+    case SMASK__FIRST_S: std = d->init_std / sqrtf(2 * (float)m->layer); break;
+    case SMASK__FIRST_TINY: std = d->init_std * 0.001f; break;
     }
     for (i = 0; i < smask_count(t); i++)
-        t->x[i] = drawn ? std * smask__normal_within(&m->c->random)
+        t->x[i] = std > 0 ? std * smask__normal_within(&m->c->random)
             : constant;
 }
 
