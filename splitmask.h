@@ -1740,13 +1740,12 @@ SMASK__FN void smask__run(smask_ctx *c, size_t count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
     const smask_parallel *p = &c->desc.parallel;
-    size_t i;
 
     if (c->dry || !smask__ok(c)) return;
     if (p->run != NULL && count > 1)
         p->run(p->user, (int)count, fn, arg);
     else
-        for (i = 0; i < count; i++) fn(arg, (int)i, 0);
+        for (size_t i = 0; i < count; i++) fn(arg, (int)i, 0);
 }
 
 SMASK__INLINE size_t smask__workers(const smask_ctx *c)
@@ -1810,9 +1809,7 @@ SMASK__DEF float smask_normal(smask_random *r)
 
 SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 {
-    size_t i;
-
-    for (i = count; i > 1; i--) {
+    for (size_t i = count; i > 1; i--) {
         const size_t j = smask_below(r, (uint32_t)i);
         const int32_t keep = items[i - 1];
         items[i - 1] = items[j];
@@ -3225,12 +3222,10 @@ SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
     size_t k, const float *a, size_t lda, const float *b, size_t ldb,
     float *c, size_t ldc, int add)
 {
-    size_t i, j, p;
-
-    for (i = 0; i < m; i++)
-        for (j = 0; j < n; j++) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
             float sum = add ? c[i * ldc + j] : 0;
-            for (p = 0; p < k; p++)
+            for (size_t p = 0; p < k; p++)
                 sum += (trans == SMASK_TN ? a[p * lda + i] : a[i * lda + p])
                     * (trans == SMASK_NT ? b[j * ldb + p] : b[p * ldb + j]);
             c[i * ldc + j] = sum;
@@ -3321,13 +3316,11 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
 #ifdef SPLITMASK_CBLAS
-    size_t i, j;
-
     cblas_sgemm(101, t->across ? 112 : 111, 111, (int)t->m, (int)t->n,
         (int)t->k, 1, t->a, (int)t->a_ld, t->b, (int)t->b_ld,
         t->add ? 1 : 0, t->c, (int)t->c_ld);
-    for (i = 0; i < t->m; i++)
-        for (j = 0; j < t->n; j++) {
+    for (size_t i = 0; i < t->m; i++)
+        for (size_t j = 0; j < t->n; j++) {
             float *y = t->c + i * t->c_ld + j;
             if (t->bias != NULL) *y += t->bias[j];
             if (t->scale != NULL) *y *= t->scale[i];
@@ -3343,14 +3336,12 @@ SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 SMASK__FN void smask__turn(int lanes, const float *x, size_t ld,
     size_t columns, size_t k, float *to, size_t nr)
 {
-    size_t i, q;
-
     if (nr == smask__tile_columns(lanes)) {
         SMASK__CALL(lanes, turn, (x, ld, columns, k, to))
         return;
     }
-    for (q = 0; q < k; q++)
-        for (i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
+    for (size_t q = 0; q < k; q++)
+        for (size_t i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
 }
 
 /* -- B into panels: part of k after part of k, in each the panels side by
@@ -3366,16 +3357,15 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
     const size_t begin = (size_t)piece * SMASK__PANELS_A_PIECE * p->nr;
     const size_t end = smask__least(p->n,
         begin + SMASK__PANELS_A_PIECE * p->nr);
-    size_t k0, j;
 
     (void)worker;
-    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
         const size_t len = smask__least(p->kc, p->k - k0);
         float *to = p->packed + k0 * smask__up(p->n, p->nr) + begin * len;
         if (!p->turned)
             SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, begin,
                 end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
-        for (j = begin; p->turned && j < end; j += p->nr) {
+        for (size_t j = begin; p->turned && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__least(end - j, p->nr);
             smask__turn(p->lanes, b, p->b.ld, columns, len, to, p->nr);
@@ -3428,9 +3418,7 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 SMASK__FN void smask__norm_stat(int lanes, const float *x, size_t ld,
     size_t rows, size_t D, float *stat)
 {
-    size_t i;
-
-    for (i = 0; i < rows; i++, x += ld) {
+    for (size_t i = 0; i < rows; i++, x += ld) {
         float sum, squares, mean, none;
         SMASK__CALL(lanes, moments, (x, D, 0, &sum, &none))
         mean = sum / (float)D;
@@ -3487,7 +3475,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
     smask__slab t;
-    size_t k0, i, len;
+    size_t len;
 
     memset(&t, 0, sizeof t);
     t.paired = p->paired;
@@ -3498,7 +3486,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     if (p->stat != NULL)
         smask__norm_stat(p->lanes, p->a.x + row * p->a.ld, p->a.ld, t.m,
             p->k, p->stat + 2 * row);
-    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
         len = smask__least(p->kc, p->k - k0);
         t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
         t.k = p->paired ? smask__over(len, 2) : len;
@@ -3518,7 +3506,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
             t.r_ld = p->r_ld;
             t.scale = p->keep != NULL ? scale : NULL;
-            for (i = 0; p->keep != NULL && i < t.m; i++)
+            for (size_t i = 0; p->keep != NULL && i < t.m; i++)
                 scale[i] = p->keep[(row + i) / p->group];
         }
         smask__multiply(p->lanes, &t);
@@ -3563,13 +3551,12 @@ SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
     size_t len, size_t j, size_t columns)
 {
     const float *x = p->a.x + k0 * p->a.ld + j;
-    size_t i;
 
     if (p->a.lens == SMASK__PLAIN)
         SMASK__CALL(p->lanes, sum_rows, (p->sums + j, x, p->a.ld, len,
             columns))
     else                                             /* KEEP               */
-        for (i = 0; i < len; i++, x += p->a.ld)
+        for (size_t i = 0; i < len; i++, x += p->a.ld)
             SMASK__CALL(p->lanes, axpy, (p->sums + j,
                 p->a.keep[(k0 + i) / p->a.group], x, columns))
 }
@@ -3652,7 +3639,6 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t ldb, float *out, size_t ldc, int add)
 {
     smask__product p;
-    size_t i;
 
     if (lda < (trans == SMASK_TN ? m : k) || ldc < n
         || ldb < (trans == SMASK_NT ? k : n))
@@ -3660,7 +3646,7 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
             "a leading dimension is less than the row");
     if (m == 0 || n == 0 || !smask__ok(c)) return c->error;
     if (k == 0) {
-        for (i = 0; i < m && !add && !c->dry; i++)
+        for (size_t i = 0; i < m && !add && !c->dry; i++)
             memset(out + i * ldc, 0, n * sizeof *out);
         return c->error;
     }
@@ -4441,10 +4427,9 @@ SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
     const smask_tensor *t)
 {
     char digits[24];
-    int32_t i;
 
     smask__say(c, name);
-    for (i = 0; i < t->rank; i++) {
+    for (int32_t i = 0; i < t->rank; i++) {
         smask__put_digits(digits, (uint64_t)t->shape[i]);
         smask__say(c, i == 0 ? " (" : ",");
         smask__say(c, digits);
@@ -4613,9 +4598,8 @@ SMASK__DEF void smask_grad(smask_ctx *c, int on)
 SMASK__DEF size_t smask_count(const smask_tensor *t)
 {
     size_t n = t != NULL;                /* of NULL: 0                     */
-    int32_t i;
 
-    for (i = 0; t != NULL && i < t->rank; i++) n *= (size_t)t->shape[i];
+    for (int32_t i = 0; t != NULL && i < t->rank; i++) n *= (size_t)t->shape[i];
     return n;
 }
 
@@ -4709,9 +4693,7 @@ SMASK__FN smask_tensor *smask__like(smask_ctx *c, smask_op op,
 SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
 {
 #ifdef SPLITMASK_DEBUG
-    size_t i;
-
-    for (i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
+    for (size_t i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
         if (!smask__finite(y->x[i])) {
             smask__fail(c, SMASK_NUMERIC, smask__op_text((smask_op)y->op),
                 "its output is not finite");
@@ -4825,7 +4807,7 @@ SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     smask_tensor *g)
 {
     smask_tensor *y;
-    size_t i, each;
+    size_t each;
 
     if (x == NULL || g == NULL) return NULL;
     if (!smask__is_vector(g, (size_t)x->shape[0]))
@@ -4833,7 +4815,7 @@ SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     y = smask__like(c, SMASK_OP_GAIN, x, g, NULL);
     if (y == NULL) return NULL;
     each = smask_count(x) / smask_count(g);
-    for (i = 0; !c->dry && i < smask_count(g); i++)
+    for (size_t i = 0; !c->dry && i < smask_count(g); i++)
         SMASK__CALL(c->lanes, scale, (y->x + i * each, g->x[i],
             x->x + i * each, each))
     return smask__done(c, y);
@@ -5044,7 +5026,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
 {
     smask__attention a;
     smask_tensor *y;
-    size_t i, mark;
+    size_t mark;
 
     if (qkv == NULL) return NULL;
     if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
@@ -5067,7 +5049,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
         y->save[0] = smask__floats(c, 2 * (size_t)heads
             * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
     a = smask__attention_of(y);
-    for (i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
+    for (size_t i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
         if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
             return smask__refuse(c, SMASK_RANGE, "attention",
                 "an index is outside the bias table");
@@ -5108,7 +5090,7 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
 {
     smask__gather g;
     smask_tensor *y;
-    size_t D, i;
+    size_t D;
 
     if (x == NULL) return NULL;
     D = smask_columns(x);
@@ -5121,7 +5103,7 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     if (y == NULL) return NULL;
     y->index = index;
     g = smask__gather_of(c, y);
-    for (i = 0; !c->dry && i < g.count; i++) {
+    for (size_t i = 0; !c->dry && i < g.count; i++) {
         const int32_t at = index != NULL ? index[i] : (int32_t)i;
         if (at < -1 || (at == -1 && fill == NULL)
             || (at >= 0 && (size_t)at >= smask_row_count(x)))
@@ -5136,7 +5118,7 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip)
 {
     smask_tensor *y;
-    size_t b, N, D, left;
+    size_t N, D, left;
 
     if (x == NULL) return NULL;
     if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
@@ -5149,7 +5131,7 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     N = (size_t)x->shape[1];
     D = (size_t)x->shape[2];
     left = N - (size_t)skip;
-    for (b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
+    for (size_t b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
         float *row = y->x + b * D;
         memset(row, 0, D * sizeof *row);
         SMASK__CALL(c->lanes, sum_rows, (row,
@@ -5163,11 +5145,10 @@ SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
 {
     smask_tensor *y = smask__like(c, SMASK_OP_UNIT, x, NULL, NULL);
     const size_t D = smask_columns(x);
-    size_t i;
 
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_row_count(x));
-    for (i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
+    for (size_t i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
         const float *row = x->x + i * D;
         const float square = smask__dot(c->lanes, row, row, D);
         const float inverse = square > 0 ? 1 / sqrtf(square) : 0;
@@ -5202,7 +5183,6 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *y;
     int32_t right = 0;
     double loss;
-    size_t i;
 
     if (x == NULL || w == NULL) return NULL;
     memset(&a, 0, sizeof a);
@@ -5216,7 +5196,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     if (label == NULL && !c->dry)
         return smask__refuse(c, SMASK_ARG, "linear_cross_entropy",
             "the labels are missing");
-    for (i = 0; !c->dry && i < a.rows; i++)
+    for (size_t i = 0; !c->dry && i < a.rows; i++)
         if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
@@ -5594,10 +5574,9 @@ SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
     smask_tensor *x = y->source[0], *g = y->source[1];
     float *dx = smask__slope_sum(c, x), *dg = smask__slope_sum(c, g);
     const size_t rows = smask_count(g), each = smask_count(x) / rows;
-    size_t i;
 
     if (c->dry || !smask__ok(c)) return;
-    for (i = 0; i < rows; i++) {
+    for (size_t i = 0; i < rows; i++) {
         const float *dy = y->dx + i * each;
         if (dx != NULL) smask__axpy(c->lanes, dx + i * each, g->x[i], dy,
             each);
@@ -5613,11 +5592,10 @@ SMASK__FN void smask__mean_back(smask_ctx *c, smask_tensor *y)
     float *dx = smask__slope_sum(c, x);
     const size_t N = (size_t)x->shape[1], D = (size_t)x->shape[2];
     const size_t skip = (size_t)y->arg[0];
-    size_t b, n;
 
     if (dx == NULL || !smask__ok(c)) return;
-    for (b = 0; b < (size_t)x->shape[0]; b++)
-        for (n = skip; n < N; n++)
+    for (size_t b = 0; b < (size_t)x->shape[0]; b++)
+        for (size_t n = skip; n < N; n++)
             smask__axpy(c->lanes, dx + (b * N + n) * D,
                 1 / (float)(N - skip), y->dx + b * D, D);
 }
@@ -5627,10 +5605,9 @@ SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
 {
     float *dx = smask__slope_sum(c, y->source[0]);
     const size_t D = smask_columns(y), rows = smask_row_count(y);
-    size_t i;
 
     if (dx == NULL || !smask__ok(c)) return;
-    for (i = 0; i < rows; i++) {
+    for (size_t i = 0; i < rows; i++) {
         const float *row = y->x + i * D, *dy = y->dx + i * D;
         const float inverse = y->save[0][i];
         const float along = smask__dot(c->lanes, row, dy, D);
@@ -5664,22 +5641,21 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 {
     const smask_user_op *op = (const smask_user_op *)y->extra;
     float *hidden[3];                    /* slopes that are not wanted now */
-    int i;
 
     if (op->backward == NULL) {
         smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
             "the op has no backward");
         return;
     }
-    for (i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
+    for (int i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
     if (c->dry || !smask__ok(c)) return;
-    for (i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++) {
         smask_tensor *t = y->source[i];
         hidden[i] = t != NULL && !t->wants ? t->dx : NULL;
         if (hidden[i] != NULL) t->dx = NULL;
     }
     op->backward(y, op->user);
-    for (i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
         if (hidden[i] != NULL) y->source[i]->dx = hidden[i];
 }
 
@@ -5690,11 +5666,10 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     const smask_tensor *to, smask__rules one)
 {
     smask_tensor *t;
-    int i;
 
     for (t = from; t != to && t != NULL && smask__ok(c); t = t->before) {
         if (t->op == SMASK_OP_PARAM || t->owns == SMASK__DX_NONE) continue;
-        for (i = 0; i < SMASK_SOURCES; i++)
+        for (int i = 0; i < SMASK_SOURCES; i++)
             if (t->source[i] != NULL
                 && t->source[i]->inner == SMASK__X_SPENT) {
                 smask__fail(c, SMASK_STATE, "backward",
@@ -5894,9 +5869,8 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
     const smask_random random = c->random;
     smask_random pick;
     smask_tensor *p;
-    size_t i, count;
+    size_t count;
     float top = 0;
-    int k;
 
     *worst = 0;
     if (!smask__ok(c)) return c->error;
@@ -5915,10 +5889,10 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
     count = smask_count(t);
     memset(t->dx, 0, count * sizeof *t->dx);
     smask__gradcheck_at(c, fn, user, &random, 1);
-    for (i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++)
         if (fabsf(t->dx[i]) > top) top = fabsf(t->dx[i]);
     smask_seed(&pick, 1, 7);
-    for (k = 0; k < tries && smask__ok(c); k++) {
+    for (int k = 0; k < tries && smask__ok(c); k++) {
         const size_t at = smask_below(&pick, (uint32_t)count);
         const float x = t->x[at], slope = t->dx[at];
         double above, below, n, apart;
@@ -6045,7 +6019,6 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
 {
     const smask_vit_desc *d = &m->v->desc;
     float std = 0, constant = 0;
-    size_t i;
 
     switch (first) {
     case SMASK__FIRST_0: break;
@@ -6055,7 +6028,7 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
     case SMASK__FIRST_S: std = d->init_std / sqrtf(2 * (float)m->layer); break;
     case SMASK__FIRST_TINY: std = d->init_std * 0.001f; break;
     }
-    for (i = 0; i < smask_count(t); i++)
+    for (size_t i = 0; i < smask_count(t); i++)
         t->x[i] = std > 0 ? std * smask__normal_within(&m->c->random)
             : constant;
 }
@@ -6115,11 +6088,10 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
     const int32_t depth = encoder ? d->depth : d->decoder_depth;
     smask_block *k = (smask_block *)smask__structs(m->c, (size_t)depth,
         sizeof *k);
-    int32_t l;
 
     if (k == NULL) return NULL;
     m->prefix = encoder ? "blocks." : "decoder.blocks.";
-    for (l = 0; l < depth; l++) {
+    for (int32_t l = 0; l < depth; l++) {
         m->number = l;
         m->layer = encoder ? l + 1 : d->depth + 1;
 #define SMASK__MAKE_FIELD(field, name, rows, columns, first)                \
@@ -6145,10 +6117,9 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
 SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
 {
     const int32_t quarter = D / 4;
-    int32_t n, i;
 
-    for (n = 0; n < grid * grid; n++, x += D)
-        for (i = 0; i < quarter; i++) {
+    for (int32_t n = 0; n < grid * grid; n++, x += D)
+        for (int32_t i = 0; i < quarter; i++) {
             const double pace = pow(10000, -(double)i / quarter);
             const double across = n % grid * pace, down = n / grid * pace;
             x[i] = (float)sin(across);
@@ -6316,28 +6287,23 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
 SMASK__DEF size_t smask_params_count(const smask_params *p)
 {
     size_t n = 0;
-    int32_t i;
 
-    for (i = 0; i < p->count; i++) n += smask_count(p->item[i].t);
+    for (int32_t i = 0; i < p->count; i++) n += smask_count(p->item[i].t);
     return n;
 }
 
 SMASK__DEF smask_param *smask_params_find(const smask_params *p,
     const char *name)
 {
-    int32_t i;
-
-    for (i = 0; i < p->count; i++)
+    for (int32_t i = 0; i < p->count; i++)
         if (strcmp(p->item[i].name, name) == 0) return &p->item[i];
     return NULL;
 }
 
 SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 {
-    int32_t i;
-
     (void)c;                             /* also after an error            */
-    for (i = 0; i < p->count; i++)
+    for (int32_t i = 0; i < p->count; i++)
         if (p->item[i].t->dx != NULL)
             memset(p->item[i].t->dx, 0,
                 smask_count(p->item[i].t) * sizeof(float));
@@ -6359,10 +6325,9 @@ typedef struct smask__cut {
 SMASK__FN void smask__centre(float *x, size_t n)
 {
     double sum = 0;
-    size_t i;
 
-    for (i = 0; i < n; i++) sum += (double)x[i];
-    for (i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
+    for (size_t i = 0; i < n; i++) sum += (double)x[i];
+    for (size_t i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
 }
 
 /* The copy of half the side is never made, for no 2 x 2 square lies across
@@ -6373,16 +6338,15 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
     const size_t S = k->S, G = S / k->P, by = k->half ? 2 : 1;
     const size_t p = k->P / by, d = k->C * p * p;
     float *row = k->rows + (size_t)piece * G * G * d;
-    size_t i, channel, y, x;
 
     (void)worker;
-    for (i = 0; i < G * G; i++) {
-        for (channel = 0; channel < k->C; channel++)
-            for (y = 0; y < p; y++, row += p) {
+    for (size_t i = 0; i < G * G; i++) {
+        for (size_t channel = 0; channel < k->C; channel++)
+            for (size_t y = 0; y < p; y++, row += p) {
                 const float *a = k->images + i % G * k->P + S * (i / G * k->P
                     + by * y + S * (channel + k->C * (size_t)piece));
                 if (!k->half) memcpy(row, a, p * sizeof *row);
-                for (x = 0; k->half && x < p; x++, a += 2)
+                for (size_t x = 0; k->half && x < p; x++, a += 2)
                     row[x] = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
             }
         if (k->centre) smask__centre(row - d, d);
@@ -6391,9 +6355,7 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
 
 SMASK__FN void smask__cut_all(smask__cut k, size_t B)
 {
-    size_t b;
-
-    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+    for (size_t b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
 }
 
 SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
@@ -6497,9 +6459,8 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
 SMASK__FN const float *smask__draw_keep(smask_ctx *c, float drop, int32_t B)
 {
     float *keep = smask__floats(c, (size_t)B);
-    int32_t b;
 
-    for (b = 0; b < B && keep != NULL; b++)
+    for (int32_t b = 0; b < B && keep != NULL; b++)
         keep[b] = smask_uniform(&c->random) < drop ? 0 : 1 / (1 - drop);
     return keep;
 }
@@ -6551,12 +6512,11 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     const int again = v->desc.recompute && !c->no_grad;
     const int32_t run = again ? 3 : depth;
     smask__block_call *call;
-    int32_t l, at;
 
-    for (l = 0; l < depth && x != NULL; l += run) {
+    for (int32_t l = 0; l < depth && x != NULL; l += run) {
         call = (smask__block_call *)smask__structs(c, (size_t)run + 1,
             sizeof *call);
-        for (at = 0; at < run && l + at < depth && call != NULL; at++) {
+        for (int32_t at = 0; at < run && l + at < depth && call != NULL; at++) {
             call[at] = smask__block_call_of(c, v, &k[l + at], x,
                 k[l + at].bias != NULL ? k[l + at].bias : bias);
             call[at].room = room;
@@ -6747,12 +6707,11 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     const size_t each = (size_t)B * (size_t)v->desc.dim;
     smask_tensor *x, *pooled;
     smask__spot spot;
-    int32_t l;
 
     c->no_grad = 1;
     x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
     spot = smask__spot_of(c);
-    for (l = 0; l <= v->desc.depth && x != NULL; l++) {
+    for (int32_t l = 0; l <= v->desc.depth && x != NULL; l++) {
         if (l < v->desc.depth)
             x = smask__block_list(c, v, v->blocks + l, 1, x, v->bias);
         else
@@ -6816,10 +6775,9 @@ SMASK__FN void smask__pick_rows(void *arg, size_t row, size_t rows,
 {
     const smask__pick *k = (const smask__pick *)arg;
     float most;
-    size_t i;
 
     (void)piece;
-    for (i = 0; i < rows; i++, scores += k->p.n)
+    for (size_t i = 0; i < rows; i++, scores += k->p.n)
         k->id[row + i] = (int32_t)smask__argmax(k->p.lanes, scores, k->p.n,
             &most);
 }
@@ -6891,9 +6849,8 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
 SMASK__FN double smask__square(const float *x, size_t d)
 {
     double sum = 0;
-    size_t k;
 
-    for (k = 0; k < d; k++) sum += (double)x[k] * (double)x[k];
+    for (size_t k = 0; k < d; k++) sum += (double)x[k] * (double)x[k];
     return sum;
 }
 
@@ -6905,12 +6862,11 @@ SMASK__FN int smask__token_words(smask_tokenizer *t, int unit)
 {
     const size_t d = (size_t)t->width, V = (size_t)t->desc.vocabulary;
     int finite = 1;
-    size_t i, k;
 
-    for (i = 0; i < V; i++) {
+    for (size_t i = 0; i < V; i++) {
         float *x = t->codebook + i * d;
         const double square = smask__square(x, d);
-        for (k = 0; unit && square > 0 && k < d; k++)
+        for (size_t k = 0; unit && square > 0 && k < d; k++)
             x[k] = (float)((double)x[k] / sqrt(square));
         if (t->offset != NULL)
             t->offset[i] = (float)(-0.5 * smask__square(x, d));
@@ -6928,7 +6884,7 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
 {
     const size_t mark = smask__mark(c);
     smask_tokenizer made;
-    size_t V, d, i, k;
+    size_t V, d;
 
     memset(&made, 0, sizeof made);
     if (desc != NULL) made.desc = *desc;
@@ -6948,8 +6904,8 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     }
     if (t->codebook == NULL) return c->error;        /* or a dry run       */
     memset(t->codebook, 0, V * d * sizeof(float));
-    for (i = 0; i < V && t->desc.kind == SMASK_TOKENS_PROJECTION; i++)
-        do for (k = 0; k < d; k++) {
+    for (size_t i = 0; i < V && t->desc.kind == SMASK_TOKENS_PROJECTION; i++)
+        do for (size_t k = 0; k < d; k++) {
             const float u = smask_uniform(&c->random);
             t->codebook[i * d + k] = t->desc.uniform01 ? u : 2 * u - 1;
         } while (!(smask__square(t->codebook + i * d, d) > 0));
@@ -6994,9 +6950,8 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     smask__cut cut = smask__cut_of(t, images,
         (float *)smask__data(c, group, N * d * sizeof(float)));
     const size_t pixels = cut.C * cut.S * cut.S;
-    size_t b;
 
-    for (b = 0; b < B && smask__ok(c); b += group) {
+    for (size_t b = 0; b < B && smask__ok(c); b += group) {
         const size_t count = smask__least(B - b, group);
         smask__run(c, count, smask__cut_piece, &cut);
         smask__token_ids(c, t, cut.rows, count * N, ids);
@@ -7024,7 +6979,7 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 {
     const int given = t->desc.kind == SMASK_TOKENS_GIVEN;
     const size_t mark = smask__mark(c);
-    size_t i, count;
+    size_t count;
 
     if (!smask__ok(c)) return c->error;
     if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
@@ -7035,7 +6990,7 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
             "the codebook is empty (smask_tokenizer_fit), or t->given");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
     count = (size_t)B * smask_tokenizer_rows(t);
-    for (i = 0; given && !c->dry && i < count; i++) {
+    for (size_t i = 0; given && !c->dry && i < count; i++) {
         ids[i] = t->given[i];
         if (ids[i] < 0 || ids[i] >= t->desc.vocabulary)
             return smask__fail(c, SMASK_RANGE, "tokenize",
@@ -7102,23 +7057,22 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
     float *const words = l->t->codebook + first * d;
     double *const sum = l->sum + first * d;
     int32_t *const size = l->size + first;
-    size_t i, k;
 
     (void)worker;
     memset(sum, 0, count * d * sizeof *sum);
     memset(size, 0, count * sizeof *size);
-    for (i = 0; i < l->count; i++) {
+    for (size_t i = 0; i < l->count; i++) {
         const size_t v = (size_t)l->id[i] - first;
         const float *x = l->x + i * d, *y = words;
         float gap = 0;
         if (v >= count) continue;
         y += v * d;
-        for (k = 0; k < d; k++) gap += (x[k] - y[k]) * (x[k] - y[k]);
-        for (k = 0; k < d; k++) sum[v * d + k] += (double)x[k];
+        for (size_t k = 0; k < d; k++) gap += (x[k] - y[k]) * (x[k] - y[k]);
+        for (size_t k = 0; k < d; k++) sum[v * d + k] += (double)x[k];
         l->gap[i] = gap;
         size[v]++;
     }
-    for (i = 0; i < count * d; i++)
+    for (size_t i = 0; i < count * d; i++)
         if (size[i / d] > 0) words[i] = (float)(sum[i] / size[i / d]);
 }
 
@@ -7128,15 +7082,14 @@ SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
 {
     const size_t bytes = l->d * sizeof(float);
     const float *x;
-    size_t v, i;
     float gap;
 
-    for (v = 0; v < l->V; v++) {
+    for (size_t v = 0; v < l->V; v++) {
         if (l->size[v] > 0) continue;
         x = l->x + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
         if (!(gap > 0)) return;
         memcpy(l->t->codebook + v * l->d, x, bytes);
-        for (i = 0; i < l->count; i++)
+        for (size_t i = 0; i < l->count; i++)
             if (memcmp(l->x + i * l->d, x, bytes) == 0) l->gap[i] = 0;
     }
 }
@@ -7149,13 +7102,12 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     float *const offset = l->t->offset;
     double distance, before = 0;
     size_t k;
-    int i;
 
     if (!l->t->desc.euclidean) l->t->offset = smask__floats(c, l->V);
     l->gap = smask__floats(c, l->count);
     l->size = smask__indices(c, l->V);
     l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
-    for (i = 0; i < total && smask__ok(c); i++) {
+    for (int i = 0; i < total && smask__ok(c); i++) {
         if (!c->dry) smask__token_words(l->t, 0);
         smask__token_ids(c, l->t, l->x, l->count, l->id);
         if (c->dry || !smask__ok(c)) break;
@@ -7213,8 +7165,6 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 {
     const size_t mark = smask__mark(c);
     double sum = 0;
-    size_t i;
-    int32_t v;
 
     memset(stats, 0, sizeof *stats);
     if (V < 1 || count < 1 || count > INT32_MAX)
@@ -7224,13 +7174,13 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     smask__rewind(c, mark);              /* it stays until the next taking */
     if (c->dry || !smask__ok(c)) return c->error;
     memset(counts, 0, (size_t)V * sizeof *counts);
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= V)
             return smask__fail(c, SMASK_RANGE, "token_stats",
                 "an id is outside the vocabulary");
         counts[ids[i]]++;
     }
-    for (v = 0; v < V; v++) {
+    for (int32_t v = 0; v < V; v++) {
         stats->used += counts[v] > 0;
         if (counts[v] > 0) sum += counts[v] * log((double)counts[v]);
     }
@@ -7268,9 +7218,9 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
     int32_t columns, int32_t least, int32_t cap, uint8_t *mask)
 {
-    int32_t tries, y, x, fresh;
+    int32_t y, fresh;
 
-    for (tries = 0; tries < 10; tries++) {
+    for (int32_t tries = 0; tries < 10; tries++) {
         const float area = (float)least
             + (float)(cap - least) * smask_uniform(r);
         const float aspect = expf(1.2039728f * (2 * smask_uniform(r) - 1));
@@ -7282,7 +7232,7 @@ SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
         at += (int32_t)smask_below(r, (uint32_t)(rows - h + 1)) * columns;
         at += smask_below(r, (uint32_t)(columns - w + 1));
         for (fresh = 0, y = 0; y < h; y++)
-            for (x = 0; x < w; x++) fresh += !at[y * columns + x];
+            for (int32_t x = 0; x < w; x++) fresh += !at[y * columns + x];
         if (fresh == 0 || fresh > cap) continue;
         for (y = 0; y < h; y++) memset(at + y * columns, 1, (size_t)w);
         return fresh;
@@ -7317,10 +7267,9 @@ SMASK__FN void smask__mark_any(smask_random *r, uint8_t *cell, size_t N,
     uint8_t taken, uint8_t mark, int32_t count)
 {
     uint32_t left = 0;
-    size_t i;
 
-    for (i = 0; i < N; i++) left += (cell[i] & taken) == 0;
-    for (i = 0; i < N && count > 0; i++) {
+    for (size_t i = 0; i < N; i++) left += (cell[i] & taken) == 0;
+    for (size_t i = 0; i < N && count > 0; i++) {
         if (cell[i] & taken) continue;
         if (smask_below(r, left--) >= (uint32_t)count) continue;
         cell[i] = (uint8_t)(cell[i] | mark);
@@ -7357,14 +7306,12 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
     const smask_mask *m)
 {
-    int32_t i, k;
-
-    for (k = 0; k < m->branches; k++) {
+    for (int32_t k = 0; k < m->branches; k++) {
         const int bit = k == 0 ? SMASK__SEEN_A : SMASK__SEEN_B;
         int32_t *seen = m->seen_at[k] + (size_t)b * (size_t)m->seen[k];
         int32_t *masked = m->masked_at[k]
             + (size_t)b * (size_t)m->masked[k];
-        for (i = 0; i < m->N; i++)
+        for (int32_t i = 0; i < m->N; i++)
             if (cell[i] & bit) *seen++ = i;
             else *masked++ = i;
     }
@@ -7377,7 +7324,6 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
 {
     const size_t N = (size_t)m->N;
     const int halves = kind < SMASK_MASK_QUARTERS;
-    size_t i;
 
     memset(cell, 0, N);
     if (kind == SMASK_MASK_BLOCKS)
@@ -7385,7 +7331,7 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     else
         smask__mark_any(r, cell, N, 0, SMASK__SEEN_A,
             halves ? m->masked[0] : m->seen[0]);
-    for (i = 0; i < N && halves; i++)
+    for (size_t i = 0; i < N && halves; i++)
         cell[i] = cell[i] ? SMASK__SEEN_B : SMASK__SEEN_A;
     if (!halves)
         smask__mark_any(r, cell, N, kind == SMASK_MASK_QUARTERS
@@ -7406,7 +7352,7 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
         ? "ratio is the masked share: between 0 and 1"
         : (int)kind < 0 || (int)kind >= 2 * branches
         ? "no such kind; one view takes BLOCKS or UNIFORM" : NULL;
-    int32_t k, M;
+    int32_t M;
     uint8_t *cell;
     size_t mark;
 
@@ -7419,7 +7365,7 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
     m->B = B;
     m->N = N;
     m->branches = branches;
-    for (k = 0; k < branches; k++) {
+    for (int32_t k = 0; k < branches; k++) {
         m->seen[k] = kind >= SMASK_MASK_QUARTERS ? N / 4 : k > 0 ? M : N - M;
         m->masked[k] = N - m->seen[k];
         m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
@@ -7429,7 +7375,7 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
     }
     mark = smask__mark(c);
     cell = (uint8_t *)smask__data(c, (size_t)N, 1);
-    for (k = 0; k < B && !c->dry && smask__ok(c); k++) {
+    for (int32_t k = 0; k < B && !c->dry && smask__ok(c); k++) {
         smask__mask_draw(&c->random, m, grid, kind, cell);
         smask__mask_lists(cell, k, m);
     }
@@ -7733,9 +7679,8 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
     int copy)
 {
     float **list = (float **)smask__structs(c, (size_t)p->count, sizeof *list);
-    int32_t i;
 
-    for (i = 0; i < p->count && list != NULL; i++) {
+    for (int32_t i = 0; i < p->count && list != NULL; i++) {
         const smask_tensor *t = p->item[i].t;
         const size_t bytes = smask_count(t) * sizeof(float);
         if (t->wants) list[i] = (float *)smask_alloc(c, bytes);
@@ -7806,9 +7751,8 @@ SMASK__FN int32_t smask__adam_find(const smask_params *p, int64_t piece,
     size_t *at, size_t *count)
 {
     int64_t before = 0;
-    int32_t i;
 
-    for (i = 0; i < p->count; i++) {
+    for (int32_t i = 0; i < p->count; i++) {
         const size_t n = smask_count(p->item[i].t);
         const int64_t pieces = (int64_t)smask__over(n, SMASK__PIECE);
         if (piece >= 0 && piece < before + pieces) {
@@ -7863,16 +7807,15 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
 {
     const size_t mark = smask__mark(c);
     smask__adam_work w = { a, p, NULL, 1, 1, 1, c->lanes, 0 };
-    size_t none, pieces, i;
+    size_t none, pieces;
     double sum = 0;
-    int32_t k;
 
     if (!smask__ok(c)) return c->error;
     if (a->m == NULL || a->v == NULL)
         return smask__fail(c, SMASK_STATE, "adam_update",
             "smask_adam_init comes first");
     pieces = (size_t)smask__adam_find(p, -1, &none, &none);
-    for (k = 0; k < p->count; k++)
+    for (int32_t k = 0; k < p->count; k++)
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
     w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
     if (c->dry || !smask__ok(c)) {
@@ -7880,7 +7823,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
         return c->error;
     }
     smask__run(c, pieces, smask__adam_norm_piece, &w);
-    for (i = 0; i < pieces; i++) sum += w.sum[i];
+    for (size_t i = 0; i < pieces; i++) sum += w.sum[i];
     smask__rewind(c, mark);
     a->norm = (float)sqrt(sum);
     if (!smask__finite(a->norm)) {
@@ -7916,9 +7859,7 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
 SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
     const smask_params *p)
 {
-    int32_t i;
-
-    for (i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
+    for (int32_t i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
         const size_t n = smask_count(p->item[i].t);
         if (e->mean[i] == NULL) continue;
         smask__list_do(c, SMASK__LIST_SCALE, e->mean[i], e->decay,
@@ -7931,11 +7872,8 @@ SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
 SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
     const smask_params *p)
 {
-    int32_t i;
-    size_t k;
-
-    for (i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
-        for (k = 0; e->mean[i] != NULL && k < smask_count(p->item[i].t);
+    for (int32_t i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
+        for (size_t k = 0; e->mean[i] != NULL && k < smask_count(p->item[i].t);
             k++) {
             const float w = p->item[i].t->x[k];
             p->item[i].t->x[k] = e->mean[i][k];
@@ -8061,12 +7999,11 @@ SMASK__FN void smask__put_floats(smask__pen *p, const float *x, size_t count)
 {
     unsigned char bytes[1024];
     uint32_t bits;
-    size_t i, k;
 
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         unsigned char *to = bytes + 4 * i % sizeof bytes;
         memcpy(&bits, x + i, 4);
-        for (k = 0; k < 4; k++, bits >>= 8)
+        for (size_t k = 0; k < 4; k++, bits >>= 8)
             to[k] = (unsigned char)(bits & 0xff);
         if (i + 1 == count || to + 4 == bytes + sizeof bytes)
             smask__pen_bytes(p, bytes, (size_t)(to + 4 - bytes));
@@ -8078,13 +8015,12 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
 {
     smask__pen *p = (smask__pen *)arg;
     size_t count = 1;
-    int32_t i;
 
-    for (i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
+    for (int32_t i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
     if (p->pass == 2) smask__put_floats(p, s->x, count);
     if (p->pass == 2) return;
     smask__put(p, ",$:{\"dtype\":\"F32\",\"shape\":[", s->name, 0);
-    for (i = 0; i < s->rank; i++)
+    for (int32_t i = 0; i < s->rank; i++)
         smask__put(p, i > 0 ? ",#" : "#", NULL, (uint64_t)s->shape[i]);
     smask__put(p, "],\"data_offsets\":[#", NULL, p->offset);
     smask__put(p, ",#]}", NULL, p->offset += 4 * count);
@@ -8095,13 +8031,13 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
 SMASK__FN int smask__pen_pass(smask__pen *p)
 {
     unsigned char bytes[8];
-    size_t full, i;
+    size_t full;
 
     if (p->pass >= 0) smask__ink(p, "}", 1);
     full = smask__up(p->header, 8);
     if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
-    for (i = 0; i < 8; i++)
+    for (size_t i = 0; i < 8; i++)
         bytes[i] = (unsigned char)((uint64_t)full >> (8 * i) & 0xff);
     if (p->pass == 1) smask__pen_bytes(p, bytes, 8);
     p->offset = 0;
@@ -8114,7 +8050,6 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_ema *e, const smask_note *notes, int32_t note_count)
 {
     smask__pen p = { c, io, -1, 0, 0 };
-    int32_t i;
 
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
@@ -8122,7 +8057,7 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
         return smask__fail(c, SMASK_ARG, "write",
             "an optimiser or a mean that was not set up");
-    for (i = 0; notes != NULL && i < note_count; i++)
+    for (int32_t i = 0; notes != NULL && i < note_count; i++)
         if (notes[i].key == NULL || notes[i].value == NULL)
             return smask__fail(c, SMASK_ARG, "write", "a note is NULL");
     while (smask__pen_pass(&p)) {
@@ -8138,7 +8073,7 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
             smask__put(&p, ",$:\"#\"", "random.state", c->random.state);
             smask__put(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
-        for (i = 0; notes != NULL && i < note_count; i++) {
+        for (int32_t i = 0; notes != NULL && i < note_count; i++) {
             smask__put(&p, ",$:", notes[i].key, 0);
             smask__put(&p, "$", notes[i].value, 0);
         }
@@ -8285,10 +8220,9 @@ SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
 {
     const char *k, *value;
     size_t k_bytes, bytes;
-    int i;
 
     if (!smask__json_sign(j, '{')) return 0;
-    for (i = 0; !smask__json_sign(j, '}'); i++) {
+    for (int i = 0; !smask__json_sign(j, '}'); i++) {
         if (!smask__json_key(j, i == 0, &k, &k_bytes)
             || !smask__json_string(j, &value, &bytes)) return 0;
         if (*s != NULL || !smask__is(k, k_bytes, key)) continue;
@@ -8351,7 +8285,6 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     smask__json j = { f->header, f->header + f->header_bytes };
     const char *s;
     size_t end = 0, n;
-    int32_t i;
 
     if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
         smask__put_digits(text + strlen(text), (uint64_t)(j.at - f->header));
@@ -8362,7 +8295,7 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     if (f->entry == NULL) return;
     j.at = f->header;
     smask__json_header(&j, f->entry, &f->count, "", &s, &n);
-    for (i = 0; i < f->count; end = f->entry[i++].end)
+    for (int32_t i = 0; i < f->count; end = f->entry[i++].end)
         if (f->entry[i].begin != end)
             smask__fail(c, SMASK_FORMAT, "open",
                 "tensors overlap, or there is a gap before one");
@@ -8375,7 +8308,6 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
     unsigned char length[8] = { 0 };
     uint64_t bytes = 0;
     char *text;
-    int i;
 
     memset(f, 0, sizeof *f);
     if (!smask__ok(c)) return c->error;
@@ -8384,7 +8316,7 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
             "no callback, or a dry run: open before, plan for the header");
     f->io = *io;
     smask__file_get(c, f, length, 8);
-    for (i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
+    for (int i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
     if (smask__ok(c) && (bytes < 2 || bytes > 100000000))    /* the format */
         smask__fail(c, SMASK_FORMAT, "open",
             "no safetensors file: impossible length of its header");
@@ -8461,9 +8393,7 @@ SMASK__FN smask_result smask__note_numbers(smask_ctx *c, const smask_file *f,
 SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     const char *name)
 {
-    int32_t i;
-
-    for (i = 0; i < f->count; i++)
+    for (int32_t i = 0; i < f->count; i++)
         if (smask__is(f->entry[i].name, f->entry[i].name_bytes, name))
             return &f->entry[i];
     return NULL;
@@ -8581,12 +8511,11 @@ SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
     const size_t width = out != NULL ? smask__types[e->type].bytes : 4;
     const size_t bytes = e->end - e->begin, count = bytes / width;
     unsigned char *raw = (unsigned char *)out;
-    size_t i;
 
     f->at = e->end;
     if (out != NULL) raw += (4 - width) * count;
     if (!smask__file_get(c, f, raw, bytes) || out == NULL) return;
-    for (i = 0; i < count; i++, raw += width) {
+    for (size_t i = 0; i < count; i++, raw += width) {
         uint32_t bits = (uint32_t)raw[0] | (uint32_t)raw[1] << 8;
         if (e->type == 0)
             bits |= (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
@@ -8635,10 +8564,9 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask__match m = { c, f, NULL, { 0, 0 } };
     smask_random r = c->random;
     uint64_t step = 0;
-    int32_t i;
 
     if (missing != NULL) *missing = 0;
-    for (i = 0; v != NULL && i < v->params.count; i++)
+    for (int32_t i = 0; v != NULL && i < v->params.count; i++)
         if (v->params.item[i].t->arg[1] == SMASK__PANELS_READY)
             v->params.item[i].t->arg[1] = SMASK__PANELS_OLD;
     if (!smask__ok(c) || c->dry) return c->error;
@@ -8653,7 +8581,7 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
             "the file is not open, or has been read already");
     m.home = (float **)smask__data(c, (size_t)f->count, sizeof *m.home);
     if (m.home == NULL) return c->error;
-    for (i = 0; i < f->count; i++) m.home[i] = NULL;
+    for (int32_t i = 0; i < f->count; i++) m.home[i] = NULL;
     smask__each(v, t, a, e, smask__match_slot, &m);
     if (a != NULL)
         m.lacks[1] += 3
@@ -8666,7 +8594,7 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (a != NULL && (r.stream & 1) == 0)            /* no such generator  */
         smask__fail(c, SMASK_FORMAT, "read", "random.stream is even");
     if (missing != NULL) *missing = m.lacks[0];
-    for (i = 0; i < f->count && smask__ok(c); i++)
+    for (int32_t i = 0; i < f->count && smask__ok(c); i++)
         smask__entry_take(c, f, &f->entry[i], m.home[i]);
     smask__rewind(c, mark);
     if (!smask__ok(c)) return c->error;
@@ -8769,9 +8697,7 @@ SMASK__FN int smask__crew_finished(smask__crew *s)
 SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
     int (*ready)(smask__crew *s))
 {
-    int i;
-
-    for (i = 0; i < SMASK__CREW_LOOKS + SMASK__CREW_YIELDS; i++) {
+    for (int i = 0; i < SMASK__CREW_LOOKS + SMASK__CREW_YIELDS; i++) {
         if (ready(s)) return;
         if (i >= SMASK__CREW_LOOKS) sched_yield();
     }
@@ -8785,12 +8711,10 @@ SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
 /* Wake up to `most` sleepers. With nobody asleep, this is one load. */
 SMASK__FN void smask__crew_ring(smask__crew *s, smask__bell *bell, int most)
 {
-    int i;
-
     if (__atomic_load_n(&bell->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&s->lock);
     if (most > bell->sleepers) most = bell->sleepers;
-    for (i = 0; i < most; i++) pthread_cond_signal(&bell->rings);
+    for (int i = 0; i < most; i++) pthread_cond_signal(&bell->rings);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -8836,9 +8760,8 @@ SMASK__FN void *smask__crew_hand(void *arg)
 SMASK__FN int smask__crew_self(const smask__crew *s)
 {
     const pthread_t self = pthread_self();
-    int i;
 
-    for (i = 0; s != NULL && i < s->hands; i++)
+    for (int i = 0; s != NULL && i < s->hands; i++)
         if (pthread_equal(self, s->hand[i].thread)) return i + 1;
     return 0;
 }
@@ -8850,12 +8773,11 @@ SMASK__FN void smask__crew_run(void *user, int count,
 {
     smask__crew *s = (smask__crew *)user;
     uint64_t job;
-    int i;
 
     if (s == NULL || count < 2
         || __atomic_exchange_n(&s->taken, 1, __ATOMIC_ACQUIRE) != 0) {
         const int self = smask__crew_self(s);
-        for (i = 0; i < count; i++) fn(arg, i, self);
+        for (int i = 0; i < count; i++) fn(arg, i, self);
         return;
     }
     __atomic_store_n(&s->fn, fn, __ATOMIC_RELAXED);
@@ -8882,14 +8804,13 @@ SMASK__DEF smask_parallel smask_crew_hook(smask_crew *crew)
 SMASK__DEF void smask_crew_stop(smask_crew *crew)
 {
     smask__crew *s = (smask__crew *)crew->state;
-    int i;
 
     crew->state = NULL;
     crew->workers = 1;
     if (s == NULL) return;
     __atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
     smask__crew_ring(s, &s->work, s->hands);
-    for (i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
+    for (int i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
     pthread_cond_destroy(&s->work.rings);
     pthread_cond_destroy(&s->home.rings);
     pthread_mutex_destroy(&s->lock);
