@@ -8360,16 +8360,12 @@ SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
     char text[24];
     const char *s = text;
     const int n = smask_file_note(f, key, text, sizeof text);
-    uint64_t whole;
 
     if (n < 0) return 0;
-    if (n >= (int)sizeof text || !smask__whole(&s, text + n, &whole)
-        || s != text + n || whole > most) {
-        smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
-        return 0;
-    }
-    *out = whole;
-    return 1;
+    if (n < (int)sizeof text && smask__whole(&s, text + n, out)
+        && s == text + n && *out <= most) return 1;
+    smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
+    return 0;
 }
 
 /* What the metadata has of the list; the rest is as it is in the desc. */
