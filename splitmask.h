@@ -1660,7 +1660,6 @@ SMASK__FN void smask__default_release(void *block) { (void)block; }
 SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
 {
     size_t bytes, end;
-    void *p;
 
     if (!smask__ok(c)) return NULL;
     if (!smask__mul(count, size, &bytes)
@@ -1674,7 +1673,7 @@ SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
         smask__fail(c, SMASK_MEMORY, "arena", "full");
         return NULL;
     }
-    p = c->dry ? NULL : c->base + c->low;
+    void *p = c->dry ? NULL : c->base + c->low;
     c->low = end;
     if (c->low + c->high > c->peak) c->peak = c->low + c->high;
     return p;
@@ -3475,7 +3474,6 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
     smask__slab t;
-    size_t len;
 
     memset(&t, 0, sizeof t);
     t.paired = p->paired;
@@ -3487,7 +3485,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
         smask__norm_stat(p->lanes, p->a.x + row * p->a.ld, p->a.ld, t.m,
             p->k, p->stat + 2 * row);
     for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
-        len = smask__least(p->kc, p->k - k0);
+        const size_t len = smask__least(p->kc, p->k - k0);
         t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
         t.k = p->paired ? smask__over(len, 2) : len;
         t.a_group = p->mr * t.a_ld;
@@ -3638,8 +3636,6 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t n, size_t k, const float *a, size_t lda, const float *b,
     size_t ldb, float *out, size_t ldc, int add)
 {
-    smask__product p;
-
     if (lda < (trans == SMASK_TN ? m : k) || ldc < n
         || ldb < (trans == SMASK_NT ? k : n))
         return smask__fail(c, SMASK_ARG, "gemm",
@@ -3650,7 +3646,7 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
             memset(out + i * ldc, 0, n * sizeof *out);
         return c->error;
     }
-    p = smask__product_of(m, n, k, out, ldc);
+    smask__product p = smask__product_of(m, n, k, out, ldc);
     p.a = smask__view_of(a, lda);
     p.b = smask__view_of(b, ldb);
     p.turned = trans == SMASK_NT;
@@ -4478,8 +4474,6 @@ SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
 SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
 {
     const smask_allocator *a = &c->desc.allocator;
-    size_t bytes, skew;
-    void *block;
 
     memset(c, 0, sizeof *c);
     if (desc != NULL) c->desc = *desc;
@@ -4494,8 +4488,8 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
             "this machine or build lacks the vectors asked for");
         return;
     }
-    bytes = c->desc.memory_size;
-    block = c->desc.memory;
+    size_t bytes = c->desc.memory_size;
+    void *block = c->desc.memory;
     if (block == NULL && bytes == 0) bytes = (size_t)(dry ? 4 : 64) << 20;
     if (block == NULL && bytes >= SMASK__ALIGN)
         block = c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
@@ -4505,7 +4499,7 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
             ? "the block is too small" : "the allocator gave nothing");
         return;
     }
-    skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
+    const size_t skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
     c->base = (unsigned char *)block + skew;
     c->size = (bytes - (SMASK__ALIGN - 1)) & ~(SMASK__ALIGN - 1);
 }
@@ -4540,11 +4534,10 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
     smask_sizes *sizes)
 {
     smask_ctx c;
-    smask_result result;
 
     memset(sizes, 0, sizeof *sizes);
     smask__start(&c, desc, 1);
-    result = smask__ok(&c) ? fn(&c, user) : c.error;
+    smask_result result = smask__ok(&c) ? fn(&c, user) : c.error;
     if (result == SMASK_OK) result = c.error;
     if (c.in_step) smask_end_step(&c);
     sizes->bytes = c.peak + SMASK__ALIGN - 1;
@@ -4640,7 +4633,6 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
 {
     const int32_t d[4] = { d0, d1, d2, d3 };
     size_t count = sizeof(float);
-    smask_tensor *t;
     int32_t i, rank;
 
     if (!smask__ok(c)) return NULL;
@@ -4654,7 +4646,7 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     if (rank == 0 || i < 4)
         return smask__refuse(c, SMASK_SHAPE, smask__op_text(op),
             "a dimension is not positive, or too large");
-    t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
+    smask_tensor *t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
     if (t == NULL) return NULL;
     memcpy(t->shape, d, sizeof t->shape);
     t->rank = rank;
@@ -4726,15 +4718,13 @@ enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
 SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     int32_t d0, int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *t;
-    size_t bytes;
-
     if (c->in_step)
         return smask__refuse(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
-    t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL, NULL, NULL);
+    smask_tensor *t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL,
+        NULL, NULL);
     if (t == NULL) return NULL;
-    bytes = smask_count(t) * sizeof(float);
+    const size_t bytes = smask_count(t) * sizeof(float);
     if (x != NULL) t->x = c->dry ? NULL : (float *)(uintptr_t)x;
     else t->x = (float *)smask_alloc(c, bytes);
 #ifndef SPLITMASK_NO_AUTOGRAD
@@ -4781,12 +4771,10 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
 SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
 {
-    smask_tensor *y;
-
     if (a == NULL || b == NULL) return NULL;
     if (memcmp(a->shape, b->shape, sizeof a->shape) != 0)
         return smask__fail_shapes(c, "add", "a", a, "b", b);
-    y = smask__like(c, SMASK_OP_ADD, a, b, NULL);
+    smask_tensor *y = smask__like(c, SMASK_OP_ADD, a, b, NULL);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, 1, a->x, NULL, smask_count(y));
     smask__list_do(c, SMASK__LIST_AXPY, y->x, 1, b->x, NULL, smask_count(y));
@@ -4806,15 +4794,12 @@ SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     smask_tensor *g)
 {
-    smask_tensor *y;
-    size_t each;
-
     if (x == NULL || g == NULL) return NULL;
     if (!smask__is_vector(g, (size_t)x->shape[0]))
         return smask__fail_shapes(c, "gain", "x", x, "g", g);
-    y = smask__like(c, SMASK_OP_GAIN, x, g, NULL);
+    smask_tensor *y = smask__like(c, SMASK_OP_GAIN, x, g, NULL);
     if (y == NULL) return NULL;
-    each = smask_count(x) / smask_count(g);
+    const size_t each = smask_count(x) / smask_count(g);
     for (size_t i = 0; !c->dry && i < smask_count(g); i++)
         SMASK__CALL(c->lanes, scale, (y->x + i * each, g->x[i],
             x->x + i * each, each))
@@ -4855,14 +4840,11 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     smask_tensor *r, smask_tensor *ln_w, smask_tensor *ln_b,
     const float *keep)
 {
-    smask__linear l;
-    smask_tensor *y;
-    size_t in, out;
     int32_t d[4];
 
     if (x == NULL || w == NULL) return NULL;
-    in = smask_columns(x);
-    out = (size_t)w->shape[0];
+    const size_t in = smask_columns(x);
+    const size_t out = (size_t)w->shape[0];
     if (smask_count(w) / out != in)
         return smask__fail_shapes(c, where, "w", w, "x", x);
     if (b != NULL && !smask__is_vector(b, out))
@@ -4878,7 +4860,8 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         return smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
     memcpy(d, x->shape, sizeof d);
     d[x->rank - 1] = w->shape[0];
-    y = smask__made(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3], x, w, b);
+    smask_tensor *y = smask__made(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3],
+        x, w, b);
     if (y == NULL) return NULL;
     smask__link(c, y, 3, r);
     smask__link(c, y, 4, ln_w);
@@ -4887,7 +4870,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     y->extra = keep;
     if (lens == SMASK__NORM)
         y->save[0] = smask__floats(c, 2 * smask_row_count(x));
-    l = smask__linear_of(y);
+    smask__linear l = smask__linear_of(y);
     smask__linear_fwd(c, &l, y->x);
     return smask__done(c, y);
 }
@@ -4956,20 +4939,16 @@ SMASK__FN smask__norm smask__norm_of(const smask_tensor *y)
 SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b)
 {
-    smask__norm a;
-    smask_tensor *y;
-    size_t D;
-
     if (x == NULL || w == NULL || b == NULL) return NULL;
-    D = smask_columns(x);
+    const size_t D = smask_columns(x);
     if (!smask__is_vector(w, D))
         return smask__fail_shapes(c, "layernorm", "w", w, "x", x);
     if (!smask__is_vector(b, D))
         return smask__fail_shapes(c, "layernorm", "b", b, "x", x);
-    y = smask__like(c, SMASK_OP_LAYERNORM, x, w, b);
+    smask_tensor *y = smask__like(c, SMASK_OP_LAYERNORM, x, w, b);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
-    a = smask__norm_of(y);
+    smask__norm a = smask__norm_of(y);
     smask__norm_do(c, &a, 0, 0, NULL, NULL);
     return smask__done(c, y);
 }
@@ -5003,10 +4982,8 @@ SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
 SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     const smask_tensor *y, const smask__attention *a)
 {
-    float *bias;
-
     if (y->source[1] == NULL) return NULL;
-    bias = smask__floats(c, smask__area(a->H * a->N, a->N));
+    float *bias = smask__floats(c, smask__area(a->H * a->N, a->N));
     if (bias != NULL)
         smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
     return bias;
@@ -5024,10 +5001,6 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index,
     smask_tensor *room)
 {
-    smask__attention a;
-    smask_tensor *y;
-    size_t mark;
-
     if (qkv == NULL) return NULL;
     if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
         || qkv->shape[2] % (3 * heads) != 0)
@@ -5038,8 +5011,8 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
             "bias and index come together");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-    y = smask__node(c, SMASK_OP_ATTENTION, qkv->shape[0], qkv->shape[1],
-        qkv->shape[2] / 3, 0, qkv, bias, NULL);
+    smask_tensor *y = smask__node(c, SMASK_OP_ATTENTION, qkv->shape[0],
+        qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
     if (y->wants || c->no_grad) y->source[2] = room;     /* else it stays  */
@@ -5048,12 +5021,12 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     if (y->wants)
         y->save[0] = smask__floats(c, 2 * (size_t)heads
             * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
-    a = smask__attention_of(y);
+    smask__attention a = smask__attention_of(y);
     for (size_t i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
         if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
             return smask__refuse(c, SMASK_RANGE, "attention",
                 "an index is outside the bias table");
-    mark = smask__mark(c);
+    const size_t mark = smask__mark(c);
     a.bias = smask__attention_bias(c, y, &a);
     smask__attention_fwd(c, &a);
     smask__rewind(c, mark);
@@ -5088,21 +5061,17 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     int32_t N, const int32_t *index, smask_tensor *fill,
     smask_tensor *position)
 {
-    smask__gather g;
-    smask_tensor *y;
-    size_t D;
-
     if (x == NULL) return NULL;
-    D = smask_columns(x);
+    const size_t D = smask_columns(x);
     if ((fill != NULL && smask_count(fill) != D)
         || (position != NULL && smask_count(position) != (size_t)N * D))
         return smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-    y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, x, fill,
-        position);
+    smask_tensor *y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, x,
+        fill, position);
     if (y == NULL) return NULL;
     y->index = index;
-    g = smask__gather_of(c, y);
+    smask__gather g = smask__gather_of(c, y);
     for (size_t i = 0; !c->dry && i < g.count; i++) {
         const int32_t at = index != NULL ? index[i] : (int32_t)i;
         if (at < -1 || (at == -1 && fill == NULL)
@@ -5117,20 +5086,17 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
 SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip)
 {
-    smask_tensor *y;
-    size_t N, D, left;
-
     if (x == NULL) return NULL;
     if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
         return smask__fail_shapes(c, "mean_rows",
             "of (B,N,D), skip < N; got", x, "", NULL);
-    y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0], x->shape[2], 0, 0,
-        x, NULL, NULL);
+    smask_tensor *y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0],
+        x->shape[2], 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = skip;
-    N = (size_t)x->shape[1];
-    D = (size_t)x->shape[2];
-    left = N - (size_t)skip;
+    const size_t N = (size_t)x->shape[1];
+    const size_t D = (size_t)x->shape[2];
+    const size_t left = N - (size_t)skip;
     for (size_t b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
         float *row = y->x + b * D;
         memset(row, 0, D * sizeof *row);
@@ -5161,10 +5127,9 @@ SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
 SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t)
 {
-    smask_tensor *y;
-
     if (x == NULL) return NULL;
-    y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x, NULL, NULL);
+    smask_tensor *y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x,
+        NULL, NULL);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_count(x));
     if (!c->dry && t == NULL)
@@ -5180,9 +5145,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     int32_t *guess, int32_t *hits)
 {
     smask__head_loss a;
-    smask_tensor *y;
     int32_t right = 0;
-    double loss;
 
     if (x == NULL || w == NULL) return NULL;
     memset(&a, 0, sizeof a);
@@ -5200,7 +5163,8 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
-    y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, x, w, b);
+    smask_tensor *y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0,
+        x, w, b);
     if (y == NULL) return NULL;
     a.x = x->x;
     a.w = w->x;
@@ -5213,7 +5177,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         a.dw = y->save[1] = smask__floats(c, a.V * a.D);
         a.db = y->save[2] = (float *)smask_alloc(c, a.V * sizeof *a.db);
     }
-    loss = smask__head_loss_do(c, &a, &right);
+    const double loss = smask__head_loss_do(c, &a, &right);
     if (y->x != NULL && smask__ok(c)) y->x[0] = (float)loss;
     if (hits != NULL) *hits = right;
     return smask__done(c, y);
@@ -5222,20 +5186,19 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits)
 {
-    smask_tensor *y;
-    size_t rows, D;
     int32_t right = 0;
 
     if (x == NULL) return NULL;
-    rows = smask_row_count(x);
-    D = smask_columns(x);
+    const size_t rows = smask_row_count(x);
+    const size_t D = smask_columns(x);
     if (rows % 2 != 0)
         return smask__fail_shapes(c, "contrast",
             "of an even number of rows; got", x, "", NULL);
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
         return smask__refuse(c, SMASK_ARG, "contrast",
             "the temperature is not in 0.001 .. 1000");
-    y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, x, NULL, NULL);
+    smask_tensor *y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, x, NULL,
+        NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
     y->save[0] = smask__floats(c, smask__area(rows, rows));
@@ -5252,12 +5215,10 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *y;
-
     if (a == NULL) return NULL;
     if (op == NULL || op->forward == NULL)
         return smask__refuse(c, SMASK_ARG, "user", "the op has no forward");
-    y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
+    smask_tensor *y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
     if (y == NULL) return NULL;
     y->extra = op;
     if (!c->dry) op->forward(y, op->user);
@@ -5275,13 +5236,11 @@ SMASK__FN size_t smask__item(const smask_tensor *t)
 SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     int32_t first, int32_t count)
 {
-    smask_tensor *y;
-
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
         return smask__refuse(c, SMASK_RANGE, "slice", "not all of it is in x");
-    y = smask__node(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
-        x->shape[3], x, NULL, NULL);
+    smask_tensor *y = smask__node(c, SMASK_OP_SLICE, count, x->shape[1],
+        x->shape[2], x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = first;
     if (!c->dry) y->x = x->x + (size_t)first * smask__item(x);
@@ -5293,11 +5252,9 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
 SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
     smask_tensor *part, int32_t first)
 {
-    smask_tensor *y;
-
     if (room == NULL || part == NULL) return NULL;
-    y = smask__node(c, SMASK_OP_JOIN, room->shape[0], room->shape[1],
-        room->shape[2], room->shape[3], room, part, NULL);
+    smask_tensor *y = smask__node(c, SMASK_OP_JOIN, room->shape[0],
+        room->shape[1], room->shape[2], room->shape[3], room, part, NULL);
     if (y == NULL) return NULL;
     y->x = room->x;
     y->arg[0] = first;
@@ -5310,11 +5267,9 @@ SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
 SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     int parts)
 {
-    smask_tensor *y;
-    int32_t rows = 0;
-    int i;
+    int32_t rows = 0, first = 0;
 
-    for (i = 0; i < parts; i++) {
+    for (int i = 0; i < parts; i++) {
         if (part[i] == NULL) return NULL;
         if (smask_row_count(part[i]) > (size_t)(INT32_MAX - rows))
             return smask__refuse(c, SMASK_SHAPE, "join", "too many rows");
@@ -5323,11 +5278,11 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
                 part[0]);
         rows += (int32_t)smask_row_count(part[i]);
     }
-    y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
+    smask_tensor *y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
         ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, NULL, NULL);
-    for (i = 0, rows = 0; i < parts && y != NULL; i++) {
-        y = smask__join_one(c, y, part[i], rows);
-        rows += (int32_t)smask_row_count(part[i]);
+    for (int i = 0; i < parts && y != NULL; i++) {
+        y = smask__join_one(c, y, part[i], first);
+        first += (int32_t)smask_row_count(part[i]);
     }
     return y;
 }
@@ -5363,15 +5318,14 @@ SMASK__FN void smask__go_back(smask_ctx *c, smask__spot spot)
 SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
     smask_tensor *t, smask__spot spot)
 {
-    smask_tensor *y;
-    const float *from;
     int32_t d[4];
 
     if (t == NULL) return NULL;
     memcpy(d, t->shape, sizeof d);
-    from = t->x;
+    const float *from = t->x;
     smask__go_back(c, spot);
-    y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, NULL, NULL);
+    smask_tensor *y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
+        NULL);
     if (y != NULL && y->x != NULL && y->x != from)
         memmove(y->x, from, smask_count(y) * sizeof(float));
     return y;
@@ -5383,23 +5337,20 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user)
 {
     const int no_grad = c->no_grad;
-    smask_tensor *t, *y;
-    smask__again *again;
-    smask__spot spot;
 
     if (x == NULL) return NULL;
-    again = (smask__again *)smask__structs(c, 1, sizeof *again);
+    smask__again *again = (smask__again *)smask__structs(c, 1, sizeof *again);
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
-    spot = smask__spot_of(c);
+    smask__spot spot = smask__spot_of(c);
     c->no_grad = 1;
-    t = fn(c, x, user);
+    smask_tensor *t = fn(c, x, user);
     c->no_grad = no_grad;
     if (t != NULL && t->op == SMASK_OP_PARAM)
         return smask__refuse(c, SMASK_ARG, "recompute",
             "what fn returns is a parameter; return an op's output");
-    y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
+    smask_tensor *y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
     if (y == NULL) return NULL;
     y->source[0] = x;
     y->extra = again;
@@ -5517,10 +5468,9 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
     smask__attention a = smask__attention_of(y);
     float *dtable = smask__slope_sum(c, y->source[1]);
     const size_t pairs = smask__area(a.H * a.N, a.N);
-    size_t mark;
 
     a.dqkv = smask__slope(c, y->source[0], &a.add);
-    mark = smask__mark(c);
+    const size_t mark = smask__mark(c);
     if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
     a.dy = y->dx;
     a.again = smask__brief(y);
@@ -5665,9 +5615,8 @@ typedef void (*smask__rules)(smask_ctx *c, smask_tensor *y);
 SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     const smask_tensor *to, smask__rules one)
 {
-    smask_tensor *t;
-
-    for (t = from; t != to && t != NULL && smask__ok(c); t = t->before) {
+    for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
+        t = t->before) {
         if (t->op == SMASK_OP_PARAM || t->owns == SMASK__DX_NONE) continue;
         for (int i = 0; i < SMASK_SOURCES; i++)
             if (t->source[i] != NULL
@@ -5848,12 +5797,11 @@ SMASK__FN double smask__gradcheck_at(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
     const smask_random *random, int backward)
 {
-    smask_tensor *loss;
     double value = 0;
 
     c->random = *random;
     smask_begin_step(c);
-    loss = fn(c, user);
+    smask_tensor *loss = fn(c, user);
     if (loss != NULL && loss->x != NULL) value = (double)loss->x[0];
     if (backward) smask_backward(c, loss);
     else if (loss == NULL && smask__ok(c))
@@ -5868,8 +5816,6 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 {
     const smask_random random = c->random;
     smask_random pick;
-    smask_tensor *p;
-    size_t count;
     float top = 0;
 
     *worst = 0;
@@ -5881,12 +5827,12 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         return smask__fail(c, SMASK_STATE, "gradcheck",
             "runs between steps; not dry, for inference, or NO_AUTOGRAD");
     /* The others stand still, so that their gradients stay as they are. */
-    for (p = c->last; p != NULL; p = p->before)
+    for (smask_tensor *p = c->last; p != NULL; p = p->before)
         if (p->op == SMASK_OP_PARAM && p != t) {
             p->arg[0] = p->wants;
             p->wants = 0;
         }
-    count = smask_count(t);
+    const size_t count = smask_count(t);
     memset(t->dx, 0, count * sizeof *t->dx);
     smask__gradcheck_at(c, fn, user, &random, 1);
     for (size_t i = 0; i < count; i++)
@@ -5908,7 +5854,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         if (apart > (double)*worst) *worst = (float)apart;
     }
     memset(t->dx, 0, count * sizeof *t->dx);
-    for (p = c->last; p != NULL; p = p->before)
+    for (smask_tensor *p = c->last; p != NULL; p = p->before)
         if (p->op == SMASK_OP_PARAM && p != t) p->wants = p->arg[0];
     c->random = random;
     return c->error;
@@ -6038,15 +5984,13 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     int32_t rows, int32_t columns, smask__first first)
 {
     smask_params *list = &m->v->params;
-    smask_param *p;
-    smask_tensor *t;
     char *end;
 
-    t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
+    smask_tensor *t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
     if (t == NULL || list->count == list->capacity) return NULL;
     if (m->at != NULL) m->at += smask_count(t);
     else if (t->x != NULL) smask__begin_value(m, t, first);
-    p = &list->item[list->count++];
+    smask_param *p = &list->item[list->count++];
     p->t = t;
     end = smask__put_text(p->name, m->prefix);       /* blocks.3.name      */
     if (m->number >= 0)
@@ -6067,10 +6011,9 @@ SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
 {
     const int32_t shape[4] = { d0, d1, d2, d3 };
     smask_tensor *t = smask__make(m, name, rows, columns, SMASK__FIRST_N);
-    smask_param *p;
 
     if (t == NULL) return NULL;
-    p = &m->v->params.item[m->v->params.count - 1];
+    smask_param *p = &m->v->params.item[m->v->params.count - 1];
     memcpy(p->shape, shape, sizeof shape);
     p->rank = d3 != 0 ? 4 : 3;
     p->decay = decay;
@@ -6511,17 +6454,16 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
 {
     const int again = v->desc.recompute && !c->no_grad;
     const int32_t run = again ? 3 : depth;
-    smask__block_call *call;
 
     for (int32_t l = 0; l < depth && x != NULL; l += run) {
-        call = (smask__block_call *)smask__structs(c, (size_t)run + 1,
-            sizeof *call);
-        for (int32_t at = 0; at < run && l + at < depth && call != NULL; at++) {
+        smask__block_call *call = (smask__block_call *)smask__structs(c,
+            (size_t)run + 1, sizeof *call);
+        if (call == NULL) return NULL;
+        for (int32_t at = 0; at < run && l + at < depth; at++) {
             call[at] = smask__block_call_of(c, v, &k[l + at], x,
                 k[l + at].bias != NULL ? k[l + at].bias : bias);
             call[at].room = room;
         }
-        if (call == NULL) return NULL;
         x = again ? smask_recompute(c, smask__stack_run, x, call)
             : smask__stack_run(c, x, call);
     }
@@ -6532,35 +6474,33 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
-    smask_tensor *whole, *part, *joined, *room;
-    smask_block *once;
-    int32_t b, B, each;
-
     if (x == NULL || depth < 1) return x;
     if (x->rank != 3)
         return smask__fail_shapes(c, "vit_blocks", "of (B,T,D); got", x, "",
             NULL);
-    B = x->shape[0];
-    each = v->desc.group / x->shape[1];              /* images             */
+    const int32_t B = x->shape[0];
+    int32_t each = v->desc.group / x->shape[1];      /* images             */
     if (each < 1) each = 1;
     if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
-    room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1], x->shape[2], 0,
-        NULL, NULL, NULL);
+    smask_tensor *room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1],
+        x->shape[2], 0, NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
     if (k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
-        once = (smask_block *)smask__structs(c, (size_t)depth, sizeof *once);
+        smask_block *once = (smask_block *)smask__structs(c, (size_t)depth,
+            sizeof *once);
         if (once == NULL) return NULL;
-        for (b = 0; b < depth; b++) once[b] = smask__block_scaled(c, &k[b]);
+        for (int32_t l = 0; l < depth; l++)
+            once[l] = smask__block_scaled(c, &k[l]);
         k = once;                        /* scaled for all groups          */
     }
-    whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1], x->shape[2],
-        x->shape[3], NULL, NULL, NULL);
-    for (b = 0; b < B; b += each) {
+    smask_tensor *whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1],
+        x->shape[2], 0, NULL, NULL, NULL);
+    for (int32_t b = 0; b < B; b += each) {
         const smask__spot spot = smask__spot_of(c);
-        part = smask_slice(c, x, b, b + each < B ? each : B - b);
-        part = smask__stack_of(c, v, k, depth, part, bias, room);
-        joined = smask__join_one(c, whole, part, b);
+        smask_tensor *part = smask__stack_of(c, v, k, depth, smask_slice(c, x,
+            b, b + each < B ? each : B - b), bias, room);
+        smask_tensor *joined = smask__join_one(c, whole, part, b);
         if (joined == NULL) return NULL;
         if (c->no_grad) {
             smask__go_back(c, spot);
@@ -6585,14 +6525,13 @@ SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, int32_t B)
 {
     const int32_t N = v->tokens;
-    int32_t *index, b, n;
 
     if (v->cls == NULL)
         return v->position != NULL ? smask_rows(c, x, B, N, NULL, NULL,
             v->position) : x;
-    index = smask__indices(c, (size_t)B * (size_t)(N + 1));
-    for (b = 0; b < B && index != NULL; b++)
-        for (n = 0; n <= N; n++)
+    int32_t *index = smask__indices(c, (size_t)B * (size_t)(N + 1));
+    for (int32_t b = 0; b < B && index != NULL; b++)
+        for (int32_t n = 0; n <= N; n++)
             index[b * (N + 1) + n] = n == 0 ? -1 : b * N + n - 1;
     return smask_rows(c, x, B, N + 1, index, v->cls, v->position);
 }
@@ -6666,12 +6605,10 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 
 SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
 {
-    int32_t l;
-
     if (c->in_step || !c->desc.inference)
         return smask__fail(c, SMASK_STATE, "vit_pack",
             "is called between steps, with desc.inference");
-    for (l = 0; l < v->desc.depth && smask__ok(c) && v->blocks != NULL; l++) {
+    for (int32_t l = 0; v->blocks != NULL && l < v->desc.depth; l++) {
         const smask_block *k = &v->blocks[l];
         smask__keep_panels(c, k->qkv_w);
         smask__keep_panels(c, k->up_w);
@@ -6685,17 +6622,15 @@ SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
 SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens)
 {
-    int32_t *index, b, B;
-
     if (tokens == NULL) return NULL;
     if (tokens->rank != 3)
         return smask__fail_shapes(c, "vit_pool", "of (B,T,D); got", tokens,
             "", NULL);
     if (!v->desc.pool_class)
         return smask_mean_rows(c, tokens, v->desc.class_token);
-    B = tokens->shape[0];
-    index = smask__indices(c, (size_t)B);
-    for (b = 0; b < B && index != NULL; b++) index[b] = b * tokens->shape[1];
+    const int32_t B = tokens->shape[0], T = tokens->shape[1];
+    int32_t *index = smask__indices(c, (size_t)B);
+    for (int32_t b = 0; b < B && index != NULL; b++) index[b] = b * T;
     tokens = smask_rows(c, tokens, B, 1, index, NULL, NULL);
     return smask_mean_rows(c, tokens, 0);            /* of one: (B,D)      */
 }
@@ -6705,18 +6640,17 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
 {
     const int no_grad = c->no_grad;
     const size_t each = (size_t)B * (size_t)v->desc.dim;
-    smask_tensor *x, *pooled;
-    smask__spot spot;
 
     c->no_grad = 1;
-    x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
-    spot = smask__spot_of(c);
+    smask_tensor *x = smask_vit_embed(c, v, images, B);
+    x = smask__vit_place(c, v, x, B);
+    const smask__spot spot = smask__spot_of(c);
     for (int32_t l = 0; l <= v->desc.depth && x != NULL; l++) {
         if (l < v->desc.depth)
             x = smask__block_list(c, v, v->blocks + l, 1, x, v->bias);
         else
             x = smask_layernorm(c, x, v->norm_w, v->norm_b);
-        pooled = smask_vit_pool(c, v, x);
+        smask_tensor *pooled = smask_vit_pool(c, v, x);
         if (pooled != NULL && pooled->x != NULL)
             memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
         x = pooled != NULL ? smask__keep_only(c, SMASK_OP_INPUT, x, spot)
@@ -6729,12 +6663,10 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
 SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B)
 {
-    smask_tensor *x;
-
     if (v->classifier_w == NULL)
         return smask__refuse(c, SMASK_STATE, "vit_classify",
             "the model has no classifier; set desc.classes");
-    x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
+    smask_tensor *x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
     return smask_linear(c, x, v->classifier_w, v->classifier_b);
 }
 
@@ -6825,7 +6757,6 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
     const char *wrong = NULL;
-    size_t p;
 
     if (s->image == 0) s->image = 32;
     if (s->patch == 0) s->patch = 4;
@@ -6840,7 +6771,7 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
     else if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
         < (size_t)s->image) wrong = "patches beyond all memory";
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "tokenizer", wrong);
-    p = (size_t)(s->half ? s->patch / 2 : s->patch);
+    const size_t p = (size_t)(s->half ? s->patch / 2 : s->patch);
     t->width = (int32_t)(p * p * (size_t)s->channels);
     return smask__ok(c);
 }
@@ -6884,7 +6815,6 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
 {
     const size_t mark = smask__mark(c);
     smask_tokenizer made;
-    size_t V, d;
 
     memset(&made, 0, sizeof made);
     if (desc != NULL) made.desc = *desc;
@@ -6894,8 +6824,8 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
         return smask__fail(c, SMASK_STATE, "tokenizer",
             "a codebook made in a step would die with it");
     if (t->desc.kind == SMASK_TOKENS_GIVEN) return c->error;
-    V = (size_t)t->desc.vocabulary;
-    d = (size_t)t->width;
+    const size_t V = (size_t)t->desc.vocabulary;
+    const size_t d = (size_t)t->width;
     t->codebook = (float *)smask__data(c, V, d * sizeof(float));
     if (t->desc.euclidean) t->offset = smask__floats(c, V);
     if (!smask__ok(c)) {
@@ -6979,7 +6909,6 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 {
     const int given = t->desc.kind == SMASK_TOKENS_GIVEN;
     const size_t mark = smask__mark(c);
-    size_t count;
 
     if (!smask__ok(c)) return c->error;
     if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
@@ -6989,7 +6918,7 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
         return smask__fail(c, SMASK_STATE, "tokenize",
             "the codebook is empty (smask_tokenizer_fit), or t->given");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
-    count = (size_t)B * smask_tokenizer_rows(t);
+    const size_t count = (size_t)B * smask_tokenizer_rows(t);
     for (size_t i = 0; given && !c->dry && i < count; i++) {
         ids[i] = t->given[i];
         if (ids[i] < 0 || ids[i] >= t->desc.vocabulary)
@@ -7081,12 +7010,12 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
 SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
 {
     const size_t bytes = l->d * sizeof(float);
-    const float *x;
     float gap;
 
     for (size_t v = 0; v < l->V; v++) {
         if (l->size[v] > 0) continue;
-        x = l->x + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
+        const float *x = l->x
+            + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
         if (!(gap > 0)) return;
         memcpy(l->t->codebook + v * l->d, x, bytes);
         for (size_t i = 0; i < l->count; i++)
@@ -7100,8 +7029,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     void *user)
 {
     float *const offset = l->t->offset;
-    double distance, before = 0;
-    size_t k;
+    double before = 0;
 
     if (!l->t->desc.euclidean) l->t->offset = smask__floats(c, l->V);
     l->gap = smask__floats(c, l->count);
@@ -7112,8 +7040,8 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
         smask__token_ids(c, l->t, l->x, l->count, l->id);
         if (c->dry || !smask__ok(c)) break;
         smask__run(c, SMASK__PIECES, smask__lloyd_update, l);
-        for (distance = 0, k = 0; k < l->count; k++)
-            distance += (double)l->gap[k];
+        double distance = 0;
+        for (size_t k = 0; k < l->count; k++) distance += (double)l->gap[k];
         distance /= (double)l->count;
         smask__lloyd_reseed(l, c->lanes);
         if ((progress != NULL && !progress(user, i + 1, total, distance))
@@ -7218,8 +7146,6 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
     int32_t columns, int32_t least, int32_t cap, uint8_t *mask)
 {
-    int32_t y, fresh;
-
     for (int32_t tries = 0; tries < 10; tries++) {
         const float area = (float)least
             + (float)(cap - least) * smask_uniform(r);
@@ -7227,14 +7153,16 @@ SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
         const int32_t h = (int32_t)(sqrtf(area * aspect) + 0.5f);
         const int32_t w = (int32_t)(sqrtf(area / aspect) + 0.5f);
         uint8_t *at = mask;
+        int32_t fresh = 0;
 
         if (h >= rows || w >= columns) continue;
         at += (int32_t)smask_below(r, (uint32_t)(rows - h + 1)) * columns;
         at += smask_below(r, (uint32_t)(columns - w + 1));
-        for (fresh = 0, y = 0; y < h; y++)
+        for (int32_t y = 0; y < h; y++)
             for (int32_t x = 0; x < w; x++) fresh += !at[y * columns + x];
         if (fresh == 0 || fresh > cap) continue;
-        for (y = 0; y < h; y++) memset(at + y * columns, 1, (size_t)w);
+        for (int32_t y = 0; y < h; y++)
+            memset(at + y * columns, 1, (size_t)w);
         return fresh;
     }
     return 0;
@@ -7289,11 +7217,11 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
     uint8_t *mask)
 {
     const int32_t N = rows * columns;
-    int32_t hidden;
 
     if (least <= 0) least = smask__of_196(N, 16);
     if (most <= 0) most = smask__of_196(N, 75);
-    hidden = smask_mask_blocks(r, rows, columns, target, least, most, mask);
+    const int32_t hidden = smask_mask_blocks(r, rows, columns, target, least,
+        most, mask);
     smask__mark_any(r, mask, (size_t)N, 1, 1, target - hidden);
 }
 
@@ -7352,14 +7280,11 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
         ? "ratio is the masked share: between 0 and 1"
         : (int)kind < 0 || (int)kind >= 2 * branches
         ? "no such kind; one view takes BLOCKS or UNIFORM" : NULL;
-    int32_t M;
-    uint8_t *cell;
-    size_t mark;
 
     memset(m, 0, sizeof *m);
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "mask", wrong);
     if (!smask__ok(c)) return c->error;
-    M = ratio > 0 ? (int32_t)(ratio * (float)N + 0.5f)
+    int32_t M = ratio > 0 ? (int32_t)(ratio * (float)N + 0.5f)
         : smask__of_196(N, of_196);
     M = M < 1 ? 1 : M > N - 1 ? N - 1 : M;
     m->B = B;
@@ -7373,8 +7298,8 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
         m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
             (size_t)m->masked[k] * sizeof(int32_t));
     }
-    mark = smask__mark(c);
-    cell = (uint8_t *)smask__data(c, (size_t)N, 1);
+    const size_t mark = smask__mark(c);
+    uint8_t *cell = (uint8_t *)smask__data(c, (size_t)N, 1);
     for (int32_t k = 0; k < B && !c->dry && smask__ok(c); k++) {
         smask__mask_draw(&c->random, m, grid, kind, cell);
         smask__mask_lists(cell, k, m);
@@ -7701,13 +7626,12 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p)
 {
     const smask__spot spot = smask__spot_of(c);
-    const char *wrong;
 
     memset(a, 0, sizeof *a);
     if (desc != NULL) a->desc = *desc;
     if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
     smask__adam_defaults(&a->desc);
-    wrong = smask__adam_wrong(&a->desc);
+    const char *wrong = smask__adam_wrong(&a->desc);
     if (wrong != NULL) return smask__fail(c, SMASK_ARG, "adam_init", wrong);
     a->m = smask__like_params(c, p, 0);
     a->v = smask__like_params(c, p, 0);
@@ -7718,12 +7642,11 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
 SMASK__DEF float smask_adam_rate(const smask_adam *a, int64_t step)
 {
     const smask_adam_desc *d = &a->desc;
-    double t;
 
     if (step < d->warmup)
         return (float)((double)d->lr * (double)step / (double)d->warmup);
     if (d->steps <= d->warmup) return d->lr;
-    t = (double)(step - d->warmup) / (double)(d->steps - d->warmup);
+    double t = (double)(step - d->warmup) / (double)(d->steps - d->warmup);
     if (t > 1) t = 1;
     return (float)((double)d->final_lr + 0.5 * (1 + cos(3.14159265358979 * t))
         * ((double)d->lr - (double)d->final_lr));
@@ -8031,10 +7954,9 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
 SMASK__FN int smask__pen_pass(smask__pen *p)
 {
     unsigned char bytes[8];
-    size_t full;
 
     if (p->pass >= 0) smask__ink(p, "}", 1);
-    full = smask__up(p->header, 8);
+    const size_t full = smask__up(p->header, 8);
     if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
     for (size_t i = 0; i < 8; i++)
@@ -8489,12 +8411,11 @@ SMASK__FN uint32_t smask__half_bits(uint32_t h)
 {
     const uint32_t sign = (h & 0x8000) << 16;
     const uint32_t exponent = h >> 10 & 31, fraction = h & 0x3ff;
-    float small;
     uint32_t bits;
 
     if (exponent == 31) return sign | 0x7f800000 | fraction << 13;
     if (exponent > 0) return sign | (exponent + 112) << 23 | fraction << 13;
-    small = (float)fraction * (1.0f / 16777216);
+    float small = (float)fraction * (1.0f / 16777216);
     memcpy(&bits, &small, 4);
     return sign | bits;
 }
@@ -8819,12 +8740,11 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
     const long most = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
     const int hands = most < 1 ? 0 : most > SMASK__CREW_MOST
         ? SMASK__CREW_MOST - 1 : (int)most - 1;
-    smask__crew *s;
 
     crew->state = NULL;
     crew->workers = hands + 1;
     if (hands == 0) return SMASK_OK;
-    s = (smask__crew *)smask__default_alloc(sizeof *s
+    smask__crew *s = (smask__crew *)smask__default_alloc(sizeof *s
         + (size_t)hands * sizeof *s->hand);
     if (s == NULL) return SMASK_MEMORY;
     memset(s, 0, sizeof *s);
