@@ -3264,12 +3264,8 @@ typedef struct smask__product {
 
 SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
 {
-    smask__view v;
+    const smask__view v = { x, ld, SMASK__PLAIN, NULL, NULL, NULL, NULL, 0 };
 
-    memset(&v, 0, sizeof v);
-    v.x = x;
-    v.ld = ld;
-    v.lens = SMASK__PLAIN;
     return v;
 }
 
@@ -5296,12 +5292,8 @@ typedef struct smask__spot {
 
 SMASK__FN smask__spot smask__spot_of(const smask_ctx *c)
 {
-    smask__spot spot;
+    const smask__spot spot = { c->low, c->high, c->last, c->nodes };
 
-    spot.low = smask__mark(c);
-    spot.high = c->high;
-    spot.last = c->last;
-    spot.nodes = c->nodes;
     return spot;
 }
 
