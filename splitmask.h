@@ -7660,30 +7660,25 @@ SMASK__FN float smask__adam_correct(float beta, double t)
         : (float)(1 / (1 - pow((double)beta, t)));
 }
 
-/* Pieces run through all parameters in turn, each cut on its own. Returns
-   the parameter of a piece, or the number of pieces for piece -1. */
-SMASK__FN int32_t smask__adam_find(const smask_params *p, int64_t piece,
+/* Pieces run through all parameters in turn, each cut on its own: which
+   parameter a piece belongs to, and which floats of it they are. */
+SMASK__FN int32_t smask__adam_find(const smask_params *p, int piece,
     size_t *at, size_t *count)
 {
-    int64_t before = 0;
+    size_t first = (size_t)piece * SMASK__PIECE;
+    int32_t i = 0;
 
-    for (int32_t i = 0; i < p->count; i++) {
-        const size_t n = smask_count(p->item[i].t);
-        const int64_t pieces = (int64_t)smask__over(n, SMASK__PIECE);
-        if (piece >= 0 && piece < before + pieces) {
-            *at = (size_t)(piece - before) * SMASK__PIECE;
-            *count = smask__least(n - *at, SMASK__PIECE);
-            return i;
-        }
-        before += pieces;
-    }
-    return (int32_t)before;
+    for (; first >= smask__up(smask_count(p->item[i].t), SMASK__PIECE); i++)
+        first -= smask__up(smask_count(p->item[i].t), SMASK__PIECE);
+    *at = first;
+    *count = smask__least(smask_count(p->item[i].t) - first, SMASK__PIECE);
+    return i;
 }
 
 SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
 {
     const smask__adam_work *w = (const smask__adam_work *)arg;
-    size_t at = 0, n = 0;
+    size_t at, n;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_tensor *t = w->p->item[i].t;
 
@@ -7696,7 +7691,7 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
 {
     const smask__adam_work *w = (const smask__adam_work *)arg;
     const smask_adam_desc *d = &w->a->desc;
-    size_t at = 0, n = 0;
+    size_t at, n;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_param *p = &w->p->item[i];
     const double below = (double)(w->largest - p->layer);
@@ -7722,16 +7717,17 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
 {
     const size_t mark = smask__mark(c);
     smask__adam_work w = { a, p, NULL, 1, 1, 1, c->lanes, 0 };
-    size_t none, pieces;
+    size_t pieces = 0;
     double sum = 0;
 
     if (!smask__ok(c)) return c->error;
     if (a->m == NULL || a->v == NULL)
         return smask__fail(c, SMASK_STATE, "adam_update",
             "smask_adam_init comes first");
-    pieces = (size_t)smask__adam_find(p, -1, &none, &none);
-    for (int32_t k = 0; k < p->count; k++)
+    for (int32_t k = 0; k < p->count; k++) {
+        pieces += smask__over(smask_count(p->item[k].t), SMASK__PIECE);
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
+    }
     w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
     if (c->dry || !smask__ok(c)) {
         smask__rewind(c, mark);
