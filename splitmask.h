@@ -6645,8 +6645,7 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
         smask_tensor *pooled = smask_vit_pool(c, v, x);
         if (pooled != NULL && pooled->x != NULL)
             memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
-        x = pooled != NULL ? smask__keep_only(c, SMASK_OP_INPUT, x, spot)
-            : NULL;
+        x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
     }
     c->no_grad = no_grad;
     return c->error;
