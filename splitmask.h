@@ -8565,7 +8565,6 @@ struct smask__crew;
 typedef struct smask__hand {
     struct smask__crew *crew;
     pthread_t thread;
-    int worker;                          /* 1 .. workers - 1               */
 } smask__hand;
 
 typedef struct smask__crew {
@@ -8656,7 +8655,7 @@ SMASK__FN void *smask__crew_hand(void *arg)
     for (;;) {
         smask__crew_wait(s, &s->work, smask__crew_called);
         if (__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) return NULL;
-        smask__crew_help(s, hand->worker);
+        smask__crew_help(s, (int)(hand - s->hand) + 1);
     }
 }
 
@@ -8743,7 +8742,6 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
     for (; s->hands < hands; s->hands++) {
         smask__hand *hand = &s->hand[s->hands];
         hand->crew = s;
-        hand->worker = s->hands + 1;
         if (pthread_create(&hand->thread, NULL, smask__crew_hand, hand)) {
             smask_crew_stop(crew);
             return SMASK_MEMORY;
