@@ -7821,33 +7821,26 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
     void (*fn)(void *arg, const smask__slot *s), void *arg)
 {
     static const char prefix[][8] = { "", "adam.m.", "adam.v.", "ema." };
-    float *const *list[4] = { NULL, NULL, NULL, NULL };
-    int32_t i, book[2] = { 0, 0 };
+    float *const *list[4] = { NULL, a != NULL ? a->m : NULL,
+        a != NULL ? a->v : NULL, e != NULL ? e->mean : NULL };
     char name[72];
-    smask__slot s = { 0, NULL, NULL, 0, NULL };
 
-    if (a != NULL) list[1] = a->m;
-    if (a != NULL) list[2] = a->v;
-    if (e != NULL) list[3] = e->mean;
-    for (s.name = name; s.kind < 4; s.kind++)
-        for (i = 0; i < v->params.count; i++) {
+    for (int kind = 0; kind < 4; kind++)
+        for (int32_t i = 0; i < v->params.count; i++) {
             const smask_param *p = &v->params.item[i];
-            if (s.kind > 0 && (list[s.kind] == NULL
-                || list[s.kind][i] == NULL)) continue;
-            smask__put_text(smask__put_text(name, prefix[s.kind]), p->name);
-            s.shape = p->shape;
-            s.rank = p->rank;
-            s.x = s.kind > 0 ? list[s.kind][i] : p->t->x;
-            fn(arg, &s);
+            float *x = kind == 0 ? p->t->x
+                : list[kind] != NULL ? list[kind][i] : NULL;
+            const smask__slot s = { kind, name, p->shape, p->rank, x };
+            smask__put_text(smask__put_text(name, prefix[kind]), p->name);
+            if (kind == 0 || x != NULL) fn(arg, &s);
         }
-    for (s.rank = 2; t != NULL && s.rank > 0; s.rank--) {
-        book[0] = t->desc.vocabulary;
-        book[1] = t->width;
-        s.shape = book;
-        s.name = s.rank > 1 ? "tokenizer.codebook" : "tokenizer.offset";
-        s.x = s.rank > 1 ? t->codebook : t->offset;
-        if (s.x != NULL) fn(arg, &s);
-    }
+    if (t == NULL) return;
+    const int32_t shape[2] = { t->desc.vocabulary, t->width };
+    const smask__slot words = { 4, "tokenizer.codebook", shape, 2,
+        t->codebook };
+    const smask__slot offset = { 4, "tokenizer.offset", shape, 1, t->offset };
+    if (t->codebook != NULL) fn(arg, &words);
+    if (t->offset != NULL) fn(arg, &offset);
 }
 
 typedef struct smask__pen {
