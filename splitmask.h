@@ -1660,7 +1660,6 @@ SMASK__FN void smask__default_release(void *block) { (void)block; }
 SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
 {
     size_t bytes, end;
-    void *p;
 
     if (!smask__ok(c)) return NULL;
     if (!smask__mul(count, size, &bytes)
@@ -1674,7 +1673,7 @@ SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
         smask__fail(c, SMASK_MEMORY, "arena", "full");
         return NULL;
     }
-    p = c->dry ? NULL : c->base + c->low;
+    void *p = c->dry ? NULL : c->base + c->low;
     c->low = end;
     if (c->low + c->high > c->peak) c->peak = c->low + c->high;
     return p;
@@ -1734,18 +1733,18 @@ SMASK__DEF int smask_is_dry(const smask_ctx *c)
     return c->dry;
 }
 
-/* The parallel hook. A single piece is not worth waking anyone. */
+/* The parallel hook; after an error and in a dry run, nothing. A single piece
+   is not worth waking anyone. */
 SMASK__FN void smask__run(smask_ctx *c, size_t count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
     const smask_parallel *p = &c->desc.parallel;
-    size_t i;
 
-    if (c->dry) return;
+    if (c->dry || !smask__ok(c)) return;
     if (p->run != NULL && count > 1)
         p->run(p->user, (int)count, fn, arg);
     else
-        for (i = 0; i < count; i++) fn(arg, (int)i, 0);
+        for (size_t i = 0; i < count; i++) fn(arg, (int)i, 0);
 }
 
 SMASK__INLINE size_t smask__workers(const smask_ctx *c)
@@ -1809,9 +1808,7 @@ SMASK__DEF float smask_normal(smask_random *r)
 
 SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 {
-    size_t i;
-
-    for (i = count; i > 1; i--) {
+    for (size_t i = count; i > 1; i--) {
         const size_t j = smask_below(r, (uint32_t)i);
         const int32_t keep = items[i - 1];
         items[i - 1] = items[j];
@@ -3226,12 +3223,10 @@ SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
     size_t k, const float *a, size_t lda, const float *b, size_t ldb,
     float *c, size_t ldc, int add)
 {
-    size_t i, j, p;
-
-    for (i = 0; i < m; i++)
-        for (j = 0; j < n; j++) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
             float sum = add ? c[i * ldc + j] : 0;
-            for (p = 0; p < k; p++)
+            for (size_t p = 0; p < k; p++)
                 sum += (trans == SMASK_TN ? a[p * lda + i] : a[i * lda + p])
                     * (trans == SMASK_NT ? b[j * ldb + p] : b[p * ldb + j]);
             c[i * ldc + j] = sum;
@@ -3271,12 +3266,8 @@ typedef struct smask__product {
 
 SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
 {
-    smask__view v;
+    const smask__view v = { x, ld, SMASK__PLAIN, NULL, NULL, NULL, NULL, 0 };
 
-    memset(&v, 0, sizeof v);
-    v.x = x;
-    v.ld = ld;
-    v.lens = SMASK__PLAIN;
     return v;
 }
 
@@ -3319,42 +3310,35 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
     p->nc = smask__up(smask__most(p->nc, 1), p->nr);
 }
 
-#ifdef SPLITMASK_CBLAS
 SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
 {
-    size_t i, j;
-
+#ifdef SPLITMASK_CBLAS
     cblas_sgemm(101, t->across ? 112 : 111, 111, (int)t->m, (int)t->n,
         (int)t->k, 1, t->a, (int)t->a_ld, t->b, (int)t->b_ld,
         t->add ? 1 : 0, t->c, (int)t->c_ld);
-    for (i = 0; i < t->m; i++)
-        for (j = 0; j < t->n; j++) {
+    for (size_t i = 0; i < t->m; i++)
+        for (size_t j = 0; j < t->n; j++) {
             float *y = t->c + i * t->c_ld + j;
             if (t->bias != NULL) *y += t->bias[j];
             if (t->scale != NULL) *y *= t->scale[i];
             if (t->r != NULL) *y += t->r[i * t->r_ld + j];
         }
     (void)lanes;
-}
 #else
-SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
-{
     smask__tiles(lanes, t);
-}
 #endif
+}
 
 /* One panel of x' for a tile, or for the CBLAS door's, as wide as it all. */
 SMASK__FN void smask__turn(int lanes, const float *x, size_t ld,
     size_t columns, size_t k, float *to, size_t nr)
 {
-    size_t i, q;
-
     if (nr == smask__tile_columns(lanes)) {
         SMASK__CALL(lanes, turn, (x, ld, columns, k, to))
         return;
     }
-    for (q = 0; q < k; q++)
-        for (i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
+    for (size_t q = 0; q < k; q++)
+        for (size_t i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
 }
 
 /* -- B into panels: part of k after part of k, in each the panels side by
@@ -3370,16 +3354,15 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
     const size_t begin = (size_t)piece * SMASK__PANELS_A_PIECE * p->nr;
     const size_t end = smask__least(p->n,
         begin + SMASK__PANELS_A_PIECE * p->nr);
-    size_t k0, j;
 
     (void)worker;
-    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
         const size_t len = smask__least(p->kc, p->k - k0);
         float *to = p->packed + k0 * smask__up(p->n, p->nr) + begin * len;
         if (!p->turned)
             SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, begin,
                 end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
-        for (j = begin; p->turned && j < end; j += p->nr) {
+        for (size_t j = begin; p->turned && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__least(end - j, p->nr);
             smask__turn(p->lanes, b, p->b.ld, columns, len, to, p->nr);
@@ -3412,9 +3395,8 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
 
 SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
 {
-    if (smask__ok(c))
-        smask__run(c, smask__over(p->n, SMASK__PANELS_A_PIECE * p->nr),
-            smask__pack_piece, p);
+    smask__run(c, smask__over(p->n, SMASK__PANELS_A_PIECE * p->nr),
+        smask__pack_piece, p);
 }
 
 /* A copy of B pays if many rows of A pass by it. */
@@ -3433,9 +3415,7 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 SMASK__FN void smask__norm_stat(int lanes, const float *x, size_t ld,
     size_t rows, size_t D, float *stat)
 {
-    size_t i;
-
-    for (i = 0; i < rows; i++, x += ld) {
+    for (size_t i = 0; i < rows; i++, x += ld) {
         float sum, squares, mean, none;
         SMASK__CALL(lanes, moments, (x, D, 0, &sum, &none))
         mean = sum / (float)D;
@@ -3492,7 +3472,6 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
     smask__slab t;
-    size_t k0, i, len;
 
     memset(&t, 0, sizeof t);
     t.paired = p->paired;
@@ -3503,8 +3482,8 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     if (p->stat != NULL)
         smask__norm_stat(p->lanes, p->a.x + row * p->a.ld, p->a.ld, t.m,
             p->k, p->stat + 2 * row);
-    for (k0 = 0; k0 < p->k; k0 += p->kc) {
-        len = smask__least(p->kc, p->k - k0);
+    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
+        const size_t len = smask__least(p->kc, p->k - k0);
         t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
         t.k = p->paired ? smask__over(len, 2) : len;
         t.a_group = p->mr * t.a_ld;
@@ -3523,7 +3502,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
             t.r_ld = p->r_ld;
             t.scale = p->keep != NULL ? scale : NULL;
-            for (i = 0; p->keep != NULL && i < t.m; i++)
+            for (size_t i = 0; p->keep != NULL && i < t.m; i++)
                 scale[i] = p->keep[(row + i) / p->group];
         }
         smask__multiply(p->lanes, &t);
@@ -3541,9 +3520,8 @@ SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
     p->work_floats = smask__up(floats, 16);
     p->work = smask__floats(c, smask__area(smask__workers(c),
         p->work_floats));
-    if (smask__ok(c))
-        smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
-            smask__rows_piece, p);
+    smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
+        smask__rows_piece, p);
     smask__rewind(c, mark);
 }
 
@@ -3569,13 +3547,12 @@ SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
     size_t len, size_t j, size_t columns)
 {
     const float *x = p->a.x + k0 * p->a.ld + j;
-    size_t i;
 
     if (p->a.lens == SMASK__PLAIN)
         SMASK__CALL(p->lanes, sum_rows, (p->sums + j, x, p->a.ld, len,
             columns))
     else                                             /* KEEP               */
-        for (i = 0; i < len; i++, x += p->a.ld)
+        for (size_t i = 0; i < len; i++, x += p->a.ld)
             SMASK__CALL(p->lanes, axpy, (p->sums + j,
                 p->a.keep[(k0 + i) / p->a.group], x, columns))
 }
@@ -3648,9 +3625,8 @@ SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
         + smask__up(p->nc * p->kc, 16);
     p->work = smask__floats(c, smask__area(smask__workers(c),
         p->work_floats));
-    if (smask__ok(c))
-        smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
-            smask__across_piece, p);
+    smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
+        smask__across_piece, p);
     smask__rewind(c, mark);
 }
 
@@ -3658,20 +3634,17 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t n, size_t k, const float *a, size_t lda, const float *b,
     size_t ldb, float *out, size_t ldc, int add)
 {
-    smask__product p;
-    size_t i;
-
     if (lda < (trans == SMASK_TN ? m : k) || ldc < n
         || ldb < (trans == SMASK_NT ? k : n))
         return smask__fail(c, SMASK_ARG, "gemm",
             "a leading dimension is less than the row");
     if (m == 0 || n == 0 || !smask__ok(c)) return c->error;
     if (k == 0) {
-        for (i = 0; i < m && !add && !c->dry; i++)
+        for (size_t i = 0; i < m && !add && !c->dry; i++)
             memset(out + i * ldc, 0, n * sizeof *out);
         return c->error;
     }
-    p = smask__product_of(m, n, k, out, ldc);
+    smask__product p = smask__product_of(m, n, k, out, ldc);
     p.a = smask__view_of(a, lda);
     p.b = smask__view_of(b, ldb);
     p.turned = trans == SMASK_NT;
@@ -4448,10 +4421,9 @@ SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
     const smask_tensor *t)
 {
     char digits[24];
-    int32_t i;
 
     smask__say(c, name);
-    for (i = 0; i < t->rank; i++) {
+    for (int32_t i = 0; i < t->rank; i++) {
         smask__put_digits(digits, (uint64_t)t->shape[i]);
         smask__say(c, i == 0 ? " (" : ",");
         smask__say(c, digits);
@@ -4500,8 +4472,6 @@ SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
 SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
 {
     const smask_allocator *a = &c->desc.allocator;
-    size_t bytes, skew;
-    void *block;
 
     memset(c, 0, sizeof *c);
     if (desc != NULL) c->desc = *desc;
@@ -4516,8 +4486,8 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
             "this machine or build lacks the vectors asked for");
         return;
     }
-    bytes = c->desc.memory_size;
-    block = c->desc.memory;
+    size_t bytes = c->desc.memory_size;
+    void *block = c->desc.memory;
     if (block == NULL && bytes == 0) bytes = (size_t)(dry ? 4 : 64) << 20;
     if (block == NULL && bytes >= SMASK__ALIGN)
         block = c->block = a->alloc != NULL ? a->alloc(a->user, bytes)
@@ -4527,7 +4497,7 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
             ? "the block is too small" : "the allocator gave nothing");
         return;
     }
-    skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
+    const size_t skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
     c->base = (unsigned char *)block + skew;
     c->size = (bytes - (SMASK__ALIGN - 1)) & ~(SMASK__ALIGN - 1);
 }
@@ -4562,11 +4532,10 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
     smask_sizes *sizes)
 {
     smask_ctx c;
-    smask_result result;
 
     memset(sizes, 0, sizeof *sizes);
     smask__start(&c, desc, 1);
-    result = smask__ok(&c) ? fn(&c, user) : c.error;
+    smask_result result = smask__ok(&c) ? fn(&c, user) : c.error;
     if (result == SMASK_OK) result = c.error;
     if (c.in_step) smask_end_step(&c);
     sizes->bytes = c.peak + SMASK__ALIGN - 1;
@@ -4620,9 +4589,8 @@ SMASK__DEF void smask_grad(smask_ctx *c, int on)
 SMASK__DEF size_t smask_count(const smask_tensor *t)
 {
     size_t n = t != NULL;                /* of NULL: 0                     */
-    int32_t i;
 
-    for (i = 0; t != NULL && i < t->rank; i++) n *= (size_t)t->shape[i];
+    for (int32_t i = 0; t != NULL && i < t->rank; i++) n *= (size_t)t->shape[i];
     return n;
 }
 
@@ -4636,27 +4604,33 @@ SMASK__DEF size_t smask_row_count(const smask_tensor *t)
     return t != NULL ? smask_count(t) / smask_columns(t) : 0;
 }
 
-SMASK__FN int smask__same_shape(const smask_tensor *a, const smask_tensor *b)
-{
-    int32_t i;
-
-    if (a->rank != b->rank) return 0;
-    for (i = 0; i < a->rank; i++) if (a->shape[i] != b->shape[i]) return 0;
-    return 1;
-}
-
 /* A vector of n: what biases, norms and gains have to be. */
 SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
 {
     return smask_count(t) == n && smask_columns(t) == n;
 }
 
+/* y is made of t, its source i, and wants a slope if t does. */
+SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
+    smask_tensor *t)
+{
+    if (t == NULL) return;
+    y->source[i] = t;
+    if (t->wants && !c->no_grad) y->wants = 1;
+#ifdef SPLITMASK_DEBUG
+    if (t->born != 0 && t->born != c->generation)
+        smask__fail(c, SMASK_STATE, "tape",
+            "a tensor of an earlier step is used");
+#endif
+}
+
+/* A node of the tape, with up to three sources. */
 SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3)
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
+    smask_tensor *s2)
 {
     const int32_t d[4] = { d0, d1, d2, d3 };
     size_t count = sizeof(float);
-    smask_tensor *t;
     int32_t i, rank;
 
     if (!smask__ok(c)) return NULL;
@@ -4670,7 +4644,7 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     if (rank == 0 || i < 4)
         return smask__refuse(c, SMASK_SHAPE, smask__op_text(op),
             "a dimension is not positive, or too large");
-    t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
+    smask_tensor *t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
     if (t == NULL) return NULL;
     memcpy(t->shape, d, sizeof t->shape);
     t->rank = rank;
@@ -4680,64 +4654,36 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     c->last = t;
     c->nodes++;
     if (c->nodes > c->peak_nodes) c->peak_nodes = c->nodes;
-    return t;
-}
-
-/* A node that is made of others, and whether a slope has to come by. */
-SMASK__FN smask_tensor *smask__linked(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
-    int sources)
-{
-    smask_tensor *y = smask__node(c, op, d0, d1, d2, d3);
-    int i;
-
-    if (y == NULL) return NULL;
-    for (i = 0; i < sources; i++) {
-        y->source[i] = source[i];
-        if (source[i] == NULL) continue;
-#ifdef SPLITMASK_DEBUG
-        if (source[i]->born != 0 && source[i]->born != c->generation)
-            return smask__refuse(c, SMASK_STATE, "tape",
-                "a tensor of an earlier step is used");
-#endif
-        if (source[i]->wants && !c->no_grad) y->wants = 1;
-    }
-#ifdef SPLITMASK_NO_AUTOGRAD
-    y->wants = 0;
-#endif
-    return y;
+    smask__link(c, t, 0, s0);
+    smask__link(c, t, 1, s1);
+    smask__link(c, t, 2, s2);
+    return smask__ok(c) ? t : NULL;
 }
 
 /* The same, with memory for its values. */
 SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3, smask_tensor *const *source,
-    int sources)
+    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
+    smask_tensor *s2)
 {
-    smask_tensor *y = smask__linked(c, op, d0, d1, d2, d3, source, sources);
+    smask_tensor *y = smask__node(c, op, d0, d1, d2, d3, s0, s1, s2);
 
     if (y != NULL) y->x = smask__floats(c, smask_count(y));
     return smask__ok(c) ? y : NULL;
 }
 
-/* A node like x but for its last dimension. */
-SMASK__FN smask_tensor *smask__made_rows(smask_ctx *c, smask_op op,
-    const smask_tensor *x, size_t columns, smask_tensor *const *source,
-    int sources)
+/* The same, in the shape of its first source; NULL without one. */
+SMASK__FN smask_tensor *smask__like(smask_ctx *c, smask_op op,
+    smask_tensor *x, smask_tensor *s1, smask_tensor *s2)
 {
-    int32_t d[4];
-
-    memcpy(d, x->shape, sizeof d);
-    d[x->rank - 1] = (int32_t)columns;
-    return smask__made(c, op, d[0], d[1], d[2], d[3], source, sources);
+    return x == NULL ? NULL : smask__made(c, op, x->shape[0], x->shape[1],
+        x->shape[2], x->shape[3], x, s1, s2);
 }
 
 /* The last word of every op. */
 SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
 {
 #ifdef SPLITMASK_DEBUG
-    size_t i;
-
-    for (i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
+    for (size_t i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
         if (!smask__finite(y->x[i])) {
             smask__fail(c, SMASK_NUMERIC, smask__op_text((smask_op)y->op),
                 "its output is not finite");
@@ -4750,7 +4696,8 @@ SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
 SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3);
+    smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3, NULL,
+        NULL, NULL);
 
     if (t == NULL) return NULL;
     if (!c->dry && x == NULL)
@@ -4759,27 +4706,30 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     return t;
 }
 
+/* A node's dx: none yet; memory of the tape's; lent by another, or its own
+   for good, as a parameter's (a dry run has no pointers to tell by). Its x:
+   stays till the step ends; is spare once backward has passed; is spent. */
+enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
+enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
+
 /* A parameter on values of its own, or on the caller's for inference. */
 SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     int32_t d0, int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *t;
-    size_t count;
-
     if (c->in_step)
         return smask__refuse(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
-    t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3);
+    smask_tensor *t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL,
+        NULL, NULL);
     if (t == NULL) return NULL;
-    count = smask_count(t);
+    const size_t bytes = smask_count(t) * sizeof(float);
     if (x != NULL) t->x = c->dry ? NULL : (float *)(uintptr_t)x;
-    else t->x = smask__floats(c, count);
-    if (t->x != NULL && x == NULL) memset(t->x, 0, count * sizeof(float));
+    else t->x = (float *)smask_alloc(c, bytes);
 #ifndef SPLITMASK_NO_AUTOGRAD
     if (!c->desc.inference) {
         t->wants = 1;
-        t->dx = smask__floats(c, count);
-        if (t->dx != NULL) memset(t->dx, 0, count * sizeof(float));
+        t->dx = (float *)smask_alloc(c, bytes);
+        t->owns = SMASK__DX_LENT;
     }
 #endif
     return smask__ok(c) ? t : NULL;
@@ -4813,24 +4763,16 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
      PARAM                               panels         (gradient check),
                                                         panels' state  */
 
-/* A node's dx: none yet; memory of the tape's; lent by another. Its x: stays
-   till the step ends; is spare once backward has passed; is spent. */
-enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
-enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
-
 /* ---- Recording. Each op: look at the shapes, make a node, call the
    kernel, note what backward needs. ---- */
 
 SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
 {
-    smask_tensor *const source[2] = { a, b };
-    smask_tensor *y;
-
     if (a == NULL || b == NULL) return NULL;
-    if (!smask__same_shape(a, b))
+    if (memcmp(a->shape, b->shape, sizeof a->shape) != 0)
         return smask__fail_shapes(c, "add", "a", a, "b", b);
-    y = smask__made_rows(c, SMASK_OP_ADD, a, smask_columns(a), source, 2);
+    smask_tensor *y = smask__like(c, SMASK_OP_ADD, a, b, NULL);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, 1, a->x, NULL, smask_count(y));
     smask__list_do(c, SMASK__LIST_AXPY, y->x, 1, b->x, NULL, smask_count(y));
@@ -4839,11 +4781,8 @@ SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
 
 SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
+    smask_tensor *y = smask__like(c, SMASK_OP_SCALE, x, NULL, NULL);
 
-    if (x == NULL) return NULL;
-    y = smask__made_rows(c, SMASK_OP_SCALE, x, smask_columns(x), source, 1);
     if (y == NULL) return NULL;
     y->scalar[0] = s;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, s, x->x, NULL, smask_count(y));
@@ -4853,17 +4792,13 @@ SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     smask_tensor *g)
 {
-    smask_tensor *const source[2] = { x, g };
-    smask_tensor *y;
-    size_t i, each;
-
     if (x == NULL || g == NULL) return NULL;
     if (!smask__is_vector(g, (size_t)x->shape[0]))
         return smask__fail_shapes(c, "gain", "x", x, "g", g);
-    y = smask__made_rows(c, SMASK_OP_GAIN, x, smask_columns(x), source, 2);
+    smask_tensor *y = smask__like(c, SMASK_OP_GAIN, x, g, NULL);
     if (y == NULL) return NULL;
-    each = smask_count(x) / smask_count(g);
-    for (i = 0; !c->dry && i < smask_count(g); i++)
+    const size_t each = smask_count(x) / smask_count(g);
+    for (size_t i = 0; !c->dry && i < smask_count(g); i++)
         SMASK__CALL(c->lanes, scale, (y->x + i * each, g->x[i],
             x->x + i * each, each))
     return smask__done(c, y);
@@ -4903,14 +4838,11 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     smask_tensor *r, smask_tensor *ln_w, smask_tensor *ln_b,
     const float *keep)
 {
-    smask_tensor *const source[6] = { x, w, b, r, ln_w, ln_b };
-    smask__linear l;
-    smask_tensor *y;
-    size_t in, out;
+    int32_t d[4];
 
     if (x == NULL || w == NULL) return NULL;
-    in = smask_columns(x);
-    out = (size_t)w->shape[0];
+    const size_t in = smask_columns(x);
+    const size_t out = (size_t)w->shape[0];
     if (smask_count(w) / out != in)
         return smask__fail_shapes(c, where, "w", w, "x", x);
     if (b != NULL && !smask__is_vector(b, out))
@@ -4924,13 +4856,19 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         return smask__fail_shapes(c, where, "r", r, "x", x);
     if (keep != NULL && x->rank < 2)
         return smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
-    y = smask__made_rows(c, SMASK_OP_LINEAR, x, out, source, 6);
+    memcpy(d, x->shape, sizeof d);
+    d[x->rank - 1] = w->shape[0];
+    smask_tensor *y = smask__made(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3],
+        x, w, b);
     if (y == NULL) return NULL;
+    smask__link(c, y, 3, r);
+    smask__link(c, y, 4, ln_w);
+    smask__link(c, y, 5, ln_b);
     y->arg[0] = (int32_t)lens;
     y->extra = keep;
     if (lens == SMASK__NORM)
         y->save[0] = smask__floats(c, 2 * smask_row_count(x));
-    l = smask__linear_of(y);
+    smask__linear l = smask__linear_of(y);
     smask__linear_fwd(c, &l, y->x);
     return smask__done(c, y);
 }
@@ -4999,32 +4937,24 @@ SMASK__FN smask__norm smask__norm_of(const smask_tensor *y)
 SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b)
 {
-    smask_tensor *const source[3] = { x, w, b };
-    smask__norm a;
-    smask_tensor *y;
-    size_t D;
-
     if (x == NULL || w == NULL || b == NULL) return NULL;
-    D = smask_columns(x);
+    const size_t D = smask_columns(x);
     if (!smask__is_vector(w, D))
         return smask__fail_shapes(c, "layernorm", "w", w, "x", x);
     if (!smask__is_vector(b, D))
         return smask__fail_shapes(c, "layernorm", "b", b, "x", x);
-    y = smask__made_rows(c, SMASK_OP_LAYERNORM, x, D, source, 3);
+    smask_tensor *y = smask__like(c, SMASK_OP_LAYERNORM, x, w, b);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
-    a = smask__norm_of(y);
+    smask__norm a = smask__norm_of(y);
     smask__norm_do(c, &a, 0, 0, NULL, NULL);
     return smask__done(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
+    smask_tensor *y = smask__like(c, SMASK_OP_GELU, x, NULL, NULL);
 
-    if (x == NULL) return NULL;
-    y = smask__made_rows(c, SMASK_OP_GELU, x, smask_columns(x), source, 1);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_GELU, y->x, 0, x->x, NULL, smask_count(y));
     return smask__done(c, y);
@@ -5050,10 +4980,8 @@ SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
 SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     const smask_tensor *y, const smask__attention *a)
 {
-    float *bias;
-
     if (y->source[1] == NULL) return NULL;
-    bias = smask__floats(c, smask__area(a->H * a->N, a->N));
+    float *bias = smask__floats(c, smask__area(a->H * a->N, a->N));
     if (bias != NULL)
         smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
     return bias;
@@ -5071,11 +4999,6 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index,
     smask_tensor *room)
 {
-    smask_tensor *const source[2] = { qkv, bias };
-    smask__attention a;
-    smask_tensor *y;
-    size_t i, mark;
-
     if (qkv == NULL) return NULL;
     if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
         || qkv->shape[2] % (3 * heads) != 0)
@@ -5086,8 +5009,8 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
             "bias and index come together");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-    y = smask__linked(c, SMASK_OP_ATTENTION, qkv->shape[0], qkv->shape[1],
-        qkv->shape[2] / 3, 0, source, 2);
+    smask_tensor *y = smask__node(c, SMASK_OP_ATTENTION, qkv->shape[0],
+        qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
     if (y->wants || c->no_grad) y->source[2] = room;     /* else it stays  */
@@ -5096,12 +5019,12 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     if (y->wants)
         y->save[0] = smask__floats(c, 2 * (size_t)heads
             * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
-    a = smask__attention_of(y);
-    for (i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
+    smask__attention a = smask__attention_of(y);
+    for (size_t i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
         if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
             return smask__refuse(c, SMASK_RANGE, "attention",
                 "an index is outside the bias table");
-    mark = smask__mark(c);
+    const size_t mark = smask__mark(c);
     a.bias = smask__attention_bias(c, y, &a);
     smask__attention_fwd(c, &a);
     smask__rewind(c, mark);
@@ -5136,22 +5059,18 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     int32_t N, const int32_t *index, smask_tensor *fill,
     smask_tensor *position)
 {
-    smask_tensor *const source[3] = { x, fill, position };
-    smask__gather g;
-    smask_tensor *y;
-    size_t D, i;
-
     if (x == NULL) return NULL;
-    D = smask_columns(x);
+    const size_t D = smask_columns(x);
     if ((fill != NULL && smask_count(fill) != D)
         || (position != NULL && smask_count(position) != (size_t)N * D))
         return smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-    y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, source, 3);
+    smask_tensor *y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, x,
+        fill, position);
     if (y == NULL) return NULL;
     y->index = index;
-    g = smask__gather_of(c, y);
-    for (i = 0; !c->dry && i < g.count; i++) {
+    smask__gather g = smask__gather_of(c, y);
+    for (size_t i = 0; !c->dry && i < g.count; i++) {
         const int32_t at = index != NULL ? index[i] : (int32_t)i;
         if (at < -1 || (at == -1 && fill == NULL)
             || (at >= 0 && (size_t)at >= smask_row_count(x)))
@@ -5165,22 +5084,18 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
 SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     int32_t skip)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
-    size_t b, N, D, left;
-
     if (x == NULL) return NULL;
     if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
         return smask__fail_shapes(c, "mean_rows",
             "of (B,N,D), skip < N; got", x, "", NULL);
-    y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0], x->shape[2], 0, 0,
-        source, 1);
+    smask_tensor *y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0],
+        x->shape[2], 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = skip;
-    N = (size_t)x->shape[1];
-    D = (size_t)x->shape[2];
-    left = N - (size_t)skip;
-    for (b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
+    const size_t N = (size_t)x->shape[1];
+    const size_t D = (size_t)x->shape[2];
+    const size_t left = N - (size_t)skip;
+    for (size_t b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
         float *row = y->x + b * D;
         memset(row, 0, D * sizeof *row);
         SMASK__CALL(c->lanes, sum_rows, (row,
@@ -5192,16 +5107,12 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
 
 SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
-    size_t i, D;
+    smask_tensor *y = smask__like(c, SMASK_OP_UNIT, x, NULL, NULL);
+    const size_t D = smask_columns(x);
 
-    if (x == NULL) return NULL;
-    D = smask_columns(x);
-    y = smask__made_rows(c, SMASK_OP_UNIT, x, D, source, 1);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_row_count(x));
-    for (i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
+    for (size_t i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
         const float *row = x->x + i * D;
         const float square = smask__dot(c->lanes, row, row, D);
         const float inverse = square > 0 ? 1 / sqrtf(square) : 0;
@@ -5214,11 +5125,9 @@ SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
 SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
-
     if (x == NULL) return NULL;
-    y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, source, 1);
+    smask_tensor *y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x,
+        NULL, NULL);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_count(x));
     if (!c->dry && t == NULL)
@@ -5233,12 +5142,8 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
     int32_t *guess, int32_t *hits)
 {
-    smask_tensor *const source[3] = { x, w, b };
     smask__head_loss a;
-    smask_tensor *y;
     int32_t right = 0;
-    double loss;
-    size_t i;
 
     if (x == NULL || w == NULL) return NULL;
     memset(&a, 0, sizeof a);
@@ -5252,11 +5157,12 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     if (label == NULL && !c->dry)
         return smask__refuse(c, SMASK_ARG, "linear_cross_entropy",
             "the labels are missing");
-    for (i = 0; !c->dry && i < a.rows; i++)
+    for (size_t i = 0; !c->dry && i < a.rows; i++)
         if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
-    y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0, source, 3);
+    smask_tensor *y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0,
+        x, w, b);
     if (y == NULL) return NULL;
     a.x = x->x;
     a.w = w->x;
@@ -5267,10 +5173,9 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         a.slopes = 1;
         a.dx = y->save[0] = smask__floats(c, a.rows * a.D);
         a.dw = y->save[1] = smask__floats(c, a.V * a.D);
-        a.db = y->save[2] = smask__floats(c, a.V);
-        if (a.db != NULL) memset(a.db, 0, a.V * sizeof *a.db);
+        a.db = y->save[2] = (float *)smask_alloc(c, a.V * sizeof *a.db);
     }
-    loss = smask__head_loss_do(c, &a, &right);
+    const double loss = smask__head_loss_do(c, &a, &right);
     if (y->x != NULL && smask__ok(c)) y->x[0] = (float)loss;
     if (hits != NULL) *hits = right;
     return smask__done(c, y);
@@ -5279,21 +5184,19 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
-    size_t rows, D;
     int32_t right = 0;
 
     if (x == NULL) return NULL;
-    rows = smask_row_count(x);
-    D = smask_columns(x);
+    const size_t rows = smask_row_count(x);
+    const size_t D = smask_columns(x);
     if (rows % 2 != 0)
         return smask__fail_shapes(c, "contrast",
             "of an even number of rows; got", x, "", NULL);
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
         return smask__refuse(c, SMASK_ARG, "contrast",
             "the temperature is not in 0.001 .. 1000");
-    y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, source, 1);
+    smask_tensor *y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, x, NULL,
+        NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
     y->save[0] = smask__floats(c, smask__area(rows, rows));
@@ -5310,13 +5213,10 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *const source[3] = { a, b, d };
-    smask_tensor *y;
-
     if (a == NULL) return NULL;
     if (op == NULL || op->forward == NULL)
         return smask__refuse(c, SMASK_ARG, "user", "the op has no forward");
-    y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, source, 3);
+    smask_tensor *y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
     if (y == NULL) return NULL;
     y->extra = op;
     if (!c->dry) op->forward(y, op->user);
@@ -5334,14 +5234,11 @@ SMASK__FN size_t smask__item(const smask_tensor *t)
 SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     int32_t first, int32_t count)
 {
-    smask_tensor *const source[1] = { x };
-    smask_tensor *y;
-
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
         return smask__refuse(c, SMASK_RANGE, "slice", "not all of it is in x");
-    y = smask__linked(c, SMASK_OP_SLICE, count, x->shape[1], x->shape[2],
-        x->shape[3], source, 1);
+    smask_tensor *y = smask__node(c, SMASK_OP_SLICE, count, x->shape[1],
+        x->shape[2], x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = first;
     if (!c->dry) y->x = x->x + (size_t)first * smask__item(x);
@@ -5353,12 +5250,9 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
 SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
     smask_tensor *part, int32_t first)
 {
-    smask_tensor *const source[2] = { room, part };
-    smask_tensor *y;
-
     if (room == NULL || part == NULL) return NULL;
-    y = smask__linked(c, SMASK_OP_JOIN, room->shape[0], room->shape[1],
-        room->shape[2], room->shape[3], source, 2);
+    smask_tensor *y = smask__node(c, SMASK_OP_JOIN, room->shape[0],
+        room->shape[1], room->shape[2], room->shape[3], room, part, NULL);
     if (y == NULL) return NULL;
     y->x = room->x;
     y->arg[0] = first;
@@ -5371,11 +5265,9 @@ SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
 SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     int parts)
 {
-    smask_tensor *y;
-    int32_t rows = 0;
-    int i;
+    int32_t rows = 0, first = 0;
 
-    for (i = 0; i < parts; i++) {
+    for (int i = 0; i < parts; i++) {
         if (part[i] == NULL) return NULL;
         if (smask_row_count(part[i]) > (size_t)(INT32_MAX - rows))
             return smask__refuse(c, SMASK_SHAPE, "join", "too many rows");
@@ -5384,11 +5276,11 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
                 part[0]);
         rows += (int32_t)smask_row_count(part[i]);
     }
-    y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
-        ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, 0);
-    for (i = 0, rows = 0; i < parts && y != NULL; i++) {
-        y = smask__join_one(c, y, part[i], rows);
-        rows += (int32_t)smask_row_count(part[i]);
+    smask_tensor *y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
+        ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, NULL, NULL);
+    for (int i = 0; i < parts && y != NULL; i++) {
+        y = smask__join_one(c, y, part[i], first);
+        first += (int32_t)smask_row_count(part[i]);
     }
     return y;
 }
@@ -5402,12 +5294,8 @@ typedef struct smask__spot {
 
 SMASK__FN smask__spot smask__spot_of(const smask_ctx *c)
 {
-    smask__spot spot;
+    const smask__spot spot = { c->low, c->high, c->last, c->nodes };
 
-    spot.low = smask__mark(c);
-    spot.high = c->high;
-    spot.last = c->last;
-    spot.nodes = c->nodes;
     return spot;
 }
 
@@ -5424,15 +5312,14 @@ SMASK__FN void smask__go_back(smask_ctx *c, smask__spot spot)
 SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
     smask_tensor *t, smask__spot spot)
 {
-    smask_tensor *y;
-    const float *from;
     int32_t d[4];
 
     if (t == NULL) return NULL;
     memcpy(d, t->shape, sizeof d);
-    from = t->x;
+    const float *from = t->x;
     smask__go_back(c, spot);
-    y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, 0);
+    smask_tensor *y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
+        NULL);
     if (y != NULL && y->x != NULL && y->x != from)
         memmove(y->x, from, smask_count(y) * sizeof(float));
     return y;
@@ -5444,23 +5331,20 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user)
 {
     const int no_grad = c->no_grad;
-    smask_tensor *t, *y;
-    smask__again *again;
-    smask__spot spot;
 
     if (x == NULL) return NULL;
-    again = (smask__again *)smask__structs(c, 1, sizeof *again);
+    smask__again *again = (smask__again *)smask__structs(c, 1, sizeof *again);
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
-    spot = smask__spot_of(c);
+    smask__spot spot = smask__spot_of(c);
     c->no_grad = 1;
-    t = fn(c, x, user);
+    smask_tensor *t = fn(c, x, user);
     c->no_grad = no_grad;
     if (t != NULL && t->op == SMASK_OP_PARAM)
         return smask__refuse(c, SMASK_ARG, "recompute",
             "what fn returns is a parameter; return an op's output");
-    y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
+    smask_tensor *y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
     if (y == NULL) return NULL;
     y->source[0] = x;
     y->extra = again;
@@ -5480,12 +5364,6 @@ typedef struct smask__free {
     float *x;
     size_t floats;
 } smask__free;
-
-/* A dry run has no pointers to tell by. */
-SMASK__FN int smask__has_slope(const smask_tensor *t)
-{
-    return t->op == SMASK_OP_PARAM || t->owns != SMASK__DX_NONE;
-}
 
 SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
 {
@@ -5536,7 +5414,7 @@ SMASK__FN float *smask__slope(smask_ctx *c, smask_tensor *t, int *add)
 {
     *add = 0;
     if (t == NULL || !t->wants) return NULL;
-    *add = smask__has_slope(t);
+    *add = t->owns != SMASK__DX_NONE;
     if (!*add) smask__slope_take(c, t);
     return t->dx;
 }
@@ -5569,7 +5447,7 @@ SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
     if (t == NULL || !t->wants) return;
-    if (y->owns == SMASK__DX_OURS && !smask__has_slope(t)) {
+    if (y->owns == SMASK__DX_OURS && t->owns == SMASK__DX_NONE) {
         t->dx = y->dx;
         t->owns = SMASK__DX_OURS;
         y->owns = SMASK__DX_NONE;
@@ -5584,18 +5462,15 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
     smask__attention a = smask__attention_of(y);
     float *dtable = smask__slope_sum(c, y->source[1]);
     const size_t pairs = smask__area(a.H * a.N, a.N);
-    size_t mark;
 
     a.dqkv = smask__slope(c, y->source[0], &a.add);
-    mark = smask__mark(c);
+    const size_t mark = smask__mark(c);
     if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
     a.dy = y->dx;
     a.again = smask__brief(y);
     a.bias = smask__attention_bias(c, y, &a);
-    if (y->source[1] != NULL && y->source[1]->wants) {
-        a.dbias = smask__floats(c, pairs);
-        if (a.dbias != NULL) memset(a.dbias, 0, pairs * sizeof(float));
-    }
+    if (y->source[1] != NULL && y->source[1]->wants)
+        a.dbias = (float *)smask_alloc(c, pairs * sizeof(float));
     smask__attention_bwd(c, &a);
     if (dtable != NULL && smask__ok(c))
         smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
@@ -5643,10 +5518,9 @@ SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
     smask_tensor *x = y->source[0], *g = y->source[1];
     float *dx = smask__slope_sum(c, x), *dg = smask__slope_sum(c, g);
     const size_t rows = smask_count(g), each = smask_count(x) / rows;
-    size_t i;
 
     if (c->dry || !smask__ok(c)) return;
-    for (i = 0; i < rows; i++) {
+    for (size_t i = 0; i < rows; i++) {
         const float *dy = y->dx + i * each;
         if (dx != NULL) smask__axpy(c->lanes, dx + i * each, g->x[i], dy,
             each);
@@ -5662,11 +5536,10 @@ SMASK__FN void smask__mean_back(smask_ctx *c, smask_tensor *y)
     float *dx = smask__slope_sum(c, x);
     const size_t N = (size_t)x->shape[1], D = (size_t)x->shape[2];
     const size_t skip = (size_t)y->arg[0];
-    size_t b, n;
 
     if (dx == NULL || !smask__ok(c)) return;
-    for (b = 0; b < (size_t)x->shape[0]; b++)
-        for (n = skip; n < N; n++)
+    for (size_t b = 0; b < (size_t)x->shape[0]; b++)
+        for (size_t n = skip; n < N; n++)
             smask__axpy(c->lanes, dx + (b * N + n) * D,
                 1 / (float)(N - skip), y->dx + b * D, D);
 }
@@ -5676,10 +5549,9 @@ SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
 {
     float *dx = smask__slope_sum(c, y->source[0]);
     const size_t D = smask_columns(y), rows = smask_row_count(y);
-    size_t i;
 
     if (dx == NULL || !smask__ok(c)) return;
-    for (i = 0; i < rows; i++) {
+    for (size_t i = 0; i < rows; i++) {
         const float *row = y->x + i * D, *dy = y->dx + i * D;
         const float inverse = y->save[0][i];
         const float along = smask__dot(c->lanes, row, dy, D);
@@ -5713,22 +5585,21 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 {
     const smask_user_op *op = (const smask_user_op *)y->extra;
     float *hidden[3];                    /* slopes that are not wanted now */
-    int i;
 
     if (op->backward == NULL) {
         smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
             "the op has no backward");
         return;
     }
-    for (i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
+    for (int i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
     if (c->dry || !smask__ok(c)) return;
-    for (i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++) {
         smask_tensor *t = y->source[i];
         hidden[i] = t != NULL && !t->wants ? t->dx : NULL;
         if (hidden[i] != NULL) t->dx = NULL;
     }
     op->backward(y, op->user);
-    for (i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
         if (hidden[i] != NULL) y->source[i]->dx = hidden[i];
 }
 
@@ -5738,12 +5609,10 @@ typedef void (*smask__rules)(smask_ctx *c, smask_tensor *y);
 SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     const smask_tensor *to, smask__rules one)
 {
-    smask_tensor *t;
-    int i;
-
-    for (t = from; t != to && t != NULL && smask__ok(c); t = t->before) {
+    for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
+        t = t->before) {
         if (t->op == SMASK_OP_PARAM || t->owns == SMASK__DX_NONE) continue;
-        for (i = 0; i < SMASK_SOURCES; i++)
+        for (int i = 0; i < SMASK_SOURCES; i++)
             if (t->source[i] != NULL
                 && t->source[i]->inner == SMASK__X_SPENT) {
                 smask__fail(c, SMASK_STATE, "backward",
@@ -5772,7 +5641,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     c->no_grad = 0;
     c->free_list = NULL;
     leaf = smask__node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
-        x->shape[2], x->shape[3]);
+        x->shape[2], x->shape[3], NULL, NULL, NULL);
     if (leaf != NULL) {
         leaf->x = x->x;
         leaf->wants = x->wants;
@@ -5906,17 +5775,27 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
     return c->error;
 }
 
+#else /* SPLITMASK_NO_AUTOGRAD: inference only */
+
+SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
+{
+    (void)loss;
+    return smask__fail(c, SMASK_STATE, "backward",
+        "built with SPLITMASK_NO_AUTOGRAD");
+}
+
+#endif
+
 /* The loss as a function of t alone, drawn alike each time. */
 SMASK__FN double smask__gradcheck_at(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
     const smask_random *random, int backward)
 {
-    smask_tensor *loss;
     double value = 0;
 
     c->random = *random;
     smask_begin_step(c);
-    loss = fn(c, user);
+    smask_tensor *loss = fn(c, user);
     if (loss != NULL && loss->x != NULL) value = (double)loss->x[0];
     if (backward) smask_backward(c, loss);
     else if (loss == NULL && smask__ok(c))
@@ -5931,10 +5810,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 {
     const smask_random random = c->random;
     smask_random pick;
-    smask_tensor *p;
-    size_t i, count;
     float top = 0;
-    int k;
 
     *worst = 0;
     if (!smask__ok(c)) return c->error;
@@ -5943,20 +5819,20 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
             "t is a parameter, tries and eps positive");
     if (c->in_step || t->dx == NULL)
         return smask__fail(c, SMASK_STATE, "gradcheck",
-            "runs between steps, not in a dry run or for inference");
+            "runs between steps; not dry, for inference, or NO_AUTOGRAD");
     /* The others stand still, so that their gradients stay as they are. */
-    for (p = c->last; p != NULL; p = p->before)
+    for (smask_tensor *p = c->last; p != NULL; p = p->before)
         if (p->op == SMASK_OP_PARAM && p != t) {
             p->arg[0] = p->wants;
             p->wants = 0;
         }
-    count = smask_count(t);
+    const size_t count = smask_count(t);
     memset(t->dx, 0, count * sizeof *t->dx);
     smask__gradcheck_at(c, fn, user, &random, 1);
-    for (i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++)
         if (fabsf(t->dx[i]) > top) top = fabsf(t->dx[i]);
     smask_seed(&pick, 1, 7);
-    for (k = 0; k < tries && smask__ok(c); k++) {
+    for (int k = 0; k < tries && smask__ok(c); k++) {
         const size_t at = smask_below(&pick, (uint32_t)count);
         const float x = t->x[at], slope = t->dx[at];
         double above, below, n, apart;
@@ -5972,32 +5848,11 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         if (apart > (double)*worst) *worst = (float)apart;
     }
     memset(t->dx, 0, count * sizeof *t->dx);
-    for (p = c->last; p != NULL; p = p->before)
+    for (smask_tensor *p = c->last; p != NULL; p = p->before)
         if (p->op == SMASK_OP_PARAM && p != t) p->wants = p->arg[0];
     c->random = random;
     return c->error;
 }
-
-#else /* SPLITMASK_NO_AUTOGRAD: inference only */
-
-SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
-{
-    (void)loss;
-    return smask__fail(c, SMASK_STATE, "backward",
-        "built with SPLITMASK_NO_AUTOGRAD");
-}
-
-SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    smask_tensor *t, int tries, float eps, float *worst)
-{
-    (void)fn; (void)user; (void)t; (void)tries; (void)eps;
-    *worst = 1;
-    return smask__fail(c, SMASK_STATE, "gradcheck",
-        "built with SPLITMASK_NO_AUTOGRAD");
-}
-
-#endif
 
 /* ======================================================================
    8  THE VISION TRANSFORMER                                       >>vit
@@ -6103,20 +5958,18 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
     smask__first first)
 {
     const smask_vit_desc *d = &m->v->desc;
-    float std = d->init_std, constant = 0;
-    int drawn = 0;
-    size_t i;
+    float std = 0, constant = 0;
 
     switch (first) {
     case SMASK__FIRST_0: break;
     case SMASK__FIRST_1: constant = 1; break;
     case SMASK__FIRST_G: constant = d->layer_scale; break;
-    case SMASK__FIRST_N: drawn = 1; break;
-    case SMASK__FIRST_S: drawn = 1; std /= sqrtf(2 * (float)m->layer); break;
-    case SMASK__FIRST_TINY: drawn = 1; std *= 0.001f; break;
+    case SMASK__FIRST_N: std = d->init_std; break;
+    case SMASK__FIRST_S: std = d->init_std / sqrtf(2 * (float)m->layer); break;
+    case SMASK__FIRST_TINY: std = d->init_std * 0.001f; break;
     }
-    for (i = 0; i < smask_count(t); i++)
-        t->x[i] = drawn ? std * smask__normal_within(&m->c->random)
+    for (size_t i = 0; i < smask_count(t); i++)
+        t->x[i] = std > 0 ? std * smask__normal_within(&m->c->random)
             : constant;
 }
 
@@ -6125,15 +5978,13 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     int32_t rows, int32_t columns, smask__first first)
 {
     smask_params *list = &m->v->params;
-    smask_param *p;
-    smask_tensor *t;
     char *end;
 
-    t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
+    smask_tensor *t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
     if (t == NULL || list->count == list->capacity) return NULL;
     if (m->at != NULL) m->at += smask_count(t);
     else if (t->x != NULL) smask__begin_value(m, t, first);
-    p = &list->item[list->count++];
+    smask_param *p = &list->item[list->count++];
     p->t = t;
     end = smask__put_text(p->name, m->prefix);       /* blocks.3.name      */
     if (m->number >= 0)
@@ -6154,10 +6005,9 @@ SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
 {
     const int32_t shape[4] = { d0, d1, d2, d3 };
     smask_tensor *t = smask__make(m, name, rows, columns, SMASK__FIRST_N);
-    smask_param *p;
 
     if (t == NULL) return NULL;
-    p = &m->v->params.item[m->v->params.count - 1];
+    smask_param *p = &m->v->params.item[m->v->params.count - 1];
     memcpy(p->shape, shape, sizeof shape);
     p->rank = d3 != 0 ? 4 : 3;
     p->decay = decay;
@@ -6175,11 +6025,10 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
     const int32_t depth = encoder ? d->depth : d->decoder_depth;
     smask_block *k = (smask_block *)smask__structs(m->c, (size_t)depth,
         sizeof *k);
-    int32_t l;
 
     if (k == NULL) return NULL;
     m->prefix = encoder ? "blocks." : "decoder.blocks.";
-    for (l = 0; l < depth; l++) {
+    for (int32_t l = 0; l < depth; l++) {
         m->number = l;
         m->layer = encoder ? l + 1 : d->depth + 1;
 #define SMASK__MAKE_FIELD(field, name, rows, columns, first)                \
@@ -6205,10 +6054,9 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
 SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
 {
     const int32_t quarter = D / 4;
-    int32_t n, i;
 
-    for (n = 0; n < grid * grid; n++, x += D)
-        for (i = 0; i < quarter; i++) {
+    for (int32_t n = 0; n < grid * grid; n++, x += D)
+        for (int32_t i = 0; i < quarter; i++) {
             const double pace = pow(10000, -(double)i / quarter);
             const double across = n % grid * pace, down = n / grid * pace;
             x[i] = (float)sin(across);
@@ -6220,19 +6068,21 @@ SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
 
 /* Rows of the bias table for each pair of tokens: patches by how far apart
    they are, the class token by three rows of its own at the end. */
-SMASK__FN void smask__bias_index(int32_t *index, int32_t G, int32_t skip)
+SMASK__FN int32_t *smask__bias_index(smask_ctx *c, int32_t G, int32_t skip)
 {
     const int32_t T = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
-    int32_t i, j;
+    int32_t *index = smask__indices(c, smask__area((size_t)T, (size_t)T));
+    int32_t *at = index, i, j;
 
-    for (i = 0; i < T; i++)
+    for (i = 0; i < T && index != NULL; i++)
         for (j = 0; j < T; j++) {
             const int32_t a = i - skip, b = j - skip;
-            *index++ = a < 0 ? (b < 0 ? last : last - 2)
+            *at++ = a < 0 ? (b < 0 ? last : last - 2)
                 : b < 0 ? last - 1
                 : (a / G - b / G + G - 1) * (2 * G - 1)
                 + a % G - b % G + G - 1;
         }
+    return index;
 }
 
 SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
@@ -6307,14 +6157,19 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
 }
 
 /* In the order of the file. */
-SMASK__FN void smask__make_all(smask__maker *m)
+SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
 {
-    smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
     const int32_t D = d->dim, C = d->channels, P = d->patch;
-    const int32_t skip = d->class_token, T = v->tokens + skip;
-    const int32_t side = 2 * v->grid - 1;
+    const int32_t G = d->image / P, skip = d->class_token;
+    const int32_t T = G * G + skip, side = 2 * G - 1;
+    smask__maker maker = { c, v, d->weights, "", -1, 0 }, *m = &maker;
 
+    v->grid = G;
+    v->tokens = G * G;
+    v->params.capacity = 15 * (d->depth + d->decoder_depth) + 24;
+    v->params.item = (smask_param *)smask__structs(c,
+        (size_t)v->params.capacity, sizeof(smask_param));
     if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
     if (!d->no_position)
         v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
@@ -6323,7 +6178,7 @@ SMASK__FN void smask__make_all(smask__maker *m)
         if (v->position->x != NULL && m->at == NULL) {
             memset(v->position->x, 0, smask_count(v->position)
                 * sizeof(float));
-            smask__sincos(v->position->x + skip * D, v->grid, D);
+            smask__sincos(v->position->x + skip * D, G, D);
         }
     }
     v->patch_w = smask__make_as(m, "patch_embed.proj.weight", D, C * P * P,
@@ -6342,38 +6197,23 @@ SMASK__FN void smask__make_all(smask__maker *m)
         SMASK__MAKE(v->classifier_b, "head.bias", d->classes, 0, 0);
     }
     smask__make_decoder(m);
+    if (d->relative_bias != 0) v->bias_index = smask__bias_index(c, G, skip);
 }
 #undef SMASK__MAKE
 
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
 {
-    smask__maker m = { c, v, NULL, "", -1, 0 };
     const smask__spot spot = smask__spot_of(c);
     smask_vit_desc d;
-    int32_t *index;
-    size_t T;
 
-    memset(v, 0, sizeof *v);
     memset(&d, 0, sizeof d);
     if (desc != NULL) d = *desc;
     smask__vit_defaults(&d);
-    if (!smask__ok(c) || smask__vit_check(c, &d) != SMASK_OK)
-        return c->error;
+    memset(v, 0, sizeof *v);
     v->desc = d;
-    v->grid = d.image / d.patch;
-    v->tokens = v->grid * v->grid;
-    v->params.capacity = 15 * (d.depth + d.decoder_depth) + 24;
-    v->params.item = (smask_param *)smask__structs(c,
-        (size_t)v->params.capacity, sizeof(smask_param));
-    m.at = d.weights;
-    smask__make_all(&m);
-    if (d.relative_bias != 0) {
-        T = (size_t)(v->tokens + d.class_token);
-        index = smask__indices(c, smask__area(T, T));
-        if (index != NULL) smask__bias_index(index, v->grid, d.class_token);
-        v->bias_index = index;
-    }
+    if (smask__ok(c) && smask__vit_check(c, &d) == SMASK_OK)
+        smask__make_all(c, v);
     if (!smask__ok(c)) {                 /* no half a model                */
         memset(v, 0, sizeof *v);
         smask__go_back(c, spot);
@@ -6384,28 +6224,23 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
 SMASK__DEF size_t smask_params_count(const smask_params *p)
 {
     size_t n = 0;
-    int32_t i;
 
-    for (i = 0; i < p->count; i++) n += smask_count(p->item[i].t);
+    for (int32_t i = 0; i < p->count; i++) n += smask_count(p->item[i].t);
     return n;
 }
 
 SMASK__DEF smask_param *smask_params_find(const smask_params *p,
     const char *name)
 {
-    int32_t i;
-
-    for (i = 0; i < p->count; i++)
+    for (int32_t i = 0; i < p->count; i++)
         if (strcmp(p->item[i].name, name) == 0) return &p->item[i];
     return NULL;
 }
 
 SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 {
-    int32_t i;
-
     (void)c;                             /* also after an error            */
-    for (i = 0; i < p->count; i++)
+    for (int32_t i = 0; i < p->count; i++)
         if (p->item[i].t->dx != NULL)
             memset(p->item[i].t->dx, 0,
                 smask_count(p->item[i].t) * sizeof(float));
@@ -6427,10 +6262,9 @@ typedef struct smask__cut {
 SMASK__FN void smask__centre(float *x, size_t n)
 {
     double sum = 0;
-    size_t i;
 
-    for (i = 0; i < n; i++) sum += (double)x[i];
-    for (i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
+    for (size_t i = 0; i < n; i++) sum += (double)x[i];
+    for (size_t i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
 }
 
 /* The copy of half the side is never made, for no 2 x 2 square lies across
@@ -6441,16 +6275,15 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
     const size_t S = k->S, G = S / k->P, by = k->half ? 2 : 1;
     const size_t p = k->P / by, d = k->C * p * p;
     float *row = k->rows + (size_t)piece * G * G * d;
-    size_t i, channel, y, x;
 
     (void)worker;
-    for (i = 0; i < G * G; i++) {
-        for (channel = 0; channel < k->C; channel++)
-            for (y = 0; y < p; y++, row += p) {
+    for (size_t i = 0; i < G * G; i++) {
+        for (size_t channel = 0; channel < k->C; channel++)
+            for (size_t y = 0; y < p; y++, row += p) {
                 const float *a = k->images + i % G * k->P + S * (i / G * k->P
                     + by * y + S * (channel + k->C * (size_t)piece));
                 if (!k->half) memcpy(row, a, p * sizeof *row);
-                for (x = 0; k->half && x < p; x++, a += 2)
+                for (size_t x = 0; k->half && x < p; x++, a += 2)
                     row[x] = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
             }
         if (k->centre) smask__centre(row - d, d);
@@ -6459,9 +6292,7 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
 
 SMASK__FN void smask__cut_all(smask__cut k, size_t B)
 {
-    size_t b;
-
-    for (b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+    for (size_t b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
 }
 
 SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
@@ -6502,7 +6333,7 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
             ? "the images are missing" : "the batch is out of range");
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
-    if (smask__ok(c)) smask__run(c, (size_t)B, smask__cut_piece, &cut);
+    smask__run(c, (size_t)B, smask__cut_piece, &cut);
     return smask_linear(c, smask_input(c, cut.rows, B, v->tokens, wide, 0),
         v->patch_w, v->patch_b);
 }
@@ -6565,9 +6396,8 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
 SMASK__FN const float *smask__draw_keep(smask_ctx *c, float drop, int32_t B)
 {
     float *keep = smask__floats(c, (size_t)B);
-    int32_t b;
 
-    for (b = 0; b < B && keep != NULL; b++)
+    for (int32_t b = 0; b < B && keep != NULL; b++)
         keep[b] = smask_uniform(&c->random) < drop ? 0 : 1 / (1 - drop);
     return keep;
 }
@@ -6588,11 +6418,9 @@ SMASK__FN smask__block_call smask__block_call_of(smask_ctx *c,
 SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias)
 {
-    smask__block_call call;
+    const smask__block_call call = smask__block_call_of(c, v, k, x, bias);
 
-    if (x == NULL) return NULL;
-    call = smask__block_call_of(c, v, k, x, bias);
-    return smask__block_run(c, x, &call);
+    return x == NULL ? NULL : smask__block_run(c, x, &call);
 }
 
 /* All blocks, one after the other, up to a call without one. Without a tape
@@ -6620,18 +6448,16 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
 {
     const int again = v->desc.recompute && !c->no_grad;
     const int32_t run = again ? 3 : depth;
-    smask__block_call *call;
-    int32_t l, at;
 
-    for (l = 0; l < depth && x != NULL; l += run) {
-        call = (smask__block_call *)smask__structs(c, (size_t)run + 1,
-            sizeof *call);
-        for (at = 0; at < run && l + at < depth && call != NULL; at++) {
+    for (int32_t l = 0; l < depth && x != NULL; l += run) {
+        smask__block_call *call = (smask__block_call *)smask__structs(c,
+            (size_t)run + 1, sizeof *call);
+        if (call == NULL) return NULL;
+        for (int32_t at = 0; at < run && l + at < depth; at++) {
             call[at] = smask__block_call_of(c, v, &k[l + at], x,
                 k[l + at].bias != NULL ? k[l + at].bias : bias);
             call[at].room = room;
         }
-        if (call == NULL) return NULL;
         x = again ? smask_recompute(c, smask__stack_run, x, call)
             : smask__stack_run(c, x, call);
     }
@@ -6642,47 +6468,42 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
-    smask_tensor *whole, *part, *joined, *room;
-    smask_block *once;
-    int32_t b, B, each;
-
-    if (x == NULL) return NULL;
+    if (x == NULL || depth < 1) return x;
     if (x->rank != 3)
         return smask__fail_shapes(c, "vit_blocks", "of (B,T,D); got", x, "",
             NULL);
-    B = x->shape[0];
-    each = v->desc.group / x->shape[1];              /* images             */
+    const int32_t B = x->shape[0];
+    int32_t each = v->desc.group / x->shape[1];      /* images             */
     if (each < 1) each = 1;
     if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
-    room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1], x->shape[2], 0,
-        NULL, 0);
+    smask_tensor *room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1],
+        x->shape[2], 0, NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
-    if (depth > 0 && k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
-        once = (smask_block *)smask__structs(c, (size_t)depth, sizeof *once);
+    if (k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
+        smask_block *once = (smask_block *)smask__structs(c, (size_t)depth,
+            sizeof *once);
         if (once == NULL) return NULL;
-        for (b = 0; b < depth; b++) once[b] = smask__block_scaled(c, &k[b]);
+        for (int32_t l = 0; l < depth; l++)
+            once[l] = smask__block_scaled(c, &k[l]);
         k = once;                        /* scaled for all groups          */
     }
-    whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1], x->shape[2],
-        x->shape[3], NULL, 0);
-    for (b = 0; b < B; b += each) {
+    smask_tensor *whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1],
+        x->shape[2], 0, NULL, NULL, NULL);
+    for (int32_t b = 0; b < B; b += each) {
         const smask__spot spot = smask__spot_of(c);
-        part = smask_slice(c, x, b, b + each < B ? each : B - b);
-        part = smask__stack_of(c, v, k, depth, part, bias, room);
-        joined = smask__join_one(c, whole, part, b);
+        smask_tensor *part = smask__stack_of(c, v, k, depth, smask_slice(c, x,
+            b, b + each < B ? each : B - b), bias, room);
+        smask_tensor *joined = smask__join_one(c, whole, part, b);
         if (joined == NULL) return NULL;
         if (c->no_grad) {
             smask__go_back(c, spot);
             continue;
         }
-        whole = joined;
-        if (depth > 0) {                 /* its values lie in the whole,   */
-            part->x = c->dry ? NULL      /* and what it took last is free  */
-                : whole->x + (size_t)b * smask__item(whole);
-            smask__rewind(c, smask__mark(c) - smask__up(smask_count(part)
-                * sizeof(float), SMASK__ALIGN));
-        }
+        whole = joined;                  /* the part's values lie in it:   */
+        if (!c->dry) part->x = whole->x + (size_t)b * smask__item(whole);
+        smask__rewind(c, smask__mark(c)  /* what it took last is free      */
+            - smask__up(smask_count(part) * sizeof(float), SMASK__ALIGN));
     }
     return whole;
 }
@@ -6698,14 +6519,13 @@ SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, int32_t B)
 {
     const int32_t N = v->tokens;
-    int32_t *index, b, n;
 
     if (v->cls == NULL)
         return v->position != NULL ? smask_rows(c, x, B, N, NULL, NULL,
             v->position) : x;
-    index = smask__indices(c, (size_t)B * (size_t)(N + 1));
-    for (b = 0; b < B && index != NULL; b++)
-        for (n = 0; n <= N; n++)
+    int32_t *index = smask__indices(c, (size_t)B * (size_t)(N + 1));
+    for (int32_t b = 0; b < B && index != NULL; b++)
+        for (int32_t n = 0; n <= N; n++)
             index[b * (N + 1) + n] = n == 0 ? -1 : b * N + n - 1;
     return smask_rows(c, x, B, N + 1, index, v->cls, v->position);
 }
@@ -6779,12 +6599,10 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 
 SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
 {
-    int32_t l;
-
     if (c->in_step || !c->desc.inference)
         return smask__fail(c, SMASK_STATE, "vit_pack",
             "is called between steps, with desc.inference");
-    for (l = 0; l < v->desc.depth && smask__ok(c) && v->blocks != NULL; l++) {
+    for (int32_t l = 0; v->blocks != NULL && l < v->desc.depth; l++) {
         const smask_block *k = &v->blocks[l];
         smask__keep_panels(c, k->qkv_w);
         smask__keep_panels(c, k->up_w);
@@ -6798,17 +6616,15 @@ SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
 SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens)
 {
-    int32_t *index, b, B;
-
     if (tokens == NULL) return NULL;
     if (tokens->rank != 3)
         return smask__fail_shapes(c, "vit_pool", "of (B,T,D); got", tokens,
             "", NULL);
     if (!v->desc.pool_class)
         return smask_mean_rows(c, tokens, v->desc.class_token);
-    B = tokens->shape[0];
-    index = smask__indices(c, (size_t)B);
-    for (b = 0; b < B && index != NULL; b++) index[b] = b * tokens->shape[1];
+    const int32_t B = tokens->shape[0], T = tokens->shape[1];
+    int32_t *index = smask__indices(c, (size_t)B);
+    for (int32_t b = 0; b < B && index != NULL; b++) index[b] = b * T;
     tokens = smask_rows(c, tokens, B, 1, index, NULL, NULL);
     return smask_mean_rows(c, tokens, 0);            /* of one: (B,D)      */
 }
@@ -6818,23 +6634,20 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
 {
     const int no_grad = c->no_grad;
     const size_t each = (size_t)B * (size_t)v->desc.dim;
-    smask_tensor *x, *pooled;
-    smask__spot spot;
-    int32_t l;
 
     c->no_grad = 1;
-    x = smask__vit_place(c, v, smask_vit_embed(c, v, images, B), B);
-    spot = smask__spot_of(c);
-    for (l = 0; l <= v->desc.depth && x != NULL; l++) {
+    smask_tensor *x = smask_vit_embed(c, v, images, B);
+    x = smask__vit_place(c, v, x, B);
+    const smask__spot spot = smask__spot_of(c);
+    for (int32_t l = 0; l <= v->desc.depth && x != NULL; l++) {
         if (l < v->desc.depth)
             x = smask__block_list(c, v, v->blocks + l, 1, x, v->bias);
         else
             x = smask_layernorm(c, x, v->norm_w, v->norm_b);
-        pooled = smask_vit_pool(c, v, x);
+        smask_tensor *pooled = smask_vit_pool(c, v, x);
         if (pooled != NULL && pooled->x != NULL)
             memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
-        x = pooled != NULL ? smask__keep_only(c, SMASK_OP_INPUT, x, spot)
-            : NULL;
+        x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
     }
     c->no_grad = no_grad;
     return c->error;
@@ -6843,12 +6656,10 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
 SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B)
 {
-    smask_tensor *x;
-
     if (v->classifier_w == NULL)
         return smask__refuse(c, SMASK_STATE, "vit_classify",
             "the model has no classifier; set desc.classes");
-    x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
+    smask_tensor *x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
     return smask_linear(c, x, v->classifier_w, v->classifier_b);
 }
 
@@ -6889,10 +6700,9 @@ SMASK__FN void smask__pick_rows(void *arg, size_t row, size_t rows,
 {
     const smask__pick *k = (const smask__pick *)arg;
     float most;
-    size_t i;
 
     (void)piece;
-    for (i = 0; i < rows; i++, scores += k->p.n)
+    for (size_t i = 0; i < rows; i++, scores += k->p.n)
         k->id[row + i] = (int32_t)smask__argmax(k->p.lanes, scores, k->p.n,
             &most);
 }
@@ -6940,7 +6750,6 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
     const char *wrong = NULL;
-    size_t p;
 
     if (s->image == 0) s->image = 32;
     if (s->patch == 0) s->patch = 4;
@@ -6955,7 +6764,7 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
     else if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
         < (size_t)s->image) wrong = "patches beyond all memory";
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "tokenizer", wrong);
-    p = (size_t)(s->half ? s->patch / 2 : s->patch);
+    const size_t p = (size_t)(s->half ? s->patch / 2 : s->patch);
     t->width = (int32_t)(p * p * (size_t)s->channels);
     return smask__ok(c);
 }
@@ -6964,9 +6773,8 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
 SMASK__FN double smask__square(const float *x, size_t d)
 {
     double sum = 0;
-    size_t k;
 
-    for (k = 0; k < d; k++) sum += (double)x[k] * (double)x[k];
+    for (size_t k = 0; k < d; k++) sum += (double)x[k] * (double)x[k];
     return sum;
 }
 
@@ -6978,12 +6786,11 @@ SMASK__FN int smask__token_words(smask_tokenizer *t, int unit)
 {
     const size_t d = (size_t)t->width, V = (size_t)t->desc.vocabulary;
     int finite = 1;
-    size_t i, k;
 
-    for (i = 0; i < V; i++) {
+    for (size_t i = 0; i < V; i++) {
         float *x = t->codebook + i * d;
         const double square = smask__square(x, d);
-        for (k = 0; unit && square > 0 && k < d; k++)
+        for (size_t k = 0; unit && square > 0 && k < d; k++)
             x[k] = (float)((double)x[k] / sqrt(square));
         if (t->offset != NULL)
             t->offset[i] = (float)(-0.5 * smask__square(x, d));
@@ -7001,7 +6808,6 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
 {
     const size_t mark = smask__mark(c);
     smask_tokenizer made;
-    size_t V, d, i, k;
 
     memset(&made, 0, sizeof made);
     if (desc != NULL) made.desc = *desc;
@@ -7011,8 +6817,8 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
         return smask__fail(c, SMASK_STATE, "tokenizer",
             "a codebook made in a step would die with it");
     if (t->desc.kind == SMASK_TOKENS_GIVEN) return c->error;
-    V = (size_t)t->desc.vocabulary;
-    d = (size_t)t->width;
+    const size_t V = (size_t)t->desc.vocabulary;
+    const size_t d = (size_t)t->width;
     t->codebook = (float *)smask__data(c, V, d * sizeof(float));
     if (t->desc.euclidean) t->offset = smask__floats(c, V);
     if (!smask__ok(c)) {
@@ -7021,8 +6827,8 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     }
     if (t->codebook == NULL) return c->error;        /* or a dry run       */
     memset(t->codebook, 0, V * d * sizeof(float));
-    for (i = 0; i < V && t->desc.kind == SMASK_TOKENS_PROJECTION; i++)
-        do for (k = 0; k < d; k++) {
+    for (size_t i = 0; i < V && t->desc.kind == SMASK_TOKENS_PROJECTION; i++)
+        do for (size_t k = 0; k < d; k++) {
             const float u = smask_uniform(&c->random);
             t->codebook[i * d + k] = t->desc.uniform01 ? u : 2 * u - 1;
         } while (!(smask__square(t->codebook + i * d, d) > 0));
@@ -7067,9 +6873,8 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     smask__cut cut = smask__cut_of(t, images,
         (float *)smask__data(c, group, N * d * sizeof(float)));
     const size_t pixels = cut.C * cut.S * cut.S;
-    size_t b;
 
-    for (b = 0; b < B && smask__ok(c); b += group) {
+    for (size_t b = 0; b < B && smask__ok(c); b += group) {
         const size_t count = smask__least(B - b, group);
         smask__run(c, count, smask__cut_piece, &cut);
         smask__token_ids(c, t, cut.rows, count * N, ids);
@@ -7097,7 +6902,6 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 {
     const int given = t->desc.kind == SMASK_TOKENS_GIVEN;
     const size_t mark = smask__mark(c);
-    size_t i, count;
 
     if (!smask__ok(c)) return c->error;
     if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
@@ -7107,8 +6911,8 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
         return smask__fail(c, SMASK_STATE, "tokenize",
             "the codebook is empty (smask_tokenizer_fit), or t->given");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
-    count = (size_t)B * smask_tokenizer_rows(t);
-    for (i = 0; given && !c->dry && i < count; i++) {
+    const size_t count = (size_t)B * smask_tokenizer_rows(t);
+    for (size_t i = 0; given && !c->dry && i < count; i++) {
         ids[i] = t->given[i];
         if (ids[i] < 0 || ids[i] >= t->desc.vocabulary)
             return smask__fail(c, SMASK_RANGE, "tokenize",
@@ -7175,23 +6979,22 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
     float *const words = l->t->codebook + first * d;
     double *const sum = l->sum + first * d;
     int32_t *const size = l->size + first;
-    size_t i, k;
 
     (void)worker;
     memset(sum, 0, count * d * sizeof *sum);
     memset(size, 0, count * sizeof *size);
-    for (i = 0; i < l->count; i++) {
+    for (size_t i = 0; i < l->count; i++) {
         const size_t v = (size_t)l->id[i] - first;
         const float *x = l->x + i * d, *y = words;
         float gap = 0;
         if (v >= count) continue;
         y += v * d;
-        for (k = 0; k < d; k++) gap += (x[k] - y[k]) * (x[k] - y[k]);
-        for (k = 0; k < d; k++) sum[v * d + k] += (double)x[k];
+        for (size_t k = 0; k < d; k++) gap += (x[k] - y[k]) * (x[k] - y[k]);
+        for (size_t k = 0; k < d; k++) sum[v * d + k] += (double)x[k];
         l->gap[i] = gap;
         size[v]++;
     }
-    for (i = 0; i < count * d; i++)
+    for (size_t i = 0; i < count * d; i++)
         if (size[i / d] > 0) words[i] = (float)(sum[i] / size[i / d]);
 }
 
@@ -7200,16 +7003,15 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
 SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
 {
     const size_t bytes = l->d * sizeof(float);
-    const float *x;
-    size_t v, i;
     float gap;
 
-    for (v = 0; v < l->V; v++) {
+    for (size_t v = 0; v < l->V; v++) {
         if (l->size[v] > 0) continue;
-        x = l->x + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
+        const float *x = l->x
+            + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
         if (!(gap > 0)) return;
         memcpy(l->t->codebook + v * l->d, x, bytes);
-        for (i = 0; i < l->count; i++)
+        for (size_t i = 0; i < l->count; i++)
             if (memcmp(l->x + i * l->d, x, bytes) == 0) l->gap[i] = 0;
     }
 }
@@ -7220,21 +7022,19 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     void *user)
 {
     float *const offset = l->t->offset;
-    double distance, before = 0;
-    size_t k;
-    int i;
+    double before = 0;
 
     if (!l->t->desc.euclidean) l->t->offset = smask__floats(c, l->V);
     l->gap = smask__floats(c, l->count);
     l->size = smask__indices(c, l->V);
     l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
-    for (i = 0; i < total && smask__ok(c); i++) {
+    for (int i = 0; i < total && smask__ok(c); i++) {
         if (!c->dry) smask__token_words(l->t, 0);
         smask__token_ids(c, l->t, l->x, l->count, l->id);
         if (c->dry || !smask__ok(c)) break;
         smask__run(c, SMASK__PIECES, smask__lloyd_update, l);
-        for (distance = 0, k = 0; k < l->count; k++)
-            distance += (double)l->gap[k];
+        double distance = 0;
+        for (size_t k = 0; k < l->count; k++) distance += (double)l->gap[k];
         distance /= (double)l->count;
         smask__lloyd_reseed(l, c->lanes);
         if ((progress != NULL && !progress(user, i + 1, total, distance))
@@ -7286,8 +7086,6 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 {
     const size_t mark = smask__mark(c);
     double sum = 0;
-    size_t i;
-    int32_t v;
 
     memset(stats, 0, sizeof *stats);
     if (V < 1 || count < 1 || count > INT32_MAX)
@@ -7297,13 +7095,13 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     smask__rewind(c, mark);              /* it stays until the next taking */
     if (c->dry || !smask__ok(c)) return c->error;
     memset(counts, 0, (size_t)V * sizeof *counts);
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= V)
             return smask__fail(c, SMASK_RANGE, "token_stats",
                 "an id is outside the vocabulary");
         counts[ids[i]]++;
     }
-    for (v = 0; v < V; v++) {
+    for (int32_t v = 0; v < V; v++) {
         stats->used += counts[v] > 0;
         if (counts[v] > 0) sum += counts[v] * log((double)counts[v]);
     }
@@ -7341,23 +7139,23 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
     int32_t columns, int32_t least, int32_t cap, uint8_t *mask)
 {
-    int32_t tries, y, x, fresh;
-
-    for (tries = 0; tries < 10; tries++) {
+    for (int32_t tries = 0; tries < 10; tries++) {
         const float area = (float)least
             + (float)(cap - least) * smask_uniform(r);
         const float aspect = expf(1.2039728f * (2 * smask_uniform(r) - 1));
         const int32_t h = (int32_t)(sqrtf(area * aspect) + 0.5f);
         const int32_t w = (int32_t)(sqrtf(area / aspect) + 0.5f);
         uint8_t *at = mask;
+        int32_t fresh = 0;
 
         if (h >= rows || w >= columns) continue;
         at += (int32_t)smask_below(r, (uint32_t)(rows - h + 1)) * columns;
         at += smask_below(r, (uint32_t)(columns - w + 1));
-        for (fresh = 0, y = 0; y < h; y++)
-            for (x = 0; x < w; x++) fresh += !at[y * columns + x];
+        for (int32_t y = 0; y < h; y++)
+            for (int32_t x = 0; x < w; x++) fresh += !at[y * columns + x];
         if (fresh == 0 || fresh > cap) continue;
-        for (y = 0; y < h; y++) memset(at + y * columns, 1, (size_t)w);
+        for (int32_t y = 0; y < h; y++)
+            memset(at + y * columns, 1, (size_t)w);
         return fresh;
     }
     return 0;
@@ -7390,10 +7188,9 @@ SMASK__FN void smask__mark_any(smask_random *r, uint8_t *cell, size_t N,
     uint8_t taken, uint8_t mark, int32_t count)
 {
     uint32_t left = 0;
-    size_t i;
 
-    for (i = 0; i < N; i++) left += (cell[i] & taken) == 0;
-    for (i = 0; i < N && count > 0; i++) {
+    for (size_t i = 0; i < N; i++) left += (cell[i] & taken) == 0;
+    for (size_t i = 0; i < N && count > 0; i++) {
         if (cell[i] & taken) continue;
         if (smask_below(r, left--) >= (uint32_t)count) continue;
         cell[i] = (uint8_t)(cell[i] | mark);
@@ -7413,11 +7210,11 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
     uint8_t *mask)
 {
     const int32_t N = rows * columns;
-    int32_t hidden;
 
     if (least <= 0) least = smask__of_196(N, 16);
     if (most <= 0) most = smask__of_196(N, 75);
-    hidden = smask_mask_blocks(r, rows, columns, target, least, most, mask);
+    const int32_t hidden = smask_mask_blocks(r, rows, columns, target, least,
+        most, mask);
     smask__mark_any(r, mask, (size_t)N, 1, 1, target - hidden);
 }
 
@@ -7430,14 +7227,12 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
     const smask_mask *m)
 {
-    int32_t i, k;
-
-    for (k = 0; k < m->branches; k++) {
+    for (int32_t k = 0; k < m->branches; k++) {
         const int bit = k == 0 ? SMASK__SEEN_A : SMASK__SEEN_B;
         int32_t *seen = m->seen_at[k] + (size_t)b * (size_t)m->seen[k];
         int32_t *masked = m->masked_at[k]
             + (size_t)b * (size_t)m->masked[k];
-        for (i = 0; i < m->N; i++)
+        for (int32_t i = 0; i < m->N; i++)
             if (cell[i] & bit) *seen++ = i;
             else *masked++ = i;
     }
@@ -7450,7 +7245,6 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
 {
     const size_t N = (size_t)m->N;
     const int halves = kind < SMASK_MASK_QUARTERS;
-    size_t i;
 
     memset(cell, 0, N);
     if (kind == SMASK_MASK_BLOCKS)
@@ -7458,7 +7252,7 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     else
         smask__mark_any(r, cell, N, 0, SMASK__SEEN_A,
             halves ? m->masked[0] : m->seen[0]);
-    for (i = 0; i < N && halves; i++)
+    for (size_t i = 0; i < N && halves; i++)
         cell[i] = cell[i] ? SMASK__SEEN_B : SMASK__SEEN_A;
     if (!halves)
         smask__mark_any(r, cell, N, kind == SMASK_MASK_QUARTERS
@@ -7479,20 +7273,17 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
         ? "ratio is the masked share: between 0 and 1"
         : (int)kind < 0 || (int)kind >= 2 * branches
         ? "no such kind; one view takes BLOCKS or UNIFORM" : NULL;
-    int32_t k, M;
-    uint8_t *cell;
-    size_t mark;
 
     memset(m, 0, sizeof *m);
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "mask", wrong);
     if (!smask__ok(c)) return c->error;
-    M = ratio > 0 ? (int32_t)(ratio * (float)N + 0.5f)
+    int32_t M = ratio > 0 ? (int32_t)(ratio * (float)N + 0.5f)
         : smask__of_196(N, of_196);
     M = M < 1 ? 1 : M > N - 1 ? N - 1 : M;
     m->B = B;
     m->N = N;
     m->branches = branches;
-    for (k = 0; k < branches; k++) {
+    for (int32_t k = 0; k < branches; k++) {
         m->seen[k] = kind >= SMASK_MASK_QUARTERS ? N / 4 : k > 0 ? M : N - M;
         m->masked[k] = N - m->seen[k];
         m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
@@ -7500,9 +7291,9 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
         m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
             (size_t)m->masked[k] * sizeof(int32_t));
     }
-    mark = smask__mark(c);
-    cell = (uint8_t *)smask__data(c, (size_t)N, 1);
-    for (k = 0; k < B && !c->dry && smask__ok(c); k++) {
+    const size_t mark = smask__mark(c);
+    uint8_t *cell = (uint8_t *)smask__data(c, (size_t)N, 1);
+    for (int32_t k = 0; k < B && !c->dry && smask__ok(c); k++) {
         smask__mask_draw(&c->random, m, grid, kind, cell);
         smask__mask_lists(cell, k, m);
     }
@@ -7806,14 +7597,12 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
     int copy)
 {
     float **list = (float **)smask__structs(c, (size_t)p->count, sizeof *list);
-    int32_t i;
 
-    for (i = 0; i < p->count && list != NULL; i++) {
+    for (int32_t i = 0; i < p->count && list != NULL; i++) {
         const smask_tensor *t = p->item[i].t;
         const size_t bytes = smask_count(t) * sizeof(float);
-        if (t->wants) list[i] = smask__floats(c, smask_count(t));
+        if (t->wants) list[i] = (float *)smask_alloc(c, bytes);
         if (list[i] != NULL && copy) memcpy(list[i], t->x, bytes);
-        else if (list[i] != NULL) memset(list[i], 0, bytes);
     }
     return smask__ok(c) ? list : NULL;
 }
@@ -7830,13 +7619,12 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p)
 {
     const smask__spot spot = smask__spot_of(c);
-    const char *wrong;
 
     memset(a, 0, sizeof *a);
     if (desc != NULL) a->desc = *desc;
     if (smask__can_learn(c, "adam_init") != SMASK_OK) return c->error;
     smask__adam_defaults(&a->desc);
-    wrong = smask__adam_wrong(&a->desc);
+    const char *wrong = smask__adam_wrong(&a->desc);
     if (wrong != NULL) return smask__fail(c, SMASK_ARG, "adam_init", wrong);
     a->m = smask__like_params(c, p, 0);
     a->v = smask__like_params(c, p, 0);
@@ -7847,12 +7635,11 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
 SMASK__DEF float smask_adam_rate(const smask_adam *a, int64_t step)
 {
     const smask_adam_desc *d = &a->desc;
-    double t;
 
     if (step < d->warmup)
         return (float)((double)d->lr * (double)step / (double)d->warmup);
     if (d->steps <= d->warmup) return d->lr;
-    t = (double)(step - d->warmup) / (double)(d->steps - d->warmup);
+    double t = (double)(step - d->warmup) / (double)(d->steps - d->warmup);
     if (t > 1) t = 1;
     return (float)((double)d->final_lr + 0.5 * (1 + cos(3.14159265358979 * t))
         * ((double)d->lr - (double)d->final_lr));
@@ -7874,31 +7661,25 @@ SMASK__FN float smask__adam_correct(float beta, double t)
         : (float)(1 / (1 - pow((double)beta, t)));
 }
 
-/* Pieces run through all parameters in turn, each cut on its own. Returns
-   the parameter of a piece, or the number of pieces for piece -1. */
-SMASK__FN int32_t smask__adam_find(const smask_params *p, int64_t piece,
+/* Pieces run through all parameters in turn, each cut on its own: which
+   parameter a piece belongs to, and which floats of it they are. */
+SMASK__FN int32_t smask__adam_find(const smask_params *p, int piece,
     size_t *at, size_t *count)
 {
-    int64_t before = 0;
-    int32_t i;
+    size_t first = (size_t)piece * SMASK__PIECE;
+    int32_t i = 0;
 
-    for (i = 0; i < p->count; i++) {
-        const size_t n = smask_count(p->item[i].t);
-        const int64_t pieces = (int64_t)smask__over(n, SMASK__PIECE);
-        if (piece >= 0 && piece < before + pieces) {
-            *at = (size_t)(piece - before) * SMASK__PIECE;
-            *count = smask__least(n - *at, SMASK__PIECE);
-            return i;
-        }
-        before += pieces;
-    }
-    return (int32_t)before;
+    for (; first >= smask__up(smask_count(p->item[i].t), SMASK__PIECE); i++)
+        first -= smask__up(smask_count(p->item[i].t), SMASK__PIECE);
+    *at = first;
+    *count = smask__least(smask_count(p->item[i].t) - first, SMASK__PIECE);
+    return i;
 }
 
 SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
 {
     const smask__adam_work *w = (const smask__adam_work *)arg;
-    size_t at = 0, n = 0;
+    size_t at, n;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_tensor *t = w->p->item[i].t;
 
@@ -7911,7 +7692,7 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
 {
     const smask__adam_work *w = (const smask__adam_work *)arg;
     const smask_adam_desc *d = &w->a->desc;
-    size_t at = 0, n = 0;
+    size_t at, n;
     const int32_t i = smask__adam_find(w->p, piece, &at, &n);
     const smask_param *p = &w->p->item[i];
     const double below = (double)(w->largest - p->layer);
@@ -7937,24 +7718,24 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
 {
     const size_t mark = smask__mark(c);
     smask__adam_work w = { a, p, NULL, 1, 1, 1, c->lanes, 0 };
-    size_t none, pieces, i;
+    size_t pieces = 0;
     double sum = 0;
-    int32_t k;
 
     if (!smask__ok(c)) return c->error;
     if (a->m == NULL || a->v == NULL)
         return smask__fail(c, SMASK_STATE, "adam_update",
             "smask_adam_init comes first");
-    pieces = (size_t)smask__adam_find(p, -1, &none, &none);
-    for (k = 0; k < p->count; k++)
+    for (int32_t k = 0; k < p->count; k++) {
+        pieces += smask__over(smask_count(p->item[k].t), SMASK__PIECE);
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
+    }
     w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
     if (c->dry || !smask__ok(c)) {
         smask__rewind(c, mark);
         return c->error;
     }
     smask__run(c, pieces, smask__adam_norm_piece, &w);
-    for (i = 0; i < pieces; i++) sum += w.sum[i];
+    for (size_t i = 0; i < pieces; i++) sum += w.sum[i];
     smask__rewind(c, mark);
     a->norm = (float)sqrt(sum);
     if (!smask__finite(a->norm)) {
@@ -7990,9 +7771,7 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
 SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
     const smask_params *p)
 {
-    int32_t i;
-
-    for (i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
+    for (int32_t i = 0; i < p->count && smask__ok(c) && e->mean != NULL; i++) {
         const size_t n = smask_count(p->item[i].t);
         if (e->mean[i] == NULL) continue;
         smask__list_do(c, SMASK__LIST_SCALE, e->mean[i], e->decay,
@@ -8005,11 +7784,8 @@ SMASK__DEF void smask_ema_update(smask_ctx *c, smask_ema *e,
 SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
     const smask_params *p)
 {
-    int32_t i;
-    size_t k;
-
-    for (i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
-        for (k = 0; e->mean[i] != NULL && k < smask_count(p->item[i].t);
+    for (int32_t i = 0; i < p->count && !c->dry && e->mean != NULL; i++)
+        for (size_t k = 0; e->mean[i] != NULL && k < smask_count(p->item[i].t);
             k++) {
             const float w = p->item[i].t->x[k];
             p->item[i].t->x[k] = e->mean[i][k];
@@ -8047,33 +7823,26 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
     void (*fn)(void *arg, const smask__slot *s), void *arg)
 {
     static const char prefix[][8] = { "", "adam.m.", "adam.v.", "ema." };
-    float *const *list[4] = { NULL, NULL, NULL, NULL };
-    int32_t i, book[2] = { 0, 0 };
+    float *const *list[4] = { NULL, a != NULL ? a->m : NULL,
+        a != NULL ? a->v : NULL, e != NULL ? e->mean : NULL };
     char name[72];
-    smask__slot s = { 0, NULL, NULL, 0, NULL };
 
-    if (a != NULL) list[1] = a->m;
-    if (a != NULL) list[2] = a->v;
-    if (e != NULL) list[3] = e->mean;
-    for (s.name = name; s.kind < 4; s.kind++)
-        for (i = 0; i < v->params.count; i++) {
+    for (int kind = 0; kind < 4; kind++)
+        for (int32_t i = 0; i < v->params.count; i++) {
             const smask_param *p = &v->params.item[i];
-            if (s.kind > 0 && (list[s.kind] == NULL
-                || list[s.kind][i] == NULL)) continue;
-            smask__put_text(smask__put_text(name, prefix[s.kind]), p->name);
-            s.shape = p->shape;
-            s.rank = p->rank;
-            s.x = s.kind > 0 ? list[s.kind][i] : p->t->x;
-            fn(arg, &s);
+            float *x = kind == 0 ? p->t->x
+                : list[kind] != NULL ? list[kind][i] : NULL;
+            const smask__slot s = { kind, name, p->shape, p->rank, x };
+            smask__put_text(smask__put_text(name, prefix[kind]), p->name);
+            if (kind == 0 || x != NULL) fn(arg, &s);
         }
-    for (s.rank = 2; t != NULL && s.rank > 0; s.rank--) {
-        book[0] = t->desc.vocabulary;
-        book[1] = t->width;
-        s.shape = book;
-        s.name = s.rank > 1 ? "tokenizer.codebook" : "tokenizer.offset";
-        s.x = s.rank > 1 ? t->codebook : t->offset;
-        if (s.x != NULL) fn(arg, &s);
-    }
+    if (t == NULL) return;
+    const int32_t shape[2] = { t->desc.vocabulary, t->width };
+    const smask__slot words = { 4, "tokenizer.codebook", shape, 2,
+        t->codebook };
+    const smask__slot offset = { 4, "tokenizer.offset", shape, 1, t->offset };
+    if (t->codebook != NULL) fn(arg, &words);
+    if (t->offset != NULL) fn(arg, &offset);
 }
 
 typedef struct smask__pen {
@@ -8102,23 +7871,20 @@ SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
 {
     char digits[24];
 
-    for (;; form++) {
-        const char *plain = form;
-        while (*form != '\0' && *form != '$' && *form != '#') form++;
-        smask__ink(p, plain, (size_t)(form - plain));
-        if (*form == '\0') return;
+    for (; *form != '\0'; form++)
         if (*form == '#') {
             smask__put_digits(digits, n);
             smask__ink(p, digits, strlen(digits));
-            continue;
+        } else if (*form == '$') {
+            smask__ink(p, "\"", 1);
+            for (; *text != '\0'; text++) {
+                if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
+                smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
+            }
+            smask__ink(p, "\"", 1);
+        } else {
+            smask__ink(p, form, 1);
         }
-        smask__ink(p, "\"", 1);
-        for (; *text != '\0'; text++) {
-            if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
-            smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
-        }
-        smask__ink(p, "\"", 1);
-    }
 }
 
 /* A LayerScale below 0 or not a number means none to chapter 8: 0. */
@@ -8138,12 +7904,11 @@ SMASK__FN void smask__put_floats(smask__pen *p, const float *x, size_t count)
 {
     unsigned char bytes[1024];
     uint32_t bits;
-    size_t i, k;
 
-    for (i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         unsigned char *to = bytes + 4 * i % sizeof bytes;
         memcpy(&bits, x + i, 4);
-        for (k = 0; k < 4; k++, bits >>= 8)
+        for (size_t k = 0; k < 4; k++, bits >>= 8)
             to[k] = (unsigned char)(bits & 0xff);
         if (i + 1 == count || to + 4 == bytes + sizeof bytes)
             smask__pen_bytes(p, bytes, (size_t)(to + 4 - bytes));
@@ -8155,13 +7920,12 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
 {
     smask__pen *p = (smask__pen *)arg;
     size_t count = 1;
-    int32_t i;
 
-    for (i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
+    for (int32_t i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
     if (p->pass == 2) smask__put_floats(p, s->x, count);
     if (p->pass == 2) return;
     smask__put(p, ",$:{\"dtype\":\"F32\",\"shape\":[", s->name, 0);
-    for (i = 0; i < s->rank; i++)
+    for (int32_t i = 0; i < s->rank; i++)
         smask__put(p, i > 0 ? ",#" : "#", NULL, (uint64_t)s->shape[i]);
     smask__put(p, "],\"data_offsets\":[#", NULL, p->offset);
     smask__put(p, ",#]}", NULL, p->offset += 4 * count);
@@ -8172,13 +7936,12 @@ SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
 SMASK__FN int smask__pen_pass(smask__pen *p)
 {
     unsigned char bytes[8];
-    size_t full, i;
 
     if (p->pass >= 0) smask__ink(p, "}", 1);
-    full = smask__up(p->header, 8);
+    const size_t full = smask__up(p->header, 8);
     if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
-    for (i = 0; i < 8; i++)
+    for (size_t i = 0; i < 8; i++)
         bytes[i] = (unsigned char)((uint64_t)full >> (8 * i) & 0xff);
     if (p->pass == 1) smask__pen_bytes(p, bytes, 8);
     p->offset = 0;
@@ -8191,7 +7954,6 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_ema *e, const smask_note *notes, int32_t note_count)
 {
     smask__pen p = { c, io, -1, 0, 0 };
-    int32_t i;
 
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
@@ -8199,7 +7961,7 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
         return smask__fail(c, SMASK_ARG, "write",
             "an optimiser or a mean that was not set up");
-    for (i = 0; notes != NULL && i < note_count; i++)
+    for (int32_t i = 0; notes != NULL && i < note_count; i++)
         if (notes[i].key == NULL || notes[i].value == NULL)
             return smask__fail(c, SMASK_ARG, "write", "a note is NULL");
     while (smask__pen_pass(&p)) {
@@ -8215,7 +7977,7 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
             smask__put(&p, ",$:\"#\"", "random.state", c->random.state);
             smask__put(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
-        for (i = 0; notes != NULL && i < note_count; i++) {
+        for (int32_t i = 0; notes != NULL && i < note_count; i++) {
             smask__put(&p, ",$:", notes[i].key, 0);
             smask__put(&p, "$", notes[i].value, 0);
         }
@@ -8362,10 +8124,9 @@ SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
 {
     const char *k, *value;
     size_t k_bytes, bytes;
-    int i;
 
     if (!smask__json_sign(j, '{')) return 0;
-    for (i = 0; !smask__json_sign(j, '}'); i++) {
+    for (int i = 0; !smask__json_sign(j, '}'); i++) {
         if (!smask__json_key(j, i == 0, &k, &k_bytes)
             || !smask__json_string(j, &value, &bytes)) return 0;
         if (*s != NULL || !smask__is(k, k_bytes, key)) continue;
@@ -8428,7 +8189,6 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     smask__json j = { f->header, f->header + f->header_bytes };
     const char *s;
     size_t end = 0, n;
-    int32_t i;
 
     if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
         smask__put_digits(text + strlen(text), (uint64_t)(j.at - f->header));
@@ -8439,7 +8199,7 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     if (f->entry == NULL) return;
     j.at = f->header;
     smask__json_header(&j, f->entry, &f->count, "", &s, &n);
-    for (i = 0; i < f->count; end = f->entry[i++].end)
+    for (int32_t i = 0; i < f->count; end = f->entry[i++].end)
         if (f->entry[i].begin != end)
             smask__fail(c, SMASK_FORMAT, "open",
                 "tensors overlap, or there is a gap before one");
@@ -8452,7 +8212,6 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
     unsigned char length[8] = { 0 };
     uint64_t bytes = 0;
     char *text;
-    int i;
 
     memset(f, 0, sizeof *f);
     if (!smask__ok(c)) return c->error;
@@ -8461,7 +8220,7 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
             "no callback, or a dry run: open before, plan for the header");
     f->io = *io;
     smask__file_get(c, f, length, 8);
-    for (i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
+    for (int i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
     if (smask__ok(c) && (bytes < 2 || bytes > 100000000))    /* the format */
         smask__fail(c, SMASK_FORMAT, "open",
             "no safetensors file: impossible length of its header");
@@ -8505,16 +8264,12 @@ SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
     char text[24];
     const char *s = text;
     const int n = smask_file_note(f, key, text, sizeof text);
-    uint64_t whole;
 
     if (n < 0) return 0;
-    if (n >= (int)sizeof text || !smask__whole(&s, text + n, &whole)
-        || s != text + n || whole > most) {
-        smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
-        return 0;
-    }
-    *out = whole;
-    return 1;
+    if (n < (int)sizeof text && smask__whole(&s, text + n, out)
+        && s == text + n && *out <= most) return 1;
+    smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
+    return 0;
 }
 
 /* What the metadata has of the list; the rest is as it is in the desc. */
@@ -8538,9 +8293,7 @@ SMASK__FN smask_result smask__note_numbers(smask_ctx *c, const smask_file *f,
 SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     const char *name)
 {
-    int32_t i;
-
-    for (i = 0; i < f->count; i++)
+    for (int32_t i = 0; i < f->count; i++)
         if (smask__is(f->entry[i].name, f->entry[i].name_bytes, name))
             return &f->entry[i];
     return NULL;
@@ -8640,12 +8393,11 @@ SMASK__FN uint32_t smask__half_bits(uint32_t h)
 {
     const uint32_t sign = (h & 0x8000) << 16;
     const uint32_t exponent = h >> 10 & 31, fraction = h & 0x3ff;
-    float small;
     uint32_t bits;
 
     if (exponent == 31) return sign | 0x7f800000 | fraction << 13;
     if (exponent > 0) return sign | (exponent + 112) << 23 | fraction << 13;
-    small = (float)fraction * (1.0f / 16777216);
+    float small = (float)fraction * (1.0f / 16777216);
     memcpy(&bits, &small, 4);
     return sign | bits;
 }
@@ -8658,12 +8410,11 @@ SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
     const size_t width = out != NULL ? smask__types[e->type].bytes : 4;
     const size_t bytes = e->end - e->begin, count = bytes / width;
     unsigned char *raw = (unsigned char *)out;
-    size_t i;
 
     f->at = e->end;
     if (out != NULL) raw += (4 - width) * count;
     if (!smask__file_get(c, f, raw, bytes) || out == NULL) return;
-    for (i = 0; i < count; i++, raw += width) {
+    for (size_t i = 0; i < count; i++, raw += width) {
         uint32_t bits = (uint32_t)raw[0] | (uint32_t)raw[1] << 8;
         if (e->type == 0)
             bits |= (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
@@ -8712,10 +8463,9 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask__match m = { c, f, NULL, { 0, 0 } };
     smask_random r = c->random;
     uint64_t step = 0;
-    int32_t i;
 
     if (missing != NULL) *missing = 0;
-    for (i = 0; v != NULL && i < v->params.count; i++)
+    for (int32_t i = 0; v != NULL && i < v->params.count; i++)
         if (v->params.item[i].t->arg[1] == SMASK__PANELS_READY)
             v->params.item[i].t->arg[1] = SMASK__PANELS_OLD;
     if (!smask__ok(c) || c->dry) return c->error;
@@ -8730,7 +8480,7 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
             "the file is not open, or has been read already");
     m.home = (float **)smask__data(c, (size_t)f->count, sizeof *m.home);
     if (m.home == NULL) return c->error;
-    for (i = 0; i < f->count; i++) m.home[i] = NULL;
+    for (int32_t i = 0; i < f->count; i++) m.home[i] = NULL;
     smask__each(v, t, a, e, smask__match_slot, &m);
     if (a != NULL)
         m.lacks[1] += 3
@@ -8743,7 +8493,7 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (a != NULL && (r.stream & 1) == 0)            /* no such generator  */
         smask__fail(c, SMASK_FORMAT, "read", "random.stream is even");
     if (missing != NULL) *missing = m.lacks[0];
-    for (i = 0; i < f->count && smask__ok(c); i++)
+    for (int32_t i = 0; i < f->count && smask__ok(c); i++)
         smask__entry_take(c, f, &f->entry[i], m.home[i]);
     smask__rewind(c, mark);
     if (!smask__ok(c)) return c->error;
@@ -8810,7 +8560,6 @@ struct smask__crew;
 typedef struct smask__hand {
     struct smask__crew *crew;
     pthread_t thread;
-    int worker;                          /* 1 .. workers - 1               */
 } smask__hand;
 
 typedef struct smask__crew {
@@ -8846,9 +8595,7 @@ SMASK__FN int smask__crew_finished(smask__crew *s)
 SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
     int (*ready)(smask__crew *s))
 {
-    int i;
-
-    for (i = 0; i < SMASK__CREW_LOOKS + SMASK__CREW_YIELDS; i++) {
+    for (int i = 0; i < SMASK__CREW_LOOKS + SMASK__CREW_YIELDS; i++) {
         if (ready(s)) return;
         if (i >= SMASK__CREW_LOOKS) sched_yield();
     }
@@ -8862,12 +8609,10 @@ SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
 /* Wake up to `most` sleepers. With nobody asleep, this is one load. */
 SMASK__FN void smask__crew_ring(smask__crew *s, smask__bell *bell, int most)
 {
-    int i;
-
     if (__atomic_load_n(&bell->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&s->lock);
     if (most > bell->sleepers) most = bell->sleepers;
-    for (i = 0; i < most; i++) pthread_cond_signal(&bell->rings);
+    for (int i = 0; i < most; i++) pthread_cond_signal(&bell->rings);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -8905,7 +8650,7 @@ SMASK__FN void *smask__crew_hand(void *arg)
     for (;;) {
         smask__crew_wait(s, &s->work, smask__crew_called);
         if (__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) return NULL;
-        smask__crew_help(s, hand->worker);
+        smask__crew_help(s, (int)(hand - s->hand) + 1);
     }
 }
 
@@ -8913,9 +8658,8 @@ SMASK__FN void *smask__crew_hand(void *arg)
 SMASK__FN int smask__crew_self(const smask__crew *s)
 {
     const pthread_t self = pthread_self();
-    int i;
 
-    for (i = 0; s != NULL && i < s->hands; i++)
+    for (int i = 0; s != NULL && i < s->hands; i++)
         if (pthread_equal(self, s->hand[i].thread)) return i + 1;
     return 0;
 }
@@ -8927,12 +8671,11 @@ SMASK__FN void smask__crew_run(void *user, int count,
 {
     smask__crew *s = (smask__crew *)user;
     uint64_t job;
-    int i;
 
     if (s == NULL || count < 2
         || __atomic_exchange_n(&s->taken, 1, __ATOMIC_ACQUIRE) != 0) {
         const int self = smask__crew_self(s);
-        for (i = 0; i < count; i++) fn(arg, i, self);
+        for (int i = 0; i < count; i++) fn(arg, i, self);
         return;
     }
     __atomic_store_n(&s->fn, fn, __ATOMIC_RELAXED);
@@ -8959,14 +8702,13 @@ SMASK__DEF smask_parallel smask_crew_hook(smask_crew *crew)
 SMASK__DEF void smask_crew_stop(smask_crew *crew)
 {
     smask__crew *s = (smask__crew *)crew->state;
-    int i;
 
     crew->state = NULL;
     crew->workers = 1;
     if (s == NULL) return;
     __atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
     smask__crew_ring(s, &s->work, s->hands);
-    for (i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
+    for (int i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
     pthread_cond_destroy(&s->work.rings);
     pthread_cond_destroy(&s->home.rings);
     pthread_mutex_destroy(&s->lock);
@@ -8979,12 +8721,11 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
     const long most = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
     const int hands = most < 1 ? 0 : most > SMASK__CREW_MOST
         ? SMASK__CREW_MOST - 1 : (int)most - 1;
-    smask__crew *s;
 
     crew->state = NULL;
     crew->workers = hands + 1;
     if (hands == 0) return SMASK_OK;
-    s = (smask__crew *)smask__default_alloc(sizeof *s
+    smask__crew *s = (smask__crew *)smask__default_alloc(sizeof *s
         + (size_t)hands * sizeof *s->hand);
     if (s == NULL) return SMASK_MEMORY;
     memset(s, 0, sizeof *s);
@@ -8996,7 +8737,6 @@ SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
     for (; s->hands < hands; s->hands++) {
         smask__hand *hand = &s->hand[s->hands];
         hand->crew = s;
-        hand->worker = s->hands + 1;
         if (pthread_create(&hand->thread, NULL, smask__crew_hand, hand)) {
             smask_crew_stop(crew);
             return SMASK_MEMORY;
