@@ -2313,23 +2313,21 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 SMASK__INLINE v_t SMASK__N(load_part)(const float *p, size_t n)
 {
     float x[SMASK__PASS] = { 0 };
-    size_t i;
 
     if (n == SMASK__W) return v_load(p);
-    for (i = 0; i < n; i++) x[i] = p[i];
+    for (size_t i = 0; i < n; i++) x[i] = p[i];
     return v_load(x);
 }
 SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
 {
     float x[SMASK__PASS];
-    size_t i;
 
     if (n == SMASK__W) {
         v_store(p, v);
         return;
     }
     v_store(x, v);
-    for (i = 0; i < n; i++) p[i] = x[i];
+    for (size_t i = 0; i < n; i++) p[i] = x[i];
 }
 #endif
 
@@ -2340,20 +2338,18 @@ SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
 SMASK__INLINE float SMASK__N(sum_of)(v_t v)
 {
     float x[SMASK__PASS];
-    size_t half, i;
 
     v_store(x, v);
-    for (half = SMASK__W / 2; half > 0; half /= 2)
-        for (i = 0; i < half; i++) x[i] += x[i + half];
+    for (size_t half = SMASK__W / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) x[i] += x[i + half];
     return x[0];
 }
 SMASK__INLINE float SMASK__N(max_of)(v_t v)
 {
     float x[SMASK__PASS];
-    size_t i;
 
     v_store(x, v);
-    for (i = 1; i < SMASK__W; i++) if (x[i] > x[0]) x[0] = x[i];
+    for (size_t i = 1; i < SMASK__W; i++) if (x[i] > x[0]) x[0] = x[i];
     return x[0];
 }
 #endif
@@ -2575,9 +2571,8 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
     const int across, const int wide, const int paired)
 {
     const float *b = t->b + j / SMASK__NR * t->b_panel;
-    size_t i;
 
-    for (i = 0; i < t->m; i += SMASK__MR) {
+    for (size_t i = 0; i < t->m; i += SMASK__MR) {
         const float *a = t->a + i / SMASK__MR * t->a_group;
         size_t rows = smask__least(t->m - i, SMASK__MR), at = i;
         if (rows == SMASK__MR) {
@@ -2598,9 +2593,7 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
 SMASK__INLINE void SMASK__N(panels)(const smask__slab *t, const int across,
     const int paired)
 {
-    size_t j;
-
-    for (j = 0; j < t->n; j += SMASK__NR)
+    for (size_t j = 0; j < t->n; j += SMASK__NR)
         if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, across, 1, paired);
         else SMASK__N(panel)(t, j, across, 0, paired);
 }
@@ -2661,9 +2654,9 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
     size_t width, size_t stride, const smask__lens lens, const int paired)
 {
     const size_t end = column + columns, stop = row + rows;
-    size_t i, j, k, w;
+    size_t w;
 
-    for (i = row; i < stop; i += paired ? 2 : 1, to += pitch) {
+    for (size_t i = row; i < stop; i += paired ? 2 : 1, to += pitch) {
         const size_t i1 = i + 1 < stop ? i + 1 : i;
         const float *x = v->x + i * v->ld, *x1 = v->x + i1 * v->ld;
         const v_t a = SMASK__N(lens_a)(v, i, lens);
@@ -2672,9 +2665,9 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
         const v_t b1 = SMASK__N(lens_b)(v, i1, lens);
         const size_t ahead = i1 + 8 < stop ? 8 * v->ld : 0;
         float *y = to;
-        for (j = column; j < end; j += width, y += stride) {
+        for (size_t j = column; j < end; j += width, y += stride) {
             w = smask__least(width, end - j);
-            for (k = 0; k < w; k += SMASK__W) {
+            for (size_t k = 0; k < w; k += SMASK__W) {
                 const size_t n = smask__least(end - j - k, SMASK__W);
                 v_t s = SMASK__N(seen)(v, x, j + k, n, a, b, lens);
                 SMASK__PREFETCH(x + j + k + ahead);
@@ -2686,7 +2679,7 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
                 if (n == SMASK__W) v_store(y + k, s);
                 else v_store_part(y + k, s, n);
             }
-            for (k = w; k < width; k++) y[k] = 0;
+            for (size_t k = w; k < width; k++) y[k] = 0;
         }
     }
 }
@@ -2726,10 +2719,8 @@ SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
 SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
     size_t columns, float *to, size_t pitch)
 {
-    size_t i, j;
-
-    for (i = 0; i < rows; i++, x += ld, to += pitch)
-        for (j = 0; j < columns; j += 2 * SMASK__W) {
+    for (size_t i = 0; i < rows; i++, x += ld, to += pitch)
+        for (size_t j = 0; j < columns; j += 2 * SMASK__W) {
             const size_t left = columns - j;
             const size_t n0 = smask__least(left, SMASK__W);
             const size_t n1 = smask__least(left - n0, SMASK__W);
@@ -2744,9 +2735,9 @@ SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
 SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
     size_t k, float *to)
 {
-    size_t i, p, half;
+    size_t p;
 
-    for (half = 0; half < SMASK__NR; half += SMASK__W) {
+    for (size_t half = 0; half < SMASK__NR; half += SMASK__W) {
         p = 0;
 #if SMASK__PASS > 1
         if (rows >= half + SMASK__W)
@@ -2765,7 +2756,7 @@ SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
             }
 #endif
         for (; p < k; p++)
-            for (i = half; i < half + SMASK__W; i++)
+            for (size_t i = half; i < half + SMASK__W; i++)
                 to[p * SMASK__NR + i] = i < rows ? x[i * ld + p] : 0;
     }
 }
@@ -2775,12 +2766,11 @@ SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
    ---------------------------------------------------------------------- */
 
 #define SMASK__EACH(j, n, count)                                            \
-    for (j = 0; j < count; j += SMASK__W)                                   \
+    for (size_t j = 0, n; j < count; j += SMASK__W)                         \
         if ((n = smask__least(count - j, SMASK__W)) != 0)
 
 SMASK__FN void SMASK__N(add)(float *y, const float *x, size_t count)
 {
-    size_t j, n;
     SMASK__EACH(j, n, count)
         v_store_part(y + j, v_load_part(y + j, n) + v_load_part(x + j, n), n);
 }
@@ -2818,7 +2808,6 @@ SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
 
 SMASK__FN void SMASK__N(axpy)(float *y, float a, const float *x, size_t count)
 {
-    size_t j, n;
     SMASK__EACH(j, n, count)
         v_store_part(y + j, v_fma(v_set(a), v_load_part(x + j, n),
             v_load_part(y + j, n)), n);
@@ -2828,7 +2817,6 @@ SMASK__FN void SMASK__N(axpy)(float *y, float a, const float *x, size_t count)
 SMASK__FN void SMASK__N(scale)(float *y, float a, const float *x,
     size_t count)
 {
-    size_t j, n;
     SMASK__EACH(j, n, count)
         v_store_part(y + j, v_set(a) * v_load_part(x + j, n), n);
 }
@@ -2837,7 +2825,6 @@ SMASK__FN void SMASK__N(dot)(const float *x, const float *y, size_t count,
     float *out)
 {
     v_t s = v_set(0.0f);
-    size_t j, n;
     SMASK__EACH(j, n, count)
         s = v_fma(v_load_part(x + j, n), v_load_part(y + j, n), s);
     *out = v_sum(s);
@@ -2849,7 +2836,7 @@ SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
 {
     v_t s = v_set(0.0f), q = v_set(0.0f);
     const v_t m = v_set(about);
-    size_t j, left;
+    size_t j;
 
     for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
         const v_t d = v_load(x + j) - m;
@@ -2858,7 +2845,7 @@ SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
     }
     *sum = v_sum(s);
     *squares = v_sum(q);
-    for (left = j; left < count; left++) {
+    for (size_t left = j; left < count; left++) {
         *sum += x[left] - about;
         *squares += (x[left] - about) * (x[left] - about);
     }
@@ -2904,7 +2891,6 @@ SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
 
 SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
 {
-    size_t j, n;
     SMASK__EACH(j, n, count)
         v_store_part(y + j, SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
 }
@@ -2913,7 +2899,6 @@ SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
 SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
     size_t count, int add)
 {
-    size_t j, n;
     SMASK__EACH(j, n, count) {
         v_t d = v_load_part(dy + j, n)
             * SMASK__N(gelu_slope)(v_load_part(x + j, n));
@@ -2927,7 +2912,6 @@ SMASK__FN void SMASK__N(norm_row)(float *y, const float *x, float mean,
     float rstd, const float *w, const float *b, size_t D)
 {
     const v_t m = v_set(mean), s = v_set(rstd);
-    size_t j, n;
     SMASK__EACH(j, n, D)
         v_store_part(y + j, v_fma((v_load_part(x + j, n) - m) * s,
             v_load_part(w + j, n), v_load_part(b + j, n)), n);
@@ -2942,7 +2926,6 @@ SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
 {
     const v_t m = v_set(mean), s = v_set(rstd);
     v_t sum = v_set(0.0f), dot = v_set(0.0f), a, b;
-    size_t j, n;
 
     SMASK__EACH(j, n, D) {
         const v_t g = v_load_part(dy + j, n);
@@ -2973,11 +2956,10 @@ SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
     float *inverse)
 {
     const v_t a = v_set(bias != NULL ? SMASK__LOG2_E : scale * SMASK__LOG2_E);
-    size_t i, j, n;
 
     SMASK__EACH(j, n, columns) {
         v_t most = v_set(-3.0e38f), sum = v_set(0.0f), less;
-        for (i = 0; i < rows; i++) {
+        for (size_t i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
             v_t v = v_load_part(x, n);
             if (bias != NULL) {
@@ -2989,7 +2971,7 @@ SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
         }
         less = most * a;
         if (bias == NULL) most = most * v_set(scale);
-        for (i = 0; i < rows; i++) {
+        for (size_t i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
             const v_t e = SMASK__N(exp2)(v_fma(v_load_part(x, n), a, -less));
             v_store_part(x, e, n);
@@ -3008,13 +2990,12 @@ SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
     const float *top, const float *inverse, float *dbias)
 {
     const v_t a = v_set(scale * SMASK__LOG2_E);
-    size_t i, j, n;
 
     SMASK__EACH(j, n, columns) {
         const v_t less = v_load_part(top + j, n) * v_set(SMASK__LOG2_E);
         const v_t inv = v_load_part(inverse + j, n);
         v_t d = v_set(0.0f);
-        for (i = 0; i < rows; i++) {
+        for (size_t i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
             v_t v = v_fma(v_load_part(x, n), a, -less);
             if (bias != NULL)
@@ -3024,7 +3005,7 @@ SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
             v_store_part(x, v, n);
             d = v_fma(v, v_load_part(dp + i * ld + j, n), d);
         }
-        for (i = 0; i < rows; i++) {
+        for (size_t i = 0; i < rows; i++) {
             float *x = dp + i * ld + j;
             const v_t v = v_load_part(s + i * ld + j, n)
                 * (v_load_part(x, n) - d);
@@ -3045,7 +3026,6 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
     const v_t clip = v_set(s->clip), eps = v_set(s->eps);
     const v_t rate = v_set(s->rate * s->correct1);
     const v_t correct2 = v_set(s->correct2), left = v_set(1 - s->decay);
-    size_t j, n;
 
     SMASK__EACH(j, n, count) {
         const v_t d = v_load_part(g + j, n) * clip;
@@ -3802,10 +3782,9 @@ SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
     const smask__lens_after *a = (const smask__lens_after *)arg;
     const size_t D = a->l->in;
     float *dw = a->partial + 2 * (size_t)piece * D, *db = dw + D;
-    size_t i;
 
     memset(dw, 0, 2 * D * sizeof *dw);
-    for (i = row; i < row + rows; i++, df += D)
+    for (size_t i = row; i < row + rows; i++, df += D)
         SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D, df,
             a->l->x + i * D, a->l->stat[2 * i], a->l->stat[2 * i + 1],
             a->l->ln_w, dw, db, D, a->add))
@@ -3816,10 +3795,8 @@ SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
 SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     size_t count, float *first, float *second)
 {
-    size_t q;
-
     if (c->dry || !smask__ok(c)) return;
-    for (q = 0; q < parts; q++, part += 2 * count) {
+    for (size_t q = 0; q < parts; q++, part += 2 * count) {
         if (first != NULL)
             SMASK__CALL(c->lanes, add, (first, part, count))
         if (second != NULL)
@@ -4009,7 +3986,6 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     const size_t nr = a->nr > 0 ? a->nr : columns;
     const smask__view v = smask__view_of(x, ld);
     smask__factor f;
-    size_t j;
 
     f.b = to;
     f.ld = nr;
@@ -4025,7 +4001,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
             nr * k, 0))
         return f;
     }
-    for (j = 0; j < columns; j += nr, to += nr * k)
+    for (size_t j = 0; j < columns; j += nr, to += nr * k)
         smask__turn(a->lanes, x + j * ld, ld, smask__least(columns - j, nr),
             k, to, nr);
     return f;
@@ -4159,22 +4135,18 @@ SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
 SMASK__FN void smask__bias_fwd(const float *table, const int32_t *index,
     size_t N, size_t H, float *bias)
 {
-    size_t h, i, j;
-
-    for (h = 0; h < H; h++)
-        for (j = 0; j < N; j++)
-            for (i = 0; i < N; i++)
+    for (size_t h = 0; h < H; h++)
+        for (size_t j = 0; j < N; j++)
+            for (size_t i = 0; i < N; i++)
                 *bias++ = table[(size_t)index[i * N + j] * H + h];
 }
 
 SMASK__FN void smask__bias_bwd(float *dtable, const int32_t *index, size_t N,
     size_t H, const float *dbias)
 {
-    size_t h, i, j;
-
-    for (h = 0; h < H; h++)
-        for (j = 0; j < N; j++)
-            for (i = 0; i < N; i++)
+    for (size_t h = 0; h < H; h++)
+        for (size_t j = 0; j < N; j++)
+            for (size_t i = 0; i < N; i++)
                 dtable[(size_t)index[i * N + j] * H + h] += *dbias++;
 }
 
@@ -4211,10 +4183,9 @@ SMASK__FN void smask__rows_bwd(smask_ctx *c, const smask__gather *g,
     const float *dy, float *dx, float *dfill, float *dposition)
 {
     const size_t D = g->D;
-    size_t i;
 
     if (c->dry || !smask__ok(c)) return;
-    for (i = 0; i < g->count; i++, dy += D) {
+    for (size_t i = 0; i < g->count; i++, dy += D) {
         const int32_t at = g->index != NULL ? g->index[i] : (int32_t)i;
         if (at >= 0 && dx != NULL)
             SMASK__CALL(c->lanes, add, (dx + (size_t)at * D, dy, D))
@@ -4347,19 +4318,18 @@ SMASK__FN double smask__cross_entropy_fwd(int lanes, const float *x,
     const float *t, size_t rows, size_t C, float *dx)
 {
     double loss = 0;
-    size_t i, j;
 
-    for (i = 0; i < rows; i++, x += C, t += C, dx += C) {
+    for (size_t i = 0; i < rows; i++, x += C, t += C, dx += C) {
         float most, sum, total = 0;
         double lse;
         SMASK__CALL(lanes, most, (x, C, &most))
         SMASK__CALL(lanes, exp_row, (dx, x, 1, most, C, &sum))
         lse = (double)most + log((double)sum);
-        for (j = 0; j < C; j++) {
+        for (size_t j = 0; j < C; j++) {
             loss += (double)t[j] * (lse - (double)x[j]);
             total += t[j];
         }
-        for (j = 0; j < C; j++)
+        for (size_t j = 0; j < C; j++)
             dx[j] = (dx[j] / sum * total - t[j]) / (float)rows;
     }
     return loss / (double)rows;
@@ -4379,10 +4349,10 @@ SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
 {
     const size_t half = rows / 2;
     double loss = 0;
-    size_t i, j;
+    size_t j;
 
     *hits = 0;
-    for (i = 0; i < rows; i++) {
+    for (size_t i = 0; i < rows; i++) {
         float *row = s + i * rows, most, sum, right;
         const size_t u = (i + half) % rows;
         for (j = 0; j < rows; j++)
