@@ -168,7 +168,7 @@ static void open_log(training *t)
 
     if (file_keep(t->out, "model.safetensors") + file_keep(t->out, "log.csv")
         > 0)
-        warn("%s holds an earlier run: its files are now named .old", t->out);
+        warn("%s held an earlier run: its files are now named .old", t->out);
     snprintf(path, sizeof path, "%s/log.csv", t->out);
     t->log = fopen(path, "w");
     if (t->log == NULL) fail("--out: %s: %s", path, strerror(errno));

@@ -372,8 +372,8 @@ static void keep_earlier(run *r)
 
     if (file_keep(r->out, "log.csv") + file_keep(r->out, "report.html")
         + model > 0)
-        warn("%s holds an earlier run: its files are now named .old%s",
-            r->out, model ? " (to go on with it: --resume)" : "");
+        warn("%s held an earlier run: its files are now named .old%s",
+            r->out, model ? "; --resume would have gone on with it" : "");
 }
 
 /* The log with the rows that are known, ready for more. */
