@@ -2654,7 +2654,6 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
     size_t width, size_t stride, const smask__lens lens, const int paired)
 {
     const size_t end = column + columns, stop = row + rows;
-    size_t w;
 
     for (size_t i = row; i < stop; i += paired ? 2 : 1, to += pitch) {
         const size_t i1 = i + 1 < stop ? i + 1 : i;
@@ -2666,7 +2665,7 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
         const size_t ahead = i1 + 8 < stop ? 8 * v->ld : 0;
         float *y = to;
         for (size_t j = column; j < end; j += width, y += stride) {
-            w = smask__least(width, end - j);
+            const size_t w = smask__least(width, end - j);
             for (size_t k = 0; k < w; k += SMASK__W) {
                 const size_t n = smask__least(end - j - k, SMASK__W);
                 v_t s = SMASK__N(seen)(v, x, j + k, n, a, b, lens);
@@ -2735,10 +2734,8 @@ SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
 SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
     size_t k, float *to)
 {
-    size_t p;
-
     for (size_t half = 0; half < SMASK__NR; half += SMASK__W) {
-        p = 0;
+        size_t p = 0;
 #if SMASK__PASS > 1
         if (rows >= half + SMASK__W)
             for (; p + 4 <= k; p += 4) {
@@ -2881,10 +2878,9 @@ SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
     if (j < count) {
         float part[SMASK__PASS];
         const size_t n = count - j;
-        size_t i;
         v_store(part, SMASK__N(exp2)((v_load_part(x + j, n) - less)
             * scale));
-        for (i = 0; i < n; i++) rest += y[j + i] = part[i];
+        for (size_t i = 0; i < n; i++) rest += y[j + i] = part[i];
     }
     *sum = v_sum(s) + rest;
 }
@@ -3041,6 +3037,7 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 }
 
 #undef SMASK__EACH
+#undef SMASK__LOG2_E
 #undef SMASK__ALL
 #undef SMASK__N
 #undef SMASK__MR
@@ -3707,9 +3704,7 @@ SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
     l.z = z;
     l.a = a;
     l.count = count;
-    if (smask__ok(c))
-        smask__run(c, smask__over(count, SMASK__PIECE), smask__list_piece,
-            &l);
+    smask__run(c, smask__over(count, SMASK__PIECE), smask__list_piece, &l);
 }
 
 /* ---- Linear, with a lens before it:
@@ -3916,7 +3911,7 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
     pieces = smask__over(a->rows, a->piece);
     if (back && !wanted) a->dx = smask__floats(c, a->rows * a->D);
     if (back) a->partial = smask__floats(c, pieces * 2 * a->D);
-    if (smask__ok(c)) smask__run(c, pieces, smask__norm_piece, a);
+    smask__run(c, pieces, smask__norm_piece, a);
     if (back) smask__add_parts(c, a->partial, pieces, a->D, dw, db);
     smask__rewind(c, mark);
 }
@@ -4060,8 +4055,7 @@ SMASK__FN void smask__attention_fwd(smask_ctx *c, smask__attention *a)
     const size_t mark = smask__mark(c);
 
     a->work = smask__floats(c, smask__attention_plan(c, a, 0));
-    if (smask__ok(c))
-        smask__run(c, a->B * a->H, smask__attention_fwd_piece, a);
+    smask__run(c, a->B * a->H, smask__attention_fwd_piece, a);
     smask__rewind(c, mark);
 }
 
@@ -4124,9 +4118,8 @@ SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
     const size_t mark = smask__mark(c);
 
     a->work = smask__floats(c, smask__attention_plan(c, a, 1));
-    if (smask__ok(c))
-        smask__run(c, a->dbias != NULL ? a->H : a->B * a->H,
-            smask__attention_bwd_piece, a);
+    smask__run(c, a->dbias != NULL ? a->H : a->B * a->H,
+        smask__attention_bwd_piece, a);
     smask__rewind(c, mark);
 }
 
@@ -4287,9 +4280,8 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
         z.m = a->count;
         z.a = smask__view_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
         smask__product_rows(c, &z);
-        if (smask__ok(c))
-            smask__run(c, smask__over(a->count, 16),
-                smask__head_softmax_piece, a);
+        smask__run(c, smask__over(a->count, 16), smask__head_softmax_piece,
+            a);
         for (i = 0; !c->dry && smask__ok(c) && i < smask__over(a->count, 16);
             i++) {
             loss += a->loss[i];

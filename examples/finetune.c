@@ -43,7 +43,7 @@ typedef struct training {
     int32_t steps;                   /* in an epoch                        */
     int done;                        /* epochs                             */
     FILE *log;
-    char trouble[640];
+    char model_file[1100], trouble[640];
 } training;
 
 /* ------------------------------------------------------------- targets */
@@ -374,7 +374,7 @@ static void open_data(training *t)
 
 static void save(smask_ctx *c, training *t)
 {
-    char pixels[2][128], data[1100], path[1100];
+    char pixels[2][128], data[1100];
     smask_note notes[4];
 
     notes_pixels(notes, pixels, t->mean, t->deviation, t->v.desc.channels);
@@ -382,8 +382,7 @@ static void save(smask_ctx *c, training *t)
     notes[2].value = note_text(data, sizeof data, t->path);
     notes[3].key = "method";
     notes[3].value = "finetune";
-    snprintf(path, sizeof path, "%.1000s/model.safetensors", t->out);
-    model_save(c, &t->v, notes, 4, path);
+    model_save(c, &t->v, notes, 4, t->model_file);
 }
 
 int main(int argc, char **argv)
@@ -393,14 +392,14 @@ int main(int argc, char **argv)
     smask_sizes sizes;
     smask_crew crew;
     smask_ctx c;
-    char path[1100];
 
     read_options(&t, argc, argv);
     open_model(&t);
     open_data(&t);
     folder_make(t.out);
-    snprintf(path, sizeof path, "%.1000s/model.safetensors", t.out);
-    if (file_same(path, t.model))
+    snprintf(t.model_file, sizeof t.model_file, "%.1000s/model.safetensors",
+        t.out);
+    if (file_same(t.model_file, t.model))
         fail("--out %s: the model of --model lies there, and would be "
             "replaced; give another folder", t.out);
     if (smask_crew_start(&crew, t.threads) != SMASK_OK)
@@ -422,7 +421,7 @@ int main(int argc, char **argv)
         result("planned_mb", (double)sizes.bytes / 1e6, 1);
     } else {
         warn("stopped after %d of %d epochs; the model as it is now lies in "
-            "%s", t.done, t.epochs, path);
+            "%s", t.done, t.epochs, t.model_file);
     }
     save(&c, &t);
     smask_shutdown(&c);

@@ -867,29 +867,26 @@ static void tell_classes(const data_set *d, const char *path, int held_out)
     size_t i, at = 0;
     int32_t k;
 
-    for (k = 0; k < d->classes && at + 120 < sizeof line; k++) {
-        size_t train = 0, test = 0;
-        for (i = 0; i < d->train.count; i++) train += d->train.label[i] == k;
-        for (i = 0; i < d->test.count; i++) test += d->test.label[i] == k;
-        at += (size_t)snprintf(line + at, sizeof line - at, "%s %.60s %lu",
-            k > 0 ? "," : "", d->class_name[k], (unsigned long)train);
-        if (d->test.count > 0)
-            at += (size_t)snprintf(line + at, sizeof line - at, "+%lu",
-                (unsigned long)test);
-    }
-    warn("--data %s: %d %s, %s:%s%s%s", path, (int)d->classes,
-        d->classes == 1 ? "class" : "classes",
-        d->test.count > 0 ? "training + test images" : "training images",
-        line, k < d->classes ? ", ..." : "",
-        held_out ? " (every fifth is for testing)" : "");
-    for (k = 0; k < d->classes && d->test.count > 0; k++) {
+    for (k = 0; k < d->classes; k++) {
         size_t train = 0, test = 0;
         for (i = 0; i < d->train.count; i++) train += d->train.label[i] == k;
         for (i = 0; i < d->test.count; i++) test += d->test.label[i] == k;
         if (train == 0 && test > 0)
             warn("--data %s: class %s has test images, but none to learn "
                 "from", path, d->class_name[k]);
+        if (at + 120 > sizeof line) continue;
+        at += (size_t)snprintf(line + at, sizeof line - at, "%s %.60s %lu",
+            k > 0 ? "," : "", d->class_name[k], (unsigned long)train);
+        if (d->test.count > 0)
+            at += (size_t)snprintf(line + at, sizeof line - at, "+%lu",
+                (unsigned long)test);
+        if (at + 120 > sizeof line && k + 1 < d->classes)
+            strcat(line, ", ...");
     }
+    warn("--data %s: %d %s, %s:%s%s", path, (int)d->classes,
+        d->classes == 1 ? "class" : "classes",
+        d->test.count > 0 ? "training + test images" : "training images",
+        line, held_out ? " (every fifth is for testing)" : "");
 }
 
 /* Move every fifth image of each class to the test split. */
