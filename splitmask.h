@@ -60,7 +60,7 @@ int main(void)
 }
 ```
 
-   What it is not: no GPU, no half precision but in products (desc.lanes),
+   What it is not: no GPU, no half precision but in products (desc.isa),
    no convolution, no general broadcasting, no reading of image files
    (examples/ has that), no import of data sets. It is one algorithm
    family, whole, fast, and readable.
@@ -77,7 +77,7 @@ int main(void)
      1  >>ground        errors, checked sizes
      2  >>memory        one arena with two ends
      3  >>chance        the generator
-     4  >>lanes         vectors; the only instruction sets in the file
+     4  >>isa         vectors; the only instruction sets in the file
      5  >>gemm          the matrix product, from three loops to full speed
      6  >>kernels       forward and backward of everything, on pointers
      7  >>tape          tensors, recording, backward on one page
@@ -254,7 +254,7 @@ int main(void)
    Same seed, data, build and kind of vectors: same bits, for any number
    of threads. Pieces never depend on how many workers there are, and what
    they sum up is added in a fixed order. Another kind of vectors
-   (desc.lanes) rounds differently in the last digits, as does another
+   (desc.isa) rounds differently in the last digits, as does another
    compiler. The generator's integers and uniform numbers are the same on
    every machine; normal numbers and mask rectangles use the C library's
    logf, cosf and expf, whose last bits may differ. A file written with the
@@ -289,7 +289,7 @@ int main(void)
    ----------------------------------------------------------------------
    NUMBERS                                                     >>numbers
 
-   Everything is float, 32 bits, but products' operands if desc.lanes says
+   Everything is float, 32 bits, but products' operands if desc.isa says
    so; sums over whole batches (the losses, the gradient's norm) are double.
    Against the same model in double, values agree to 1e-5 and slopes to
    1e-4 of the largest (tests/test_objectives.c holds that to PyTorch's).
@@ -395,12 +395,12 @@ typedef struct smask_io {
    bfloat16, 8 bits of precision, and added in float. Weights, gradients and
    moments stay floats. Nearly twice as fast on AMD's Zen 4; a processor may
    also have the instruction without the speed, so never AUTO. */
-#define SMASK_LANE_KINDS(X) X(AUTO, "auto") X(SCALAR, "scalar")             \
+#define SMASK_ISAS(X) X(AUTO, "auto") X(SCALAR, "scalar")             \
     X(VECTOR4, "vector4") X(AVX2, "avx2") X(AVX512, "avx512")               \
     X(BF16, "bf16")
-#define SMASK__LANE_ENUM(name, text) SMASK_LANES_##name,
-typedef enum smask_lanes { SMASK_LANE_KINDS(SMASK__LANE_ENUM)
-    SMASK_LANES_COUNT } smask_lanes;
+#define SMASK__ISA_ENUM(name, text) SMASK_ISA_##name,
+typedef enum smask_isa { SMASK_ISAS(SMASK__ISA_ENUM)
+    SMASK_ISA_COUNT } smask_isa;
 
 /* Setup. Zero everywhere is a working default. */
 typedef struct smask_desc {
@@ -411,7 +411,7 @@ typedef struct smask_desc {
     smask_logger logger;             /* default: silent                    */
     uint64_t seed;                   /* of the context's generator         */
     int nodes;                       /* limit of tape nodes; 0: no limit   */
-    smask_lanes lanes;               /* vector code; default: the best     */
+    smask_isa isa;               /* vector code; default: the best     */
     int inference;                   /* 1: parameters get no gradients     */
 } smask_desc;
 
@@ -703,7 +703,7 @@ typedef struct smask_ctx {
     char detail[96];
     smask_desc desc;
     smask_random random;             /* every draw of the library          */
-    int lanes;                       /* smask_lanes in use                 */
+    int isa;                       /* smask_isa in use                 */
     unsigned char *base;             /* arena, 64-byte aligned             */
     size_t size, low, high;          /* usable; used from either end       */
     size_t peak;                     /* most of low + high so far          */
@@ -769,7 +769,7 @@ SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
 /* ---- 4  Lanes ---- */
 
 /* The name of the vector code in use: "avx512", "avx2", ... */
-SMASK_API const char *smask_lanes_text(const smask_ctx *c);
+SMASK_API const char *smask_isa_text(const smask_ctx *c);
 
 /* ---- 5  The matrix product ---- */
 
@@ -794,7 +794,7 @@ SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
 /* Start a context. `desc` may be NULL for the defaults; it is copied.
    memory     desc.memory_size bytes from the allocator, or yours
    errors     MEMORY if the allocator fails or the block is too small,
-              ARG if `lanes` is not to be had here, STATE if the calling
+              ARG if `isa` is not to be had here, STATE if the calling
               unit was compiled against another version of this file   */
 #define smask_setup(c, desc) smask_setup_v(c, desc, SMASK__MAGIC)
 #define SMASK__MAGIC ((uint32_t)(SMASK_VERSION_MAJOR << 28                  \
@@ -1452,7 +1452,7 @@ SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
    PART III                                               IMPLEMENTATION
 
    Read from here on, in order. The file includes itself once for each kind
-   of vector code (see >>lanes); SMASK__PASS is set while it does, and then
+   of vector code (see >>isa); SMASK__PASS is set while it does, and then
    only the one section between the marks is compiled.
    ###################################################################### */
 #if defined(SPLITMASK_IMPLEMENTATION) && !defined(SPLITMASK_IMPLEMENTED)
@@ -1817,7 +1817,7 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 }
 
 /* ======================================================================
-   4  LANES                                                      >>lanes
+   4  ISA                                                      >>isa
    Question   How does a plain `cc -O2` build use the widest vectors that
               the processor has, without writing assembly?
    Idea       The hot loops are written once, below, over vectors v_t of
@@ -1862,27 +1862,27 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 #endif
 #endif
 
-/* Go to the reading of `lanes`: SMASK__CALL(lanes, gelu, (y, x, n)). */
+/* Go to the reading of `isa`: SMASK__CALL(isa, gelu, (y, x, n)). */
 #ifdef SMASK__HAS_AVX512
 #define SMASK__CASE512(name, args)                                          \
-    case SMASK_LANES_AVX512: smask__##name##_avx512 args; break;
+    case SMASK_ISA_AVX512: smask__##name##_avx512 args; break;
 #else
 #define SMASK__CASE512(name, args)
 #endif
 #ifdef SMASK__HAS_AVX2
 #define SMASK__CASE256(name, args)                                          \
-    case SMASK_LANES_AVX2: smask__##name##_avx2 args; break;
+    case SMASK_ISA_AVX2: smask__##name##_avx2 args; break;
 #else
 #define SMASK__CASE256(name, args)
 #endif
 #ifdef SMASK__HAS_VECTOR4
 #define SMASK__CASE128(name, args)                                          \
-    case SMASK_LANES_VECTOR4: smask__##name##_vector4 args; break;
+    case SMASK_ISA_VECTOR4: smask__##name##_vector4 args; break;
 #else
 #define SMASK__CASE128(name, args)
 #endif
-#define SMASK__CALL(lanes, name, args)                                      \
-    switch (lanes) {                                                        \
+#define SMASK__CALL(isa, name, args)                                      \
+    switch (isa) {                                                        \
     SMASK__CASE512(name, args)                                              \
     SMASK__CASE256(name, args)                                              \
     SMASK__CASE128(name, args)                                              \
@@ -1905,54 +1905,54 @@ SMASK__FN int smask__cpu_has(unsigned bits, unsigned registers)
 }
 #endif
 
-SMASK__FN int smask__lanes_there(smask_lanes lanes)
+SMASK__FN int smask__isa_available(smask_isa isa)
 {
 #ifdef SMASK__HAS_AVX2
-    if (lanes == SMASK_LANES_AVX2)
+    if (isa == SMASK_ISA_AVX2)
         return smask__cpu_has(1u << 5, 0x06);        /* AVX2; xmm, ymm     */
 #endif
 #ifdef SMASK__HAS_AVX512
-    if (lanes == SMASK_LANES_AVX512)                 /* F, DQ, BW, VL; zmm */
+    if (isa == SMASK_ISA_AVX512)                 /* F, DQ, BW, VL; zmm */
         return smask__cpu_has(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31,
             0xe6);
 #endif
 #ifdef SMASK__HAS_BF16
-    if (lanes == SMASK_LANES_BF16) {
+    if (isa == SMASK_ISA_BF16) {
         unsigned a, b, c, d;
-        return smask__lanes_there(SMASK_LANES_AVX512)
+        return smask__isa_available(SMASK_ISA_AVX512)
             && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
     }
 #endif
 #ifdef SMASK__HAS_VECTOR4
-    if (lanes == SMASK_LANES_VECTOR4) return 1;
+    if (isa == SMASK_ISA_VECTOR4) return 1;
 #endif
-    return lanes == SMASK_LANES_SCALAR;
+    return isa == SMASK_ISA_SCALAR;
 }
 
-/* What the loops of this chapter run on if a context wishes for `lanes`. */
-SMASK__FN smask_lanes smask__lanes_of(smask_lanes lanes)
+/* What the loops of this chapter run on if a context wishes for `isa`. */
+SMASK__FN smask_isa smask__isa_resolve(smask_isa isa)
 {
-    if (lanes == SMASK_LANES_BF16) return SMASK_LANES_AVX512;
-    if (lanes != SMASK_LANES_AUTO) return lanes;
-    if (smask__lanes_there(SMASK_LANES_AVX512)) return SMASK_LANES_AVX512;
-    if (smask__lanes_there(SMASK_LANES_AVX2)) return SMASK_LANES_AVX2;
-    if (smask__lanes_there(SMASK_LANES_VECTOR4)) return SMASK_LANES_VECTOR4;
-    return SMASK_LANES_SCALAR;
+    if (isa == SMASK_ISA_BF16) return SMASK_ISA_AVX512;
+    if (isa != SMASK_ISA_AUTO) return isa;
+    if (smask__isa_available(SMASK_ISA_AVX512)) return SMASK_ISA_AVX512;
+    if (smask__isa_available(SMASK_ISA_AVX2)) return SMASK_ISA_AVX2;
+    if (smask__isa_available(SMASK_ISA_VECTOR4)) return SMASK_ISA_VECTOR4;
+    return SMASK_ISA_SCALAR;
 }
 
 /* Are products' operands rounded to bfloat16? */
-SMASK__INLINE int smask__lanes_paired(smask_lanes lanes)
+SMASK__INLINE int smask__isa_is_bf16(smask_isa isa)
 {
-    return lanes == SMASK_LANES_BF16;
+    return isa == SMASK_ISA_BF16;
 }
 
-#define SMASK__CASE(name, text) case SMASK_LANES_##name: return text;
-SMASK__DEF const char *smask_lanes_text(const smask_ctx *c)
+#define SMASK__CASE(name, text) case SMASK_ISA_##name: return text;
+SMASK__DEF const char *smask_isa_text(const smask_ctx *c)
 {
-    switch (smask__lanes_paired(c->desc.lanes) ? c->desc.lanes
-        : (smask_lanes)c->lanes) {
-    SMASK_LANE_KINDS(SMASK__CASE)
-    case SMASK_LANES_COUNT: break;
+    switch (smask__isa_is_bf16(c->desc.isa) ? c->desc.isa
+        : (smask_isa)c->isa) {
+    SMASK_ISAS(SMASK__CASE)
+    case SMASK_ISA_COUNT: break;
     }
     return "unknown";
 }
@@ -1994,26 +1994,26 @@ typedef struct smask__slab {
 } smask__slab;
 
 /* Rows and columns of a tile of C, by kind: see >>gemm. */
-SMASK__FN size_t smask__tile_rows(int lanes)
+SMASK__FN size_t smask__tile_rows(int isa)
 {
-    switch (lanes) {
-    case SMASK_LANES_AVX512: return 14;
-    case SMASK_LANES_AVX2: return 6;
+    switch (isa) {
+    case SMASK_ISA_AVX512: return 14;
+    case SMASK_ISA_AVX2: return 6;
 #if defined(__aarch64__)
-    case SMASK_LANES_VECTOR4: return 12;
+    case SMASK_ISA_VECTOR4: return 12;
 #else
-    case SMASK_LANES_VECTOR4: return 6;
+    case SMASK_ISA_VECTOR4: return 6;
 #endif
     default: return 4;
     }
 }
 
-SMASK__FN size_t smask__tile_columns(int lanes)
+SMASK__FN size_t smask__tile_columns(int isa)
 {
-    switch (lanes) {
-    case SMASK_LANES_AVX512: return 32;
-    case SMASK_LANES_AVX2: return 16;
-    case SMASK_LANES_VECTOR4: return 8;
+    switch (isa) {
+    case SMASK_ISA_AVX512: return 32;
+    case SMASK_ISA_AVX2: return 16;
+    case SMASK_ISA_VECTOR4: return 8;
     default: return 2;
     }
 }
@@ -2084,7 +2084,7 @@ typedef struct smask__adam_step {
 #define v_load(p) _mm512_loadu_ps(p)
 #define v_store(p, v) _mm512_storeu_ps(p, v)
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-/* With all lanes named, for some compilers think that the plain forms read
+/* With all isa named, for some compilers think that the plain forms read
    what is not set. */
 #define SMASK__ALL ((__mmask16)0xffff)
 #define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
@@ -2306,7 +2306,7 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 #define v_zip(a, b) ((void)(b), (a))
 #endif
 
-/* The first n lanes; the others read as 0 and are not written. */
+/* The first n isa; the others read as 0 and are not written. */
 #ifndef v_load_part
 #define v_load_part(p, n) SMASK__N(load_part)(p, n)
 #define v_store_part(p, v, n) SMASK__N(store_part)(p, v, n)
@@ -2331,7 +2331,7 @@ SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
 }
 #endif
 
-/* Across the lanes, always in the same order: halves onto halves. */
+/* Across the isa, always in the same order: halves onto halves. */
 #ifndef v_sum
 #define v_sum(v) SMASK__N(sum_of)(v)
 #define v_top(v) SMASK__N(max_of)(v)
@@ -3080,41 +3080,41 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #if defined(SMASK__BUILD) && !defined(SMASK__PASS)
 
 /* Entrances to the readings, where an answer comes back. */
-SMASK__FN float smask__dot(int lanes, const float *x, const float *y, size_t n)
+SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
 {
     float out;
-    SMASK__CALL(lanes, dot, (x, y, n, &out))
+    SMASK__CALL(isa, dot, (x, y, n, &out))
     return out;
 }
 
 /* The product of a slab. */
-SMASK__FN void smask__tiles(int lanes, const smask__slab *t)
+SMASK__FN void smask__tiles(int isa, const smask__slab *t)
 {
 #ifdef SMASK__HAS_BF16
     if (t->paired && t->across) smask__twins_across_avx512(t);
     else if (t->paired) smask__twins_rows_avx512(t);
     if (t->paired) return;
 #endif
-    if (t->across) SMASK__CALL(lanes, block_across, (t))
-    else SMASK__CALL(lanes, block_rows, (t))
+    if (t->across) SMASK__CALL(isa, block_across, (t))
+    else SMASK__CALL(isa, block_rows, (t))
 }
 
-SMASK__FN void smask__axpy(int lanes, float *y, float a, const float *x,
+SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
     size_t n)
 {
-    SMASK__CALL(lanes, axpy, (y, a, x, n))
+    SMASK__CALL(isa, axpy, (y, a, x, n))
 }
 
 /* The first index of the largest; *most is its value. The largest of each
    128 is found with vectors, and only the best of these is searched. */
-SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
+SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
     float *most)
 {
     size_t i, at = 0;
     float best = 0, block;
 
     for (i = 0; i < n; i += 128) {
-        SMASK__CALL(lanes, most, (x + i, smask__least(n - i, 128), &block))
+        SMASK__CALL(isa, most, (x + i, smask__least(n - i, 128), &block))
         if (i > 0 && !(block > best)) continue;
         best = block;
         at = i;
@@ -3150,7 +3150,7 @@ SMASK__FN size_t smask__argmax(int lanes, const float *x, size_t n,
         of B (KC x NR floats, 48 KB) stays near the first cache while MC =
         112 rows of A (KC x MC floats, 172 KB) pass from the second.
 
-     5. Half the bits, if the context says so (SMASK_LANES_BF16). The upper
+     5. Half the bits, if the context says so (SMASK_ISA_BF16). The upper
         half of a float is a bfloat16. Two of them, of k and k + 1, make a
         twin, as long as a float; and there is an instruction that adds to a
         float both products of two twins. So everything above stays as it
@@ -3231,7 +3231,7 @@ typedef struct smask__product {
     void (*after)(void *arg, size_t row, size_t rows, float *c, int piece);
     void *arg;
     /* how it is done */
-    int lanes;
+    int isa;
     int exact;                       /* of floats, whatever the context    */
     int paired;                      /* operands turn into twins           */
     size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
@@ -3269,25 +3269,25 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 {
     size_t parts;
 
-    p->lanes = c->lanes;
-    p->paired = smask__lanes_paired(c->desc.lanes) && !p->exact;
+    p->isa = c->isa;
+    p->paired = smask__isa_is_bf16(c->desc.isa) && !p->exact;
     parts = smask__over(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
 #ifdef SPLITMASK_CBLAS
     p->mr = smask__most(p->m, 1);
     p->nr = smask__most(p->n, 1);
 #else
-    p->mr = smask__tile_rows(c->lanes);
-    p->nr = smask__tile_columns(c->lanes);
+    p->mr = smask__tile_rows(c->isa);
+    p->nr = smask__tile_columns(c->isa);
 #endif
     p->kc = parts > 1 ? smask__up(smask__over(p->k, parts), 4) : p->k;
     if (p->mc == 0)
         p->mc = smask__least(smask__over(p->m, 16), SMASK__MC);
-    p->mc = smask__up(smask__most(p->mc, 1), smask__tile_rows(c->lanes));
+    p->mc = smask__up(smask__most(p->mc, 1), smask__tile_rows(c->isa));
     if (p->nc == 0 || p->nc > p->n) p->nc = p->n;
     p->nc = smask__up(smask__most(p->nc, 1), p->nr);
 }
 
-SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
+SMASK__FN void smask__multiply(int isa, const smask__slab *t)
 {
 #ifdef SPLITMASK_CBLAS
     cblas_sgemm(101, t->across ? 112 : 111, 111, (int)t->m, (int)t->n,
@@ -3300,18 +3300,18 @@ SMASK__FN void smask__multiply(int lanes, const smask__slab *t)
             if (t->scale != NULL) *y *= t->scale[i];
             if (t->r != NULL) *y += t->r[i * t->r_ld + j];
         }
-    (void)lanes;
+    (void)isa;
 #else
-    smask__tiles(lanes, t);
+    smask__tiles(isa, t);
 #endif
 }
 
 /* One panel of x' for a tile, or for the CBLAS door's, as wide as it all. */
-SMASK__FN void smask__turn(int lanes, const float *x, size_t ld,
+SMASK__FN void smask__turn(int isa, const float *x, size_t ld,
     size_t columns, size_t k, float *to, size_t nr)
 {
-    if (nr == smask__tile_columns(lanes)) {
-        SMASK__CALL(lanes, turn, (x, ld, columns, k, to))
+    if (nr == smask__tile_columns(isa)) {
+        SMASK__CALL(isa, turn, (x, ld, columns, k, to))
         return;
     }
     for (size_t q = 0; q < k; q++)
@@ -3337,15 +3337,15 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
         const size_t len = smask__least(p->kc, p->k - k0);
         float *to = p->packed + k0 * smask__up(p->n, p->nr) + begin * len;
         if (!p->turned)
-            SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, begin,
+            SMASK__CALL(p->isa, fetch, (&p->b, k0, len, begin,
                 end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
         for (size_t j = begin; p->turned && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__least(end - j, p->nr);
-            smask__turn(p->lanes, b, p->b.ld, columns, len, to, p->nr);
+            smask__turn(p->isa, b, p->b.ld, columns, len, to, p->nr);
             if (p->paired) {             /* where they lie                 */
                 const smask__view v = smask__view_of(to, p->nr);
-                SMASK__CALL(p->lanes, fetch, (&v, 0, len, 0, p->nr, to,
+                SMASK__CALL(p->isa, fetch, (&v, 0, len, 0, p->nr, to,
                     p->nr, p->nr, 0, 1))
             }
             to += p->nr * len;
@@ -3389,14 +3389,14 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 
 /* mean and 1 / sqrt(var + eps) of rows. Two passes, since a mean that is
    large beside the deviation would drown it in one. */
-SMASK__FN void smask__norm_stat(int lanes, const float *x, size_t ld,
+SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
     size_t rows, size_t D, float *stat)
 {
     for (size_t i = 0; i < rows; i++, x += ld) {
         float sum, squares, mean, none;
-        SMASK__CALL(lanes, moments, (x, D, 0, &sum, &none))
+        SMASK__CALL(isa, moments, (x, D, 0, &sum, &none))
         mean = sum / (float)D;
-        SMASK__CALL(lanes, moments, (x, D, mean, &sum, &squares))
+        SMASK__CALL(isa, moments, (x, D, mean, &sum, &squares))
         stat[2 * i] = mean;
         stat[2 * i + 1] = 1 / sqrtf(squares / (float)D + 1e-6f);
     }
@@ -3407,7 +3407,7 @@ SMASK__FN void smask__norm_stat(int lanes, const float *x, size_t ld,
 SMASK__FN size_t smask__pieces_down(const smask__product *p)
 {
     return smask__least(smask__up(smask__over(p->m, p->mc), 4),
-        smask__over(p->m, smask__tile_rows(p->lanes)));
+        smask__over(p->m, smask__tile_rows(p->isa)));
 }
 
 /* Columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them: in
@@ -3423,12 +3423,12 @@ SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
     *ld = p->a.ld;
     if (!fit) {
         *ld = len + 16;
-        SMASK__CALL(p->lanes, fetch, (&p->a, row, rows, k0, len, copy, *ld,
+        SMASK__CALL(p->isa, fetch, (&p->a, row, rows, k0, len, copy, *ld,
             len, 0, 0))
         x = copy;
     }
     if (p->paired) {
-        SMASK__CALL(p->lanes, pair_columns, (x, *ld, rows, len, copy,
+        SMASK__CALL(p->isa, pair_columns, (x, *ld, rows, len, copy,
             len / 2 + 16))
         *ld = len / 2 + 16;
         x = copy;
@@ -3440,7 +3440,7 @@ SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
 SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
-    const size_t mr = smask__tile_rows(p->lanes);
+    const size_t mr = smask__tile_rows(p->isa);
     const size_t tiles = smask__over(p->m, mr);
     const size_t down = smask__pieces_down(p), at = (size_t)piece % down;
     const size_t row = at * tiles / down * mr;
@@ -3457,7 +3457,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     t.c_ld = p->own ? p->n : p->c_ld;
     t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
     if (p->stat != NULL)
-        smask__norm_stat(p->lanes, p->a.x + row * p->a.ld, p->a.ld, t.m,
+        smask__norm_stat(p->isa, p->a.x + row * p->a.ld, p->a.ld, t.m,
             p->k, p->stat + 2 * row);
     for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
         const size_t len = smask__least(p->kc, p->k - k0);
@@ -3482,7 +3482,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             for (size_t i = 0; p->keep != NULL && i < t.m; i++)
                 scale[i] = p->keep[(row + i) / p->group];
         }
-        smask__multiply(p->lanes, &t);
+        smask__multiply(p->isa, &t);
     }
     if (p->after != NULL) p->after(p->arg, row, t.m, t.c, piece);
 }
@@ -3526,11 +3526,11 @@ SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
     const float *x = p->a.x + k0 * p->a.ld + j;
 
     if (p->a.lens == SMASK__PLAIN)
-        SMASK__CALL(p->lanes, sum_rows, (p->sums + j, x, p->a.ld, len,
+        SMASK__CALL(p->isa, sum_rows, (p->sums + j, x, p->a.ld, len,
             columns))
     else                                             /* KEEP               */
         for (size_t i = 0; i < len; i++, x += p->a.ld)
-            SMASK__CALL(p->lanes, axpy, (p->sums + j,
+            SMASK__CALL(p->isa, axpy, (p->sums + j,
                 p->a.keep[(k0 + i) / p->a.group], x, columns))
 }
 
@@ -3572,12 +3572,12 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
         t.a = pack_a ? a : p->a.x + k0 * p->a.ld + row;
         t.b = pack_b ? b : p->b.x + k0 * p->b.ld + column;
         if (pack_a)
-            SMASK__CALL(p->lanes, fetch, (&p->a, k0, len, row, t.m, a,
+            SMASK__CALL(p->isa, fetch, (&p->a, k0, len, row, t.m, a,
                 p->mr, p->mr, t.a_group, p->paired))
         if (pack_b)
-            SMASK__CALL(p->lanes, fetch, (&p->b, k0, len, column, t.n, b,
+            SMASK__CALL(p->isa, fetch, (&p->b, k0, len, column, t.n, b,
                 t.b_ld, t.b_ld, t.b_panel, p->paired))
-        smask__multiply(p->lanes, &t);
+        smask__multiply(p->isa, &t);
         if (p->sums != NULL && column == 0)
             smask__sum_columns(p, k0, len, row, t.m);
     }
@@ -3664,7 +3664,7 @@ typedef enum smask__list_kind { SMASK__LIST_AXPY, SMASK__LIST_SCALE,
     SMASK__LIST_GELU, SMASK__LIST_GELU_BWD } smask__list_kind;
 typedef struct smask__list {
     smask__list_kind kind;
-    int lanes;
+    int isa;
     float *y;
     const float *x, *z;
     float a;
@@ -3681,13 +3681,13 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
 
     (void)worker;
     switch (l->kind) {
-    case SMASK__LIST_AXPY: SMASK__CALL(l->lanes, axpy, (y, l->a, x, n)) break;
+    case SMASK__LIST_AXPY: SMASK__CALL(l->isa, axpy, (y, l->a, x, n)) break;
     case SMASK__LIST_SCALE:
-        SMASK__CALL(l->lanes, scale, (y, l->a, x, n))
+        SMASK__CALL(l->isa, scale, (y, l->a, x, n))
         break;
-    case SMASK__LIST_GELU: SMASK__CALL(l->lanes, gelu, (y, x, n)) break;
+    case SMASK__LIST_GELU: SMASK__CALL(l->isa, gelu, (y, x, n)) break;
     case SMASK__LIST_GELU_BWD:           /* y = dx, x = dy, z = x          */
-        SMASK__CALL(l->lanes, gelu_bwd, (y, x, l->z + at, n, 1))
+        SMASK__CALL(l->isa, gelu_bwd, (y, x, l->z + at, n, 1))
         break;
     }
 }
@@ -3698,7 +3698,7 @@ SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
     smask__list l;
 
     l.kind = kind;
-    l.lanes = c->lanes;
+    l.isa = c->isa;
     l.y = y;
     l.x = x;
     l.z = z;
@@ -3755,7 +3755,7 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
 typedef struct smask__lens_after {
     const smask__linear *l;
     float *dx, *partial;             /* partial: (pieces, 2, in)           */
-    int add, lanes;
+    int add, isa;
 } smask__lens_after;
 
 /* df = dL / d f(x) for some rows has come out of the product, and lies in
@@ -3767,7 +3767,7 @@ SMASK__FN void smask__gelu_after(void *arg, size_t row, size_t rows,
     const size_t at = row * a->l->in;
 
     (void)piece;
-    SMASK__CALL(a->lanes, gelu_bwd, (a->dx + at, df, a->l->x + at,
+    SMASK__CALL(a->isa, gelu_bwd, (a->dx + at, df, a->l->x + at,
         rows * a->l->in, a->add))
 }
 
@@ -3780,7 +3780,7 @@ SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
 
     memset(dw, 0, 2 * D * sizeof *dw);
     for (size_t i = row; i < row + rows; i++, df += D)
-        SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D, df,
+        SMASK__CALL(a->isa, norm_row_bwd, (a->dx + i * D, df,
             a->l->x + i * D, a->l->stat[2 * i], a->l->stat[2 * i + 1],
             a->l->ln_w, dw, db, D, a->add))
 }
@@ -3793,9 +3793,9 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     if (c->dry || !smask__ok(c)) return;
     for (size_t q = 0; q < parts; q++, part += 2 * count) {
         if (first != NULL)
-            SMASK__CALL(c->lanes, add, (first, part, count))
+            SMASK__CALL(c->isa, add, (first, part, count))
         if (second != NULL)
-            SMASK__CALL(c->lanes, add, (second, part + count, count))
+            SMASK__CALL(c->isa, add, (second, part + count, count))
     }
 }
 
@@ -3848,7 +3848,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     after.l = l;
     after.dx = dx;
     after.add = wanted->dx_add;
-    after.lanes = c->lanes;
+    after.isa = c->isa;
     if (l->lens == SMASK__NORM) {
         p.after = smask__norm_after;
         if (!wanted->x) after.dx = smask__floats(c, l->rows * l->in);
@@ -3869,7 +3869,7 @@ typedef struct smask__norm {
     size_t rows, D, piece;
     const float *x, *w, *b, *dy;
     float *y, *stat, *dx, *partial;
-    int add, lanes;
+    int add, isa;
 } smask__norm;
 
 SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
@@ -3883,16 +3883,16 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
 
     (void)worker;
     if (a->dy == NULL)
-        smask__norm_stat(a->lanes, a->x + i * D, D, end - i, D,
+        smask__norm_stat(a->isa, a->x + i * D, D, end - i, D,
             a->stat + 2 * i);
     else
         memset(dw, 0, 2 * D * sizeof *dw);
     for (; i < end; i++) {
         if (a->dy == NULL)
-            SMASK__CALL(a->lanes, norm_row, (a->y + i * D, a->x + i * D,
+            SMASK__CALL(a->isa, norm_row, (a->y + i * D, a->x + i * D,
                 a->stat[2 * i], a->stat[2 * i + 1], a->w, a->b, D))
         else
-            SMASK__CALL(a->lanes, norm_row_bwd, (a->dx + i * D,
+            SMASK__CALL(a->isa, norm_row_bwd, (a->dx + i * D,
                 a->dy + i * D, a->x + i * D, a->stat[2 * i],
                 a->stat[2 * i + 1], a->w, dw, dw + D, D, a->add))
     }
@@ -3907,7 +3907,7 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
     size_t pieces;
 
     a->piece = smask__piece_rows(a->rows, a->D);
-    a->lanes = c->lanes;
+    a->isa = c->isa;
     pieces = smask__over(a->rows, a->piece);
     if (back && !wanted) a->dx = smask__floats(c, a->rows * a->D);
     if (back) a->partial = smask__floats(c, pieces * 2 * a->D);
@@ -3925,7 +3925,7 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
    in H directions at once. All of it for one head stays in the worker's
    cache. S and P are held turned, a column for each query: then softmax
    runs down the columns of as many queries as a vector holds, and no sum
-   has to cross its lanes. Kept for backward are the largest of each row of
+   has to cross its isa. Kept for backward are the largest of each row of
    S and 1 / sum exp, from which P comes back.                            */
 
 typedef struct smask__attention {
@@ -3938,7 +3938,7 @@ typedef struct smask__attention {
     float *dqkv, *dbias;             /* dbias (H,N,N), turned, added to    */
     int add, again;                  /* again: make y, too                 */
     /* work of each worker */
-    int lanes;
+    int isa;
     size_t mr, nr, s_ld, n_up, k_up, floats;
     float *work;
 } smask__attention;
@@ -3946,13 +3946,13 @@ typedef struct smask__attention {
 SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
     smask__attention *a, int backward)
 {
-    a->lanes = c->lanes;
+    a->isa = c->isa;
 #ifdef SPLITMASK_CBLAS
     a->mr = a->N;
     a->nr = 0;
 #else
-    a->mr = smask__tile_rows(c->lanes);
-    a->nr = smask__tile_columns(c->lanes);
+    a->mr = smask__tile_rows(c->isa);
+    a->nr = smask__tile_columns(c->isa);
 #endif
     a->n_up = smask__up(a->N, a->nr > 0 ? a->nr : 1);
     a->k_up = smask__up(a->K, a->nr > 0 ? a->nr : 1);
@@ -3992,12 +3992,12 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
         return f;
     }
     if (!turned) {
-        SMASK__CALL(a->lanes, fetch, (&v, 0, k, 0, columns, to, nr, nr,
+        SMASK__CALL(a->isa, fetch, (&v, 0, k, 0, columns, to, nr, nr,
             nr * k, 0))
         return f;
     }
     for (size_t j = 0; j < columns; j += nr, to += nr * k)
-        smask__turn(a->lanes, x + j * ld, ld, smask__least(columns - j, nr),
+        smask__turn(a->isa, x + j * ld, ld, smask__least(columns - j, nr),
             k, to, nr);
     return f;
 }
@@ -4024,7 +4024,7 @@ SMASK__FN void smask__attention_times(const smask__attention *a,
     t.c_ld = out_ld;
     t.add = add;
     t.scale = scale;
-    smask__multiply(a->lanes, &t);
+    smask__multiply(a->isa, &t);
 }
 
 SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
@@ -4044,7 +4044,7 @@ SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
 
     smask__attention_times(a, q + D, 3 * D, 0, qt, N, K, s, a->s_ld, 0,
         NULL);
-    SMASK__CALL(a->lanes, softmax, (s, a->s_ld, N, N, 1 / sqrtf((float)K),
+    SMASK__CALL(a->isa, softmax, (s, a->s_ld, N, N, 1 / sqrtf((float)K),
         bias, N, top, top + N))
     smask__attention_times(a, s, a->s_ld, 1, v, K, N, a->y + b * N * D
         + h * K, D, 0, top + N);
@@ -4081,7 +4081,7 @@ SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
     smask__attention_times(a, k, 3 * D, 0, qt, N, K, p, a->s_ld, 0, NULL);
     smask__attention_times(a, k + D, 3 * D, 0, dyt, N, K, ds, a->s_ld, 0,
         NULL);
-    SMASK__CALL(a->lanes, softmax_bwd, (p, ds, a->s_ld, N, N,
+    SMASK__CALL(a->isa, softmax_bwd, (p, ds, a->s_ld, N, N,
         1 / sqrtf((float)K), bias, N, top, top + N, dbias))
     if (a->again)                        /* forward's y was not kept       */
         smask__attention_times(a, p, a->s_ld, 1,
@@ -4150,7 +4150,7 @@ typedef struct smask__gather {
     const float *x, *fill, *position;
     const int32_t *index;
     float *y;
-    int lanes;
+    int isa;
 } smask__gather;
 
 SMASK__FN void smask__rows_fwd_piece(void *arg, int piece, int worker)
@@ -4166,7 +4166,7 @@ SMASK__FN void smask__rows_fwd_piece(void *arg, int piece, int worker)
         float *y = g->y + i * D;
         memcpy(y, at >= 0 ? g->x + (size_t)at * D : g->fill, D * sizeof *y);
         if (g->position != NULL)
-            SMASK__CALL(g->lanes, add, (y, g->position + i % g->N * D, D))
+            SMASK__CALL(g->isa, add, (y, g->position + i % g->N * D, D))
     }
 }
 
@@ -4181,11 +4181,11 @@ SMASK__FN void smask__rows_bwd(smask_ctx *c, const smask__gather *g,
     for (size_t i = 0; i < g->count; i++, dy += D) {
         const int32_t at = g->index != NULL ? g->index[i] : (int32_t)i;
         if (at >= 0 && dx != NULL)
-            SMASK__CALL(c->lanes, add, (dx + (size_t)at * D, dy, D))
+            SMASK__CALL(c->isa, add, (dx + (size_t)at * D, dy, D))
         if (at < 0 && dfill != NULL)
-            SMASK__CALL(c->lanes, add, (dfill, dy, D))
+            SMASK__CALL(c->isa, add, (dfill, dy, D))
         if (dposition != NULL)
-            SMASK__CALL(c->lanes, add, (dposition + i % g->N * D, dy, D))
+            SMASK__CALL(c->isa, add, (dposition + i % g->N * D, dy, D))
     }
 }
 
@@ -4203,7 +4203,7 @@ typedef struct smask__head_loss {
     int slopes;                      /* 0: the loss only                   */
     float *dx, *dw, *db;             /* at unit slope                      */
     /* at work */
-    int lanes;
+    int isa;
     size_t first, count, ld;         /* the rows at hand                   */
     float *z;                        /* (count, ld)                        */
     double *loss;                    /* (rows / 16 pieces)                 */
@@ -4224,14 +4224,14 @@ SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
         float *z = a->z + i * a->ld, most, sum;
         const size_t row = a->first + i;
         const size_t label = (size_t)a->label[row];
-        const size_t top = smask__argmax(a->lanes, z, a->V, &most);
+        const size_t top = smask__argmax(a->isa, z, a->V, &most);
         const float right = z[label];
-        SMASK__CALL(a->lanes, exp_row, (z, z, 1, most, a->V, &sum))
+        SMASK__CALL(a->isa, exp_row, (z, z, 1, most, a->V, &sum))
         loss += (double)(most - right) + log((double)sum);
         hits += top == label;
         if (a->guess != NULL) a->guess[row] = (int32_t)top;
         if (!a->slopes) continue;
-        SMASK__CALL(a->lanes, scale, (z, share / sum, z, a->V))
+        SMASK__CALL(a->isa, scale, (z, share / sum, z, a->V))
         z[label] -= share;
     }
     a->loss[piece] = loss;
@@ -4251,7 +4251,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     size_t i;
 
     *hits = 0;
-    a->lanes = c->lanes;
+    a->isa = c->isa;
     a->ld = smask__up(a->V, 16) + 16;
     a->z = smask__floats(c, most * a->ld);
     a->loss = (double *)smask__data(c, pieces, sizeof *a->loss);
@@ -4306,7 +4306,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
 /* ---- Cross-entropy with probabilities for targets:
      loss = mean over rows of -sum_j t_j log softmax(x)_j
      dx = (softmax(x) sum_j t_j - t) / rows                               */
-SMASK__FN double smask__cross_entropy_fwd(int lanes, const float *x,
+SMASK__FN double smask__cross_entropy_fwd(int isa, const float *x,
     const float *t, size_t rows, size_t C, float *dx)
 {
     double loss = 0;
@@ -4314,8 +4314,8 @@ SMASK__FN double smask__cross_entropy_fwd(int lanes, const float *x,
     for (size_t i = 0; i < rows; i++, x += C, t += C, dx += C) {
         float most, sum, total = 0;
         double lse;
-        SMASK__CALL(lanes, most, (x, C, &most))
-        SMASK__CALL(lanes, exp_row, (dx, x, 1, most, C, &sum))
+        SMASK__CALL(isa, most, (x, C, &most))
+        SMASK__CALL(isa, exp_row, (dx, x, 1, most, C, &sum))
         lse = (double)most + log((double)sum);
         for (size_t j = 0; j < C; j++) {
             loss += (double)t[j] * (lse - (double)x[j]);
@@ -4336,7 +4336,7 @@ SMASK__FN double smask__cross_entropy_fwd(int lanes, const float *x,
    set(i): the views of the other side; with `all` the rest of one's own
    side, too. With `stop` the second line of dx is left out. ds (2B,2B)
    receives ds / tau, so that backward is two products. */
-SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
+SMASK__FN double smask__contrast_fwd(int isa, float *s, size_t rows,
     float tau, int all, int32_t *hits)
 {
     const size_t half = rows / 2;
@@ -4349,13 +4349,13 @@ SMASK__FN double smask__contrast_fwd(int lanes, float *s, size_t rows,
         const size_t u = (i + half) % rows;
         for (j = 0; j < rows; j++)
             if (all ? j == i : (j < half) == (i < half)) row[j] = -1e30f;
-        *hits += smask__argmax(lanes, row, rows, &most) == u;
+        *hits += smask__argmax(isa, row, rows, &most) == u;
         right = row[u];
-        SMASK__CALL(lanes, exp_row, (row, row, 1 / tau, most, rows, &sum))
+        SMASK__CALL(isa, exp_row, (row, row, 1 / tau, most, rows, &sum))
         for (j = 0; j < rows; j++)       /* exp's floor is not quite 0     */
             if (all ? j == i : (j < half) == (i < half)) row[j] = 0;
         loss += (double)((most - right) / tau) + log((double)sum);
-        SMASK__CALL(lanes, scale, (row, 1 / (sum * (float)rows * tau), row,
+        SMASK__CALL(isa, scale, (row, 1 / (sum * (float)rows * tau), row,
             rows))
         row[u] -= 1 / ((float)rows * tau);
     }
@@ -4441,9 +4441,9 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
     c->dry = dry;
     if (c->desc.parallel.workers < 1) c->desc.parallel.workers = 1;
     smask_seed(&c->random, c->desc.seed, 0);
-    c->lanes = (int)smask__lanes_of(c->desc.lanes);
-    if (c->desc.lanes != SMASK_LANES_AUTO
-        && !smask__lanes_there(c->desc.lanes)) {
+    c->isa = (int)smask__isa_resolve(c->desc.isa);
+    if (c->desc.isa != SMASK_ISA_AUTO
+        && !smask__isa_available(c->desc.isa)) {
         smask__fail(c, SMASK_ARG, "setup",
             "this machine or build lacks the vectors asked for");
         return;
@@ -4761,7 +4761,7 @@ SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
     if (y == NULL) return NULL;
     const size_t each = smask_count(x) / smask_count(g);
     for (size_t i = 0; !c->dry && i < smask_count(g); i++)
-        SMASK__CALL(c->lanes, scale, (y->x + i * each, g->x[i],
+        SMASK__CALL(c->isa, scale, (y->x + i * each, g->x[i],
             x->x + i * each, each))
     return smask__done(c, y);
 }
@@ -5013,7 +5013,7 @@ SMASK__FN smask__gather smask__gather_of(smask_ctx *c, const smask_tensor *y)
     g.position = y->source[2] != NULL ? y->source[2]->x : NULL;
     g.index = y->index;
     g.y = y->x;
-    g.lanes = c->lanes;
+    g.isa = c->isa;
     return g;
 }
 
@@ -5060,9 +5060,9 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     for (size_t b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
         float *row = y->x + b * D;
         memset(row, 0, D * sizeof *row);
-        SMASK__CALL(c->lanes, sum_rows, (row,
+        SMASK__CALL(c->isa, sum_rows, (row,
             x->x + (b * N + (size_t)skip) * D, D, left, D))
-        SMASK__CALL(c->lanes, scale, (row, 1 / (float)left, row, D))
+        SMASK__CALL(c->isa, scale, (row, 1 / (float)left, row, D))
     }
     return smask__done(c, y);
 }
@@ -5076,10 +5076,10 @@ SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
     y->save[0] = smask__floats(c, smask_row_count(x));
     for (size_t i = 0; !c->dry && smask__ok(c) && i < smask_row_count(x); i++) {
         const float *row = x->x + i * D;
-        const float square = smask__dot(c->lanes, row, row, D);
+        const float square = smask__dot(c->isa, row, row, D);
         const float inverse = square > 0 ? 1 / sqrtf(square) : 0;
         y->save[0][i] = inverse;
-        SMASK__CALL(c->lanes, scale, (y->x + i * D, inverse, row, D))
+        SMASK__CALL(c->isa, scale, (y->x + i * D, inverse, row, D))
     }
     return smask__done(c, y);
 }
@@ -5095,7 +5095,7 @@ SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     if (!c->dry && t == NULL)
         smask__fail(c, SMASK_ARG, "cross_entropy", "the targets are missing");
     if (!c->dry && smask__ok(c))
-        y->x[0] = (float)smask__cross_entropy_fwd(c->lanes, x->x, t,
+        y->x[0] = (float)smask__cross_entropy_fwd(c->isa, x->x, t,
             smask_row_count(x), smask_columns(x), y->save[0]);
     return smask__done(c, y);
 }
@@ -5165,7 +5165,7 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     smask_gemm(c, SMASK_NT, rows, rows, D, x->x, D, x->x, D, y->save[0],
         rows, 0);
     if (!c->dry && smask__ok(c))
-        y->x[0] = (float)smask__contrast_fwd(c->lanes, y->save[0], rows,
+        y->x[0] = (float)smask__contrast_fwd(c->isa, y->save[0], rows,
             temperature, all_negatives, &right);
     if (hits != NULL) *hits = right;
     return smask__done(c, y);
@@ -5484,9 +5484,9 @@ SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
     if (c->dry || !smask__ok(c)) return;
     for (size_t i = 0; i < rows; i++) {
         const float *dy = y->dx + i * each;
-        if (dx != NULL) smask__axpy(c->lanes, dx + i * each, g->x[i], dy,
+        if (dx != NULL) smask__axpy(c->isa, dx + i * each, g->x[i], dy,
             each);
-        if (dg != NULL) dg[i] += smask__dot(c->lanes, dy, x->x + i * each,
+        if (dg != NULL) dg[i] += smask__dot(c->isa, dy, x->x + i * each,
             each);
     }
 }
@@ -5502,7 +5502,7 @@ SMASK__FN void smask__mean_back(smask_ctx *c, smask_tensor *y)
     if (dx == NULL || !smask__ok(c)) return;
     for (size_t b = 0; b < (size_t)x->shape[0]; b++)
         for (size_t n = skip; n < N; n++)
-            smask__axpy(c->lanes, dx + (b * N + n) * D,
+            smask__axpy(c->isa, dx + (b * N + n) * D,
                 1 / (float)(N - skip), y->dx + b * D, D);
 }
 
@@ -5516,9 +5516,9 @@ SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
     for (size_t i = 0; i < rows; i++) {
         const float *row = y->x + i * D, *dy = y->dx + i * D;
         const float inverse = y->save[0][i];
-        const float along = smask__dot(c->lanes, row, dy, D);
-        smask__axpy(c->lanes, dx + i * D, inverse, dy, D);
-        smask__axpy(c->lanes, dx + i * D, -inverse * along, row, D);
+        const float along = smask__dot(c->isa, row, dy, D);
+        smask__axpy(c->isa, dx + i * D, inverse, dy, D);
+        smask__axpy(c->isa, dx + i * D, -inverse * along, row, D);
     }
 }
 
@@ -6665,7 +6665,7 @@ SMASK__FN void smask__pick_rows(void *arg, size_t row, size_t rows,
 
     (void)piece;
     for (size_t i = 0; i < rows; i++, scores += k->p.n)
-        k->id[row + i] = (int32_t)smask__argmax(k->p.lanes, scores, k->p.n,
+        k->id[row + i] = (int32_t)smask__argmax(k->p.isa, scores, k->p.n,
             &most);
 }
 
@@ -6962,7 +6962,7 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
 
 /* A word without points starts again at the worst-served point, and serves
    it and all points like it from then on. */
-SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
+SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int isa)
 {
     const size_t bytes = l->d * sizeof(float);
     float gap;
@@ -6970,7 +6970,7 @@ SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int lanes)
     for (size_t v = 0; v < l->V; v++) {
         if (l->size[v] > 0) continue;
         const float *x = l->x
-            + smask__argmax(lanes, l->gap, l->count, &gap) * l->d;
+            + smask__argmax(isa, l->gap, l->count, &gap) * l->d;
         if (!(gap > 0)) return;
         memcpy(l->t->codebook + v * l->d, x, bytes);
         for (size_t i = 0; i < l->count; i++)
@@ -6998,7 +6998,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
         double distance = 0;
         for (size_t k = 0; k < l->count; k++) distance += (double)l->gap[k];
         distance /= (double)l->count;
-        smask__lloyd_reseed(l, c->lanes);
+        smask__lloyd_reseed(l, c->isa);
         if ((progress != NULL && !progress(user, i + 1, total, distance))
             || (i > 0 && !(distance < before))) break;
         before = distance;
@@ -7612,7 +7612,7 @@ typedef struct smask__adam_work {
     const smask_params *p;
     double *sum;                     /* of squared slopes, by piece        */
     float clip, correct1, correct2;
-    int lanes, largest;              /* L + 1                              */
+    int isa, largest;              /* L + 1                              */
 } smask__adam_work;
 
 /* 1 / (1 - beta^t). Where beta^t is below all doubles pow would set errno,
@@ -7647,7 +7647,7 @@ SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
 
     (void)worker;
     w->sum[piece] = t->wants && w->a->m[i] != NULL
-        ? (double)smask__dot(w->lanes, t->dx + at, t->dx + at, n) : 0;
+        ? (double)smask__dot(w->isa, t->dx + at, t->dx + at, n) : 0;
 }
 
 SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
@@ -7671,7 +7671,7 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
         memset(p->t->dx + at, 0, n * sizeof(float));
         return;
     }
-    SMASK__CALL(w->lanes, adam, (p->t->x + at, p->t->dx + at,
+    SMASK__CALL(w->isa, adam, (p->t->x + at, p->t->dx + at,
         w->a->m[i] + at, w->a->v[i] + at, n, &s))
 }
 
@@ -7679,7 +7679,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p)
 {
     const size_t mark = smask__mark(c);
-    smask__adam_work w = { a, p, NULL, 1, 1, 1, c->lanes, 0 };
+    smask__adam_work w = { a, p, NULL, 1, 1, 1, c->isa, 0 };
     size_t pieces = 0;
     double sum = 0;
 

@@ -63,7 +63,7 @@ int main(void)
     smask_tokenizer_init(&c, &tok, &words);
     smask_adam_init(&c, &adam, &speed, &vit.params);
     printf("%lu weights, %s\n", (unsigned long)
-           smask_params_count(&vit.params), smask_lanes_text(&c));
+           smask_params_count(&vit.params), smask_isa_text(&c));
 
     for (step = 0; step <= STEPS && smask_error(&c) == SMASK_OK; step++) {
         smask_tensor *loss;

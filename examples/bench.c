@@ -95,7 +95,7 @@ typedef struct options {
     int method, model, dim, depth, heads;
     int image, patch, batch, vocab, steps;
     int profile, recompute, serve;
-    int threads, repeat, lanes, seed;
+    int threads, repeat, isa, seed;
 } options;
 
 static const char *const commands[] = { "gemm", "attention", "step",
@@ -109,7 +109,7 @@ static const char *const model_names[] = { "micro", "tiny", "small", "base",
 static const int models[4][3] = { { 128, 6, 4 }, { 192, 12, 3 },
     { 384, 12, 6 }, { 768, 12, 12 } };
 #define LANE_NAME(name, text) text,
-static const char *const lane_names[] = { SMASK_LANE_KINDS(LANE_NAME) NULL };
+static const char *const isa_names[] = { SMASK_ISAS(LANE_NAME) NULL };
 
 static const char usage[] =
 "Usage: bench COMMAND [options]\n"
@@ -131,7 +131,7 @@ static const char usage[] =
 "  --serve               one sample for each line read (step, forward)\n"
 "All\n"
 "  --threads N (0: all)  --seed N (1)  --repeat N (7)\n"
-"  --lanes auto|scalar|vector4|avx2|avx512|bf16\n";
+"  --isa auto|scalar|vector4|avx2|avx512|bf16\n";
 
 static int find_name(const char *const *names, const char *text)
 {
@@ -222,7 +222,7 @@ static void read_options(options *o, int count, char **arg)
         { "--threads", &o->threads, 0, 1024, NULL, ALL },
         { "--seed", &o->seed, 0, INT_MAX, NULL, ALL },
         { "--repeat", &o->repeat, 1, 1000, NULL, ALL },
-        { "--lanes", &o->lanes, 0, 0, lane_names, ALL }
+        { "--isa", &o->isa, 0, 0, isa_names, ALL }
     };
     const size_t rows = sizeof table / sizeof table[0];
     size_t r;
@@ -563,7 +563,7 @@ static void peak_choose(bench *b)
 }
 
 /* Which vector code will run; exit 2 if it cannot. */
-static void check_lanes(const bench *b)
+static void check_isa(const bench *b)
 {
     smask_ctx c;
     smask_desc d;
@@ -571,12 +571,12 @@ static void check_lanes(const bench *b)
     memset(&c, 0, sizeof c);
     memset(&d, 0, sizeof d);
     d.memory_size = 1 << 16;
-    d.lanes = (smask_lanes)b->o.lanes;
+    d.isa = (smask_isa)b->o.isa;
     if (smask_setup(&c, &d) != SMASK_OK)
-        fail(2, "--lanes %s is not to be had on this processor or in this "
-            "build: use auto", lane_names[b->o.lanes]);
-    printf("# splitmask %s, lanes %s, %d thread%s\n", SMASK_VERSION,
-        smask_lanes_text(&c), b->threads, b->threads == 1 ? "" : "s");
+        fail(2, "--isa %s is not to be had on this processor or in this "
+            "build: use auto", isa_names[b->o.isa]);
+    printf("# splitmask %s, isa %s, %d thread%s\n", SMASK_VERSION,
+        smask_isa_text(&c), b->threads, b->threads == 1 ? "" : "s");
     smask_shutdown(&c);
 }
 
@@ -594,7 +594,7 @@ static void bench_open(bench *b)
     }
     if (b->threads > MOST_THREADS)
         fail(2, "more than %d threads: set --threads", MOST_THREADS);
-    check_lanes(b);
+    check_isa(b);
     peak_choose(b);
 }
 
@@ -614,7 +614,7 @@ static void context_open(bench *b, smask_ctx *c, int inference,
     memset(&d, 0, sizeof d);
     d.parallel = b->hook;
     d.seed = (uint64_t)b->o.seed;
-    d.lanes = (smask_lanes)b->o.lanes;
+    d.isa = (smask_isa)b->o.isa;
     d.inference = inference;
     memset(c, 0, sizeof *c);
     d.memory_size = (size_t)64 << 20;
@@ -822,7 +822,7 @@ static void product_measure(bench *b, product *p, double *gflops)
         runner_run(who, &c, p);
         must(&c, smask_error(&c), "gemm");
         product_check(p, who ? peers[who - 1].title : "splitmask",
-            !who && b->o.lanes == SMASK_LANES_BF16 ? 4e-3 : 1e-5);
+            !who && b->o.isa == SMASK_ISA_BF16 ? 4e-3 : 1e-5);
     }
     for (round = 0; round < b->o.repeat; round++) {
         for (i = 0; i < RUNNERS; i++) {

@@ -33,7 +33,7 @@ typedef struct training {
     evaluation_model file;
     data_set data;
     smask_parallel hook;
-    smask_lanes lanes;
+    smask_isa isa;
     smask_vit v;
     smask_adam adam;
     float mean[4], deviation[4];
@@ -323,7 +323,7 @@ static void read_options(training *t, int argc, char **argv)
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (t->model == NULL)
         fail("--model is missing: give a model file, or random");
-    t->lanes = lanes_for(t->bf16);
+    t->isa = isa_for(t->bf16);
     if (t->warmup < 0) t->warmup = t->epochs / 10;
     if (t->warmup >= t->epochs)
         fail("--warmup %d: must be less than --epochs %d", t->warmup,
@@ -408,7 +408,7 @@ int main(int argc, char **argv)
     memset(&desc, 0, sizeof desc);
     desc.parallel = t.hook;
     desc.seed = t.seed;
-    desc.lanes = t.lanes;
+    desc.isa = t.isa;
     context_for(&c, &desc, work, &t, &sizes, t.model);
     if (work(&c, &t) == SMASK_NUMERIC && t.trouble[0] == '\0')
         fail("epoch %d: the loss or its gradient is not finite; try a lower "

@@ -67,7 +67,7 @@ typedef struct run {
     smask_tokenizer_desc token_desc;
     smask_objective objective;
     smask_parallel hook;
-    smask_lanes lanes;
+    smask_isa isa;
     data_set data;
     int32_t *chosen, *order;             /* training images in use         */
     size_t train_count, pixels;
@@ -664,7 +664,7 @@ static void settle_options(run *r)
     const int beit = r->method == 1;
 
     settle_model(r);
-    r->lanes = lanes_for(r->bf16);
+    r->isa = isa_for(r->bf16);
     if (r->vocab == 0) r->vocab = r->image <= 64 ? 1024 : 8192;
     if (r->vocab < 2) fail("--vocab %d: must be 2 or more", r->vocab);
     if (r->no_inpaint && r->no_match)
@@ -1117,7 +1117,7 @@ static void set_up(run *r, smask_ctx *c)
     memset(&desc, 0, sizeof desc);
     desc.parallel = r->hook;
     desc.seed = r->seed;
-    desc.lanes = r->lanes;
+    desc.isa = r->isa;
     context_for(c, &desc, work, r, &r->sizes,
         "these options do not go together");
     if (r->batch < r->asked_batch)
@@ -1125,7 +1125,7 @@ static void set_up(run *r, smask_ctx *c)
     warn("%ld images of %d x %d, %ld steps of %d; %d + %d blocks, width %d; "
         "%s, %d threads", (long)r->train_count, r->image, r->image,
         (long)r->steps, r->batch, r->depth, (int)r->vit_desc.decoder_depth,
-        r->dim, smask_lanes_text(c), r->hook.workers);
+        r->dim, smask_isa_text(c), r->hook.workers);
     warn("planned %.1f MB: %.1f for model and optimiser, %.1f for a step",
         (double)r->sizes.bytes / 1e6, (double)r->sizes.kept_bytes / 1e6,
         (double)r->sizes.step_bytes / 1e6);

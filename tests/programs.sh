@@ -138,7 +138,7 @@ ok "two threads write the same file as one"
 # Products that round to bfloat16 take a like course; 20 steps lead a loss
 # near 6 apart by far less than a tenth.
 before=$(value loss "$O/result")
-if build/bench adam --lanes bf16 --repeat 1 > "$O/log" 2>&1; then
+if build/bench adam --isa bf16 --repeat 1 > "$O/log" 2>&1; then
     train --steps 20 --bf16 --out "$O/bf16"
     ok "20 steps with --bf16"
     after=$(value loss "$O/result")

@@ -49,14 +49,14 @@ static smask_vit_desc model_of(void)
     return d;
 }
 
-static smask_desc desc_of(int lanes)
+static smask_desc desc_of(int isa)
 {
     smask_desc d;
 
     memset(&d, 0, sizeof d);
     d.memory = arena;
     d.memory_size = sizeof arena;
-    d.lanes = (smask_lanes)lanes;
+    d.isa = (smask_isa)isa;
     return d;
 }
 
@@ -64,17 +64,17 @@ static smask_desc desc_of(int lanes)
 static void products(void)
 {
     static float a[33 * 50], b[41 * 50], out[33 * 41];
-    int lanes, i, j, p;
+    int isa, i, j, p;
 
     for (i = 0; i < 33 * 50; i++) a[i] = (float)(i * 7 % 9 - 4);
     for (i = 0; i < 41 * 50; i++) b[i] = (float)(i * 5 % 7 - 3);
-    for (lanes = 0; lanes < SMASK_LANES_COUNT; lanes++) {
-        const smask_desc desc = desc_of(lanes);
+    for (isa = 0; isa < SMASK_ISA_COUNT; isa++) {
+        const smask_desc desc = desc_of(isa);
         smask_ctx c;
         int wrong = 0;
         if (smask_setup(&c, &desc) != SMASK_OK) {
             SAME(smask_error(&c), SMASK_ARG);
-            CHECK(lanes > SMASK_LANES_SCALAR);
+            CHECK(isa > SMASK_ISA_SCALAR);
             continue;
         }
         SAME(smask_gemm(&c, SMASK_NT, 33, 41, 50, a, 50, b, 50, out, 41, 0),
@@ -96,10 +96,10 @@ static void gelu(void)
     static const float x[9] = { -30, -3, -1, -0.25f, 0, 0.25f, 1, 3, 30 };
     static const float right[9] = { 0, -0.00404969f, -0.15865526f,
         -0.10032343f, 0, 0.14967657f, 0.84134474f, 2.99595031f, 30 };
-    int lanes, i;
+    int isa, i;
 
-    for (lanes = 0; lanes < SMASK_LANES_COUNT; lanes++) {
-        const smask_desc desc = desc_of(lanes);
+    for (isa = 0; isa < SMASK_ISA_COUNT; isa++) {
+        const smask_desc desc = desc_of(isa);
         smask_ctx c;
         smask_tensor *y;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
@@ -114,11 +114,11 @@ static void gelu(void)
 static void inference(void)
 {
     float features[3 * IMAGES * 24];
-    int lanes, i, same = 0;
+    int isa, i, same = 0;
 
-    for (lanes = 0; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = 0; isa < SMASK_ISA_COUNT; isa++) {
         const smask_vit_desc model = model_of();
-        smask_desc desc = desc_of(lanes);
+        smask_desc desc = desc_of(isa);
         smask_ctx c;
         smask_vit v;
         desc.inference = 1;
@@ -175,12 +175,12 @@ static void training(void)
     smask_desc desc;
     smask_ctx c;
     job j;
-    int lanes;
+    int isa;
 
-    for (lanes = 0; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = 0; isa < SMASK_ISA_COUNT; isa++) {
         memset(&j, 0, sizeof j);
         j.steps = 30;
-        desc = desc_of(lanes);
+        desc = desc_of(isa);
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         smask_shutdown(&c);
         SAME(smask_plan(&desc, train, &j, &sizes), SMASK_OK);
@@ -202,7 +202,7 @@ static void training(void)
 static void not_a_number(void)
 {
     const uint32_t nan = 0x7fc00000u;
-    smask_desc desc = desc_of(SMASK_LANES_AUTO);
+    smask_desc desc = desc_of(SMASK_ISA_AUTO);
     const float keep = images[7];
     smask_ctx c;
     job j;
@@ -229,7 +229,7 @@ static smask_tensor *some_loss(smask_ctx *c, void *user)
 
 static void gradient(void)
 {
-    const smask_desc desc = desc_of(SMASK_LANES_AUTO);
+    const smask_desc desc = desc_of(SMASK_ISA_AUTO);
     smask_ctx c;
     smask_tensor *w;
     float worst = 1;
@@ -271,7 +271,7 @@ static size_t tape_read(void *user, void *data, size_t bytes)
 static void files(void)
 {
     static tape t;
-    const smask_desc desc = desc_of(SMASK_LANES_AUTO);
+    const smask_desc desc = desc_of(SMASK_ISA_AUTO);
     const smask_vit_desc model = model_of();
     smask_vit_desc found;
     smask_io io;
@@ -306,7 +306,7 @@ static void files(void)
 static void options(void)
 {
     smask_ctx c;
-    smask_desc desc = desc_of(SMASK_LANES_AUTO);
+    smask_desc desc = desc_of(SMASK_ISA_AUTO);
     float x[2] = { 0 };
 
 #ifdef SPLITMASK_THREADS

@@ -69,9 +69,9 @@ static void fill(smask_random *r, float *x, size_t rows, size_t columns,
 }
 
 /* What is not rounded further by the products of these vectors. */
-static numbers numbers_of(int lanes)
+static numbers numbers_of(int isa)
 {
-    return lanes == SMASK_LANES_BF16 ? COARSE : REAL;
+    return isa == SMASK_ISA_BF16 ? COARSE : REAL;
 }
 
 /* Place and fill the operands. `pad`: floats between rows. */
@@ -148,7 +148,7 @@ static int try_product(smask_ctx *c, const product *p, numbers kind)
 
     reference(p, right, size);
     sprintf(doing, "gemm %s %s m %lu n %lu k %lu ld %lu %lu %lu add %d",
-        smask_lanes_text(c), trans_name[p->trans], (unsigned long)p->m,
+        smask_isa_text(c), trans_name[p->trans], (unsigned long)p->m,
         (unsigned long)p->n, (unsigned long)p->k, (unsigned long)p->lda,
         (unsigned long)p->ldb, (unsigned long)p->ldc, p->add);
     guard_doing = doing;
@@ -175,17 +175,17 @@ static int try_product(smask_ctx *c, const product *p, numbers kind)
 /* ------------------------------------------------------------ the tests */
 
 /* Set up with these vectors, or tell that the processor has none such. */
-static int context(smask_ctx *c, int lanes)
+static int context(smask_ctx *c, int isa)
 {
     smask_desc desc;
     smask_result result;
 
     memset(&desc, 0, sizeof desc);
-    desc.lanes = (smask_lanes)lanes;
+    desc.isa = (smask_isa)isa;
     result = smask_setup(c, &desc);
     if (result == SMASK_OK) return 1;
-    CHECK(result == SMASK_ARG && lanes != SMASK_LANES_SCALAR
-        && lanes != SMASK_LANES_AUTO);
+    CHECK(result == SMASK_ARG && isa != SMASK_ISA_SCALAR
+        && isa != SMASK_ISA_AUTO);
     return 0;
 }
 
@@ -194,15 +194,15 @@ static int context(smask_ctx *c, int lanes)
 static void all_small_sizes(void)
 {
     smask_random r;
-    int lanes;
+    int isa;
 
     smask_seed(&r, 1, 0);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_ctx c;
         product p;
         int trans, wrong = 0;
         unsigned turn = 0;
-        if (!context(&c, lanes)) continue;
+        if (!context(&c, isa)) continue;
         for (p.m = 1; p.m <= 40; p.m++)
             for (p.n = 1; p.n <= 40; p.n++)
                 for (p.k = 1; p.k <= 40; p.k++)
@@ -223,23 +223,23 @@ static void all_small_sizes(void)
 static void real_numbers(void)
 {
     smask_random r;
-    int lanes;
+    int isa;
 
     smask_seed(&r, 2, 0);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_ctx c;
         product p;
         int trans, wrong = 0;
-        if (!context(&c, lanes)) continue;
+        if (!context(&c, isa)) continue;
         for (p.m = 1; p.m <= 40; p.m += 3)
             for (p.n = 1; p.n <= 40; p.n += 3)
                 for (p.k = 1; p.k <= 40; p.k += 3)
                     for (trans = 0; trans < 3; trans++)
                         for (p.add = 0; p.add < 2; p.add++) {
                             p.trans = (smask_trans)trans;
-                            lay_out(&p, &r, 1, p.add, numbers_of(lanes));
+                            lay_out(&p, &r, 1, p.add, numbers_of(isa));
                             wrong += wrong < 5 && !try_product(&c, &p,
-                                numbers_of(lanes));
+                                numbers_of(isa));
                         }
         SAME(wrong, 0);
         smask_shutdown(&c);
@@ -256,15 +256,15 @@ static void around_the_blocks(void)
         767, 768, 769, 1000 };
     const size_t edges = sizeof edge / sizeof *edge;
     smask_random r;
-    int lanes;
+    int isa;
 
     smask_seed(&r, 3, 0);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_ctx c;
         product p;
         size_t i;
         int trans, way, wrong = 0;
-        if (!context(&c, lanes)) continue;
+        if (!context(&c, isa)) continue;
         for (i = 0; i < edges; i++)
             for (way = 0; way < 3; way++)
                 for (trans = 0; trans < 3; trans++) {
@@ -295,19 +295,19 @@ static void large(void)
         { 257, 113, 400 }, { 385, 97, 256 }, { 1, 1000, 257 },
         { 1000, 1, 257 }, { 400, 385, 99 } };
     smask_random r;
-    int lanes;
+    int isa;
 
     smask_seed(&r, 4, 0);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_ctx c;
         product p;
         size_t i;
         int trans, real, wrong = 0;
-        if (!context(&c, lanes)) continue;
+        if (!context(&c, isa)) continue;
         for (i = 0; i < sizeof size / sizeof *size; i++)
             for (trans = 0; trans < 3; trans++)
                 for (real = 0; real < 2; real++) {
-                    const numbers kind = real ? numbers_of(lanes) : WHOLE;
+                    const numbers kind = real ? numbers_of(isa) : WHOLE;
                     p.trans = (smask_trans)trans;
                     p.m = size[i][0];
                     p.n = size[i][1];
@@ -328,7 +328,7 @@ static void empty(void)
     smask_ctx c;
     int trans, i;
 
-    CHECK(context(&c, SMASK_LANES_AUTO));
+    CHECK(context(&c, SMASK_ISA_AUTO));
     for (trans = 0; trans < 3; trans++) {
         const smask_trans t = (smask_trans)trans;
         SAME(smask_gemm(&c, t, 0, 3, 2, NULL, 9, NULL, 9, out, 3, 0),
@@ -359,7 +359,7 @@ static void refusals(void)
         for (which = 0; which < 4; which++) {
             smask_ctx c;
             for (i = 0; i < 6; i++) out[i] = 7;
-            CHECK(context(&c, SMASK_LANES_AUTO));
+            CHECK(context(&c, SMASK_ISA_AUTO));
             SAME(smask_gemm(&c, (smask_trans)trans, 2, 3, 4, x,
                 least[trans][0] - (which == 0), x,
                 least[trans][1] - (which == 1), out,
@@ -410,7 +410,7 @@ static void scratch_is_given_back(void)
     int i;
 
     smask_seed(&r, 6, 0);
-    CHECK(context(&c, SMASK_LANES_AUTO));
+    CHECK(context(&c, SMASK_ISA_AUTO));
     p.trans = SMASK_NT;
     p.m = p.n = p.k = 50;
     p.add = 0;
@@ -452,13 +452,13 @@ static void same_bits(void)
     static const size_t size[][3] = { { 1, 1, 1 }, { 7, 5, 3 },
         { 64, 64, 64 }, { 129, 97, 400 }, { 300, 200, 50 },
         { 513, 33, 769 }, { 20, 1000, 385 }, { 1000, 20, 200 } };
-    uint64_t first[SMASK_LANES_COUNT] = { 0 };
-    int lanes, run, seven = 7;
+    uint64_t first[SMASK_ISA_COUNT] = { 0 };
+    int isa, run, seven = 7;
 
     /* 0: no hook; 1, 2, 3, 4: as many threads; 5: backwards, 7 workers */
     for (run = 0; run < 6; run++)
-        for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT;
-                lanes++) {
+        for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT;
+                isa++) {
             uint64_t hash = 14695981039346656037u;
             smask_desc desc;
             smask_ctx c;
@@ -468,7 +468,7 @@ static void same_bits(void)
             size_t i;
             int trans;
             memset(&desc, 0, sizeof desc);
-            desc.lanes = (smask_lanes)lanes;
+            desc.isa = (smask_isa)isa;
             if (run >= 1 && run <= 4) {
                 SAME(smask_crew_start(&crew, run), SMASK_OK);
                 desc.parallel = smask_crew_hook(&crew);
@@ -493,18 +493,18 @@ static void same_bits(void)
                         hash = hash_of(hash, p.c, p.m * p.n);
                     }
                 SAME(smask_error(&c), SMASK_OK);
-                if (run == 0) first[lanes] = hash;
-                CHECK(hash == first[lanes]);
+                if (run == 0) first[isa] = hash;
+                CHECK(hash == first[isa]);
                 smask_shutdown(&c);
             }
             if (run >= 1 && run <= 4) smask_crew_stop(&crew);
         }
 }
 
-/* ---------------------------------------------------------- the lanes */
+/* ---------------------------------------------------------- the isa */
 
 #define LANE_NAME(name, text) text,
-static const char *const lane_name[] = { SMASK_LANE_KINDS(LANE_NAME) NULL };
+static const char *const lane_name[] = { SMASK_ISAS(LANE_NAME) NULL };
 
 /* What is asked for is what is used, or it is refused. AUTO is one of those
    that can be had. */
@@ -512,24 +512,24 @@ static void lanes_by_name(void)
 {
     smask_desc desc;
     smask_ctx c;
-    int lanes, has = 0;
+    int isa, has = 0;
 
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++)
-        if (context(&c, lanes)) {
-            SAME(c.lanes, lanes == SMASK_LANES_BF16 ? SMASK_LANES_AVX512
-                : lanes);
-            CHECK_TEXT(smask_lanes_text(&c), lane_name[lanes]);
-            if (lanes != SMASK_LANES_BF16) has |= 1 << lanes;
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++)
+        if (context(&c, isa)) {
+            SAME(c.isa, isa == SMASK_ISA_BF16 ? SMASK_ISA_AVX512
+                : isa);
+            CHECK_TEXT(smask_isa_text(&c), lane_name[isa]);
+            if (isa != SMASK_ISA_BF16) has |= 1 << isa;
             smask_shutdown(&c);
         } else {
-            printf("skip %s: not on this processor\n", lane_name[lanes]);
+            printf("skip %s: not on this processor\n", lane_name[isa]);
         }
-    CHECK(context(&c, SMASK_LANES_AUTO));
-    CHECK(has >> c.lanes & 1);
-    CHECK(has >> c.lanes == 1);          /* and the best of them           */
+    CHECK(context(&c, SMASK_ISA_AUTO));
+    CHECK(has >> c.isa & 1);
+    CHECK(has >> c.isa == 1);          /* and the best of them           */
     smask_shutdown(&c);
     memset(&desc, 0, sizeof desc);
-    desc.lanes = SMASK_LANES_COUNT;
+    desc.isa = SMASK_ISA_COUNT;
     SAME(smask_setup(&c, &desc), SMASK_ARG);
     smask_shutdown(&c);
 }
@@ -544,7 +544,7 @@ static void nearest(void)
     smask_ctx c;
     int way, i, wrong = 0;
 
-    if (!context(&c, SMASK_LANES_BF16)) {
+    if (!context(&c, SMASK_ISA_BF16)) {
         printf("skip bf16: not on this processor\n");
         return;
     }
@@ -576,7 +576,7 @@ static void nearest(void)
 /* The packer on its own: every element of B lies where the product will
    look for it, columns past the last are 0, and nothing before, between or
    behind the elements of B is read, and nothing behind the panels written. */
-static int try_packing(int lanes, size_t n, size_t k, int turned, size_t pad,
+static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
     int at_end)
 {
     static char doing[120];
@@ -591,7 +591,7 @@ static int try_packing(int lanes, size_t n, size_t k, int turned, size_t pad,
     int good = 1;
 
     memset(&desc, 0, sizeof desc);
-    desc.lanes = (smask_lanes)lanes;
+    desc.isa = (smask_isa)isa;
     if (smask_setup(&c, &desc) != SMASK_OK) return 1;
     smask_seed(&r, 8, 0);
     b = guard_at(&room_b, rows_of(turned ? n : k, columns, ld), at_end);
@@ -607,7 +607,7 @@ static int try_packing(int lanes, size_t n, size_t k, int turned, size_t pad,
     floats = k * smask__up(n, p.nr);
     for (j = 0; j < floats + 64; j++)
         ((float *)(void *)(c.base + c.low))[j] = canary;
-    sprintf(doing, "pack %s n %lu k %lu turned %d", smask_lanes_text(&c),
+    sprintf(doing, "pack %s n %lu k %lu turned %d", smask_isa_text(&c),
         (unsigned long)n, (unsigned long)k, turned);
     guard_doing = doing;
     smask__pack(&c, &p);
@@ -635,14 +635,14 @@ static void packing(void)
     static const size_t k[] = { 1, 2, 3, 4, 5, 15, 16, 17, 33, 383, 384, 385,
         769 };
     size_t i, j;
-    int lanes, turned, wrong = 0;
+    int isa, turned, wrong = 0;
 
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_BF16; lanes++)
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_BF16; isa++)
         for (i = 0; i < sizeof n / sizeof *n; i++)
             for (j = 0; j < sizeof k / sizeof *k; j++)
                 for (turned = 0; turned < 2; turned++) {
-                    wrong += !try_packing(lanes, n[i], k[j], turned, 0, 1);
-                    wrong += !try_packing(lanes, n[i], k[j], turned, 3, 0);
+                    wrong += !try_packing(isa, n[i], k[j], turned, 0, 1);
+                    wrong += !try_packing(isa, n[i], k[j], turned, 3, 0);
                 }
     SAME(wrong, 0);
 }
@@ -657,7 +657,7 @@ static void plain(void)
     int trans, i, good = 1;
 
     smask_seed(&r, 9, 0);
-    CHECK(context(&c, SMASK_LANES_AUTO));
+    CHECK(context(&c, SMASK_ISA_AUTO));
     for (trans = 0; trans < 3; trans++)
         for (p.add = 0; p.add < 2; p.add++) {
             static double right[21 * 18], size[21 * 18];

@@ -361,7 +361,7 @@ static void same_between_guards(smask_ctx *c, const trial *t,
         mprotect(room[i].first, room[i].bytes, PROT_READ | PROT_WRITE);
 }
 
-static void run_trial(trial *t, int lanes, smask_random *r, size_t samples)
+static void run_trial(trial *t, int isa, smask_random *r, size_t samples)
 {
     static char where[200];
     double *p[MOST] = { NULL }, *y = NULL;
@@ -376,10 +376,10 @@ static void run_trial(trial *t, int lanes, smask_random *r, size_t samples)
     memset(&desc, 0, sizeof desc);
     desc.memory = arena;
     desc.memory_size = sizeof arena;
-    desc.lanes = (smask_lanes)lanes;
+    desc.isa = (smask_isa)isa;
     if (smask_setup(&c, &desc) != SMASK_OK) return;  /* not on this one    */
     sprintf(where, "%s %s B %lu N %lu D %lu H %lu O %lu flag %d", t->name,
-        smask_lanes_text(&c), (unsigned long)t->B, (unsigned long)t->N,
+        smask_isa_text(&c), (unsigned long)t->B, (unsigned long)t->N,
         (unsigned long)t->D, (unsigned long)t->H, (unsigned long)t->O,
         t->flag);
     for (i = 0; i < t->tensors; i++) {
@@ -479,15 +479,15 @@ static void for_all_lanes(trial *t, size_t samples)
 {
     const trial exact = *t;
     smask_random r;
-    int lanes;
+    int isa;
 
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
-        if (lanes == SMASK_LANES_BF16) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
+        if (isa == SMASK_ISA_BF16) {
             t->y_bound = fmax(t->y_bound, Y_BF16);
             t->dx_bound = fmax(t->dx_bound, DX_BF16);
         }
         smask_seed(&r, 1, (uint64_t)(t->B * 7 + t->N * 5 + t->D));
-        run_trial(t, lanes, &r, samples);
+        run_trial(t, isa, &r, samples);
         *t = exact;
     }
 }
@@ -633,21 +633,21 @@ static void layernorm_offset(void)
 {
     trial t = new_trial("layernorm far from 0", 6 * 48, 2e-4, 1,
         norm_build, norm_right);
-    int lanes;
+    int isa;
 
     t.D = 48;
     tensor(&t, 6, 48, 0, 1000, 1);
     tensor(&t, 48, 0, 0, 1, 0.3);
     tensor(&t, 48, 0, 0, 0, 0.3);
     for_all_lanes(&t, 1);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         float x[4 * 20], w[20], b[20];
         smask_tensor *y;
         smask_desc desc;
         smask_ctx c;
         int i;
         memset(&desc, 0, sizeof desc);
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         for (i = 0; i < 80; i++) x[i] = (float)(i / 20);
         for (i = 0; i < 20; i++) w[i] = 2, b[i] = (float)i;
@@ -778,13 +778,13 @@ static void means_and_units(void)
 /* Lengths from 1e-15 to 1e15, and 0, whose unit and slope are 0. */
 static void unit_sizes(void)
 {
-    int lanes, e;
+    int isa, e;
 
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_desc desc;
         smask_ctx c;
         memset(&desc, 0, sizeof desc);
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         for (e = -15; e <= 15; e++) {
             float x[6];
@@ -924,7 +924,7 @@ static void gelu_whole_range(void)
     static double right[GELU_COUNT], slope[GELU_COUNT];
     const smask_user_op op = { "total", total, total_slope, NULL };
     uint32_t n = 0, k;
-    int lanes;
+    int isa;
 
     for (k = 0; k < GELU_COUNT; k++) {
         const uint32_t bits = k * GELU_STEP;
@@ -938,7 +938,7 @@ static void gelu_whole_range(void)
             * 0.398942280401432677939946059934381868L);
         n++;
     }
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         double worst_near = 0, worst_far = 0, worst_slope = 0;
         smask_tensor *p, *y;
         smask_desc desc;
@@ -946,7 +946,7 @@ static void gelu_whole_range(void)
         memset(&desc, 0, sizeof desc);
         desc.memory = arena;
         desc.memory_size = sizeof arena;
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         p = smask_parameter(&c, (int32_t)n, 0, 0, 0);
         if (CHECK(p != NULL)) memcpy(p->x, x, n * sizeof *x);
@@ -967,7 +967,7 @@ static void gelu_whole_range(void)
             if (e > worst_slope) worst_slope = e;
         }
         printf("gelu %s: worst error %.2g below 4, %.2g |x| anywhere; "
-            "slope %.2g\n", smask_lanes_text(&c), worst_near, worst_far,
+            "slope %.2g\n", smask_isa_text(&c), worst_near, worst_far,
             worst_slope);
         CHECK(worst_near < 5e-7);
         CHECK(worst_far < 2.5e-7);
@@ -987,11 +987,11 @@ static void exp_whole_range(void)
 {
     enum { R = 512, C = 67 };
     static float t[R * C];
-    int lanes;
+    int isa;
     size_t i, j;
 
     for (i = 0; i < R; i++) t[i * C] = 1;
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         double worst = 0, worst_loss = 0;
         long double loss = 0;
         smask_tensor *p, *y;
@@ -1001,7 +1001,7 @@ static void exp_whole_range(void)
         memset(&desc, 0, sizeof desc);
         desc.memory = arena;
         desc.memory_size = sizeof arena;
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         smask_seed(&r, 4, 0);
         p = smask_parameter(&c, R, C, 0, 0);
@@ -1034,7 +1034,7 @@ static void exp_whole_range(void)
         }
         worst_loss = y != NULL ? fabs((double)y->x[0] - (double)loss) : 1;
         printf("exp %s: worst relative error %.2g (1 + a)\n",
-            smask_lanes_text(&c), worst);
+            smask_isa_text(&c), worst);
         CHECK(worst < 6e-7);
         CHECK(worst_loss < 2e-6 * fabs((double)loss));
         smask_end_step(&c);
@@ -1048,7 +1048,7 @@ static void exp_in_attention(void)
     enum { B = 4000 };
     static float qkv[B * 2 * 3];
     size_t i;
-    int lanes;
+    int isa;
 
     for (i = 0; i < B; i++) {
         const double a = pow(10, -8 + 46 * (double)i / B);
@@ -1059,13 +1059,13 @@ static void exp_in_attention(void)
         x[2] = 0;                        /* v                              */
         x[5] = 1;
     }
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         double worst = 0;
         smask_tensor *y;
         smask_desc desc;
         smask_ctx c;
         memset(&desc, 0, sizeof desc);
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         y = smask_attention(&c, smask_input(&c, qkv, B, 2, 3, 0), 1, NULL,
             NULL);
@@ -1077,7 +1077,7 @@ static void exp_in_attention(void)
             if (!(d <= 1e-37 || d / most <= worst)) worst = d / most;
         }
         printf("exp in attention %s: worst relative error %.2g (1 + a)\n",
-            smask_lanes_text(&c), worst);
+            smask_isa_text(&c), worst);
         CHECK(worst < 6e-7);
         smask_shutdown(&c);
     }
@@ -1093,13 +1093,13 @@ static void large_logits(void)
     static const float t[5][4] = { { 1, 0, 0, 0 }, { 0, 1, 0, 0 },
         { 1, 0, 0, 0 }, { 0.25f, 0.25f, 0.25f, 0.25f }, { 0, 0, 0, 1 } };
     const double right[5] = { log(4.0), log(4.0), 0, log(4.0), 0 };
-    int lanes, i;
+    int isa, i;
 
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_desc desc;
         smask_ctx c;
         memset(&desc, 0, sizeof desc);
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         for (i = 0; i < 5; i++) {
             smask_tensor *y = smask_cross_entropy(&c, smask_input(&c, x[i],
@@ -1120,18 +1120,18 @@ static void guesses(void)
     float x[R * D], w[V * D], b[V], pairs[12];
     int32_t label[R], guess[R], hits = -1;
     smask_random r;
-    int lanes, i, j, k;
+    int isa, i, j, k;
 
     smask_seed(&r, 5, 0);
     for (i = 0; i < R * D; i++) x[i] = smask_normal(&r);
     for (i = 0; i < V * D; i++) w[i] = smask_normal(&r);
     for (i = 0; i < V; i++) b[i] = smask_normal(&r);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++) {
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         smask_desc desc;
         smask_ctx c;
         int right = 0;
         memset(&desc, 0, sizeof desc);
-        desc.lanes = (smask_lanes)lanes;
+        desc.isa = (smask_isa)isa;
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         for (i = 0; i < R; i++) {
             double best = -1e30;

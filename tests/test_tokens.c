@@ -200,18 +200,18 @@ static void tokens_against_double(void)
         { 32, 4, 3, 130, 100 }, { 15, 3, 1, 33, 11 }, { 9, 1, 1, 5, 2 },
         { 32, 16, 3, 257, 3 }, { 32, 32, 3, 40, 1 }, { 32, 8, 3, 3000, 2 } };
     static float rows[100 * PIXELS];
-    int lanes;
+    int isa;
     size_t i;
 
     fill(images, sizeof images / sizeof *images, 1);
-    for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT; lanes++)
+    for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++)
         for (i = 0; i < sizeof size / sizeof *size; i++) {
             smask_tokenizer_desc d = { 0 };
             smask_desc desc = { 0 };
             smask_tokenizer t;
             smask_ctx c;
             size_t count;
-            desc.lanes = (smask_lanes)lanes;
+            desc.isa = (smask_isa)isa;
             if (smask_setup(&c, &desc) != SMASK_OK) {
                 smask_shutdown(&c);
                 continue;                /* not on this machine            */

@@ -195,11 +195,11 @@ static void backwards(void *user, int count,
    and pieces taken backwards; for each kind of vectors. */
 static void same_bits(void)
 {
-    int beit, lanes, way, i, five = 5;
+    int beit, isa, way, i, five = 5;
 
     for (beit = 0; beit < 2; beit++)
-        for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT;
-                lanes++) {
+        for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT;
+                isa++) {
             uint64_t first = 0;
             for (way = 0; way < 5; way++) {
                 const int workers = way == 3 ? 4 : way;
@@ -208,7 +208,7 @@ static void same_bits(void)
                 run r;
                 memset(&desc, 0, sizeof desc);
                 desc.seed = 4;
-                desc.lanes = (smask_lanes)lanes;
+                desc.isa = (smask_isa)isa;
                 if (way >= 1 && way <= 3) {
                     SAME(smask_crew_start(&crew, workers), SMASK_OK);
                     desc.parallel = smask_crew_hook(&crew);
@@ -225,7 +225,7 @@ static void same_bits(void)
                     if (way == 0) first = hash;
                     if (!CHECK(hash == first))
                         printf("%s %s, way %d\n", beit ? "beit"
-                            : "splitmask", smask_lanes_text(&r.c), way);
+                            : "splitmask", smask_isa_text(&r.c), way);
                     smask_shutdown(&r.c);
                 }
                 if (way >= 1 && way <= 3) smask_crew_stop(&crew);
@@ -253,7 +253,7 @@ static void seeds(void)
     CHECK(hash[0] != hash[2]);
 }
 
-/* ----------------------------------------------------------------- lanes */
+/* ----------------------------------------------------------------- isa */
 
 /* Wider vectors sum in another order, no more: the loss of the first step
    agrees to the last digits, that of the 20th to three. Operands rounded to
@@ -262,26 +262,26 @@ static void seeds(void)
 static void lanes_agree(void)
 {
     double first[2] = { 0 }, last[2] = { 0 };
-    int beit, lanes, i;
+    int beit, isa, i;
 
     for (beit = 0; beit < 2; beit++)
-        for (lanes = SMASK_LANES_SCALAR; lanes < SMASK_LANES_COUNT;
-                lanes++) {
-            const int coarse = lanes == SMASK_LANES_BF16;
+        for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT;
+                isa++) {
+            const int coarse = isa == SMASK_ISA_BF16;
             smask_desc desc;
             run r;
             memset(&desc, 0, sizeof desc);
             desc.seed = 5;
-            desc.lanes = (smask_lanes)lanes;
+            desc.isa = (smask_isa)isa;
             if (!start(&r, beit, &desc)) continue;
             for (i = 0; i < 20; i++) {
                 SAME(step(&r, images), SMASK_OK);
-                if (i == 0 && lanes == SMASK_LANES_SCALAR)
+                if (i == 0 && isa == SMASK_ISA_SCALAR)
                     first[beit] = (double)r.out.total;
                 if (i == 0)
                     NEAR(r.out.total, first[beit], coarse ? 2e-3 : 1e-5);
             }
-            if (lanes == SMASK_LANES_SCALAR)
+            if (isa == SMASK_ISA_SCALAR)
                 last[beit] = (double)r.out.total;
             NEAR(r.out.total, last[beit], 5e-3);
             smask_shutdown(&r.c);

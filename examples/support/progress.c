@@ -77,22 +77,22 @@ void warn(const char *format, ...)
     va_end(list);
 }
 
-smask_lanes lanes_for(int bf16)
+smask_isa isa_for(int bf16)
 {
     static unsigned char memory[4096];
     smask_desc desc;
     smask_ctx c;
 
-    if (!bf16) return SMASK_LANES_AUTO;
+    if (!bf16) return SMASK_ISA_AUTO;
     memset(&desc, 0, sizeof desc);
     desc.memory = memory;
     desc.memory_size = sizeof memory;
-    desc.lanes = SMASK_LANES_BF16;
+    desc.isa = SMASK_ISA_BF16;
     if (smask_setup(&c, &desc) != SMASK_OK)
         fail("--bf16: this processor or build cannot multiply bfloat16; "
             "leave it out");
     smask_shutdown(&c);
-    return SMASK_LANES_BF16;
+    return SMASK_ISA_BF16;
 }
 
 /* ------------------------------------------------------------ progress */

@@ -3,7 +3,7 @@
    augmentation. Nothing here is part of splitmask.h.
 
      options.c    options_read
-     progress.c   fail, warn, lanes_for, context_for, progress_start,
+     progress.c   fail, warn, isa_for, context_for, progress_start,
                   stop_wanted, result, file_keep, model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
@@ -62,7 +62,7 @@ void warn(const char *format, ...);
    fails where there are none. */
 #define BF16_TEXT "matrix products round to bfloat16: nearly twice as fast " \
     "on AMD's Zen 4"
-smask_lanes lanes_for(int bf16);
+smask_isa isa_for(int bf16);
 
 /* A context with exactly the memory that `work` takes: it runs once dry, to
    find out. Fails with "`what`: reason" where that cannot be. */

@@ -13,7 +13,7 @@
 #   THREADS  ["1 2"]   TURNS [5]   STEPS a turn [2]
 #   MODELS   ["micro tiny small"]  METHODS ["splitmask beit"]
 #   BATCHES  of forward ["1 16"]   BENCH [build/bench]
-#   LANES    of ours [auto]; bf16: no like work, for torch has floats
+#   ISA    of ours [auto]; bf16: no like work, for torch has floats
 set -u
 WHAT=${1:-all}
 PYTHON=${PYTHON:-/usr/bin/python3}
@@ -26,7 +26,7 @@ MODELS=${MODELS:-"micro tiny small"}
 METHODS=${METHODS:-"splitmask beit"}
 BATCHES=${BATCHES:-"1 16"}
 BENCH=${BENCH:-build/bench}
-LANES=${LANES:-auto}
+ISA=${ISA:-auto}
 PEERS=tests/peers
 export PYTHONDONTWRITEBYTECODE=1
 
@@ -135,7 +135,7 @@ steps() {
         esac
         rest="$rest --method $method --model $model --batch $batch"
         rest="$rest --threads $t --steps $STEPS --serve"
-        A="$BENCH step $rest --lanes $LANES"
+        A="$BENCH step $rest --isa $ISA"
         B="torch $PEERS/torch_step.py $rest --warm 2"
         C=
         take_turns
@@ -173,7 +173,7 @@ forwards() {
     for t in $THREADS; do
         rest="--model $model --batch $batch --threads $t --serve"
         A="$BENCH forward $rest --image 224 --patch 16 --steps 5 \
---lanes $LANES"
+--isa $ISA"
         B="torch $PEERS/torch_forward.py $rest --repeat 5"
         C=
         if [ -n "$ONNX" ]; then
