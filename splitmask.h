@@ -87,7 +87,7 @@ int main(void)
     11  >>objectives    BEiT and SplitMask
     12  >>adam          AdamW
     13  >>files         safetensors
-    14  >>crew          threads (optional)
+    14  >>pool          threads (optional)
    IV   Endnotes        >>choices >>sources >>changes >>licence
 
    ----------------------------------------------------------------------
@@ -235,15 +235,15 @@ int main(void)
 
 int main(void)
 {
-    smask_crew crew;
+    smask_threads pool;
     smask_desc desc = { 0 };
     smask_ctx c;
 
-    if (smask_crew_start(&crew, 0) != SMASK_OK) return 1;
-    desc.parallel = smask_crew_hook(&crew);
+    if (smask_threads_start(&pool, 0) != SMASK_OK) return 1;
+    desc.parallel = smask_threads_hook(&pool);
     smask_setup(&c, &desc);
     smask_shutdown(&c);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
     return 0;
 }
 ```
@@ -1424,23 +1424,23 @@ SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
 SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count);
 
-/* ---- 14  The crew ---- */
+/* ---- 14  The pool ---- */
 
 #ifdef SPLITMASK_THREADS
 /* A pool of threads that fills the parallel hook. */
-typedef struct smask_crew { void *state; int workers; } smask_crew;
+typedef struct smask_threads { void *state; int workers; } smask_threads;
 /* workers, the calling thread among them: 0 takes the number of processors;
    at most 1024. Any number of contexts may use the hook; one that finds the
-   crew busy works alone.
+   pool busy works alone.
    memory     some 200 bytes and 24 a thread, by malloc, and their stacks
    errors     MEMORY if there is none, if a thread cannot be started, or, in
               a NO_MALLOC build, for more than one worker              */
-SMASK_API smask_result smask_crew_start(smask_crew *crew, int workers);
+SMASK_API smask_result smask_threads_start(smask_threads *pool, int workers);
 /* Send the threads home and wait for them; after the last context that has
    the hook. A second time does nothing. */
-SMASK_API void smask_crew_stop(smask_crew *crew);
-/* What to put into desc.parallel; valid until smask_crew_stop. */
-SMASK_API smask_parallel smask_crew_hook(smask_crew *crew);
+SMASK_API void smask_threads_stop(smask_threads *pool);
+/* What to put into desc.parallel; valid until smask_threads_stop. */
+SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 #endif
 
 #ifdef __cplusplus
@@ -8484,7 +8484,7 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 }
 
 /* ======================================================================
-   14  THE CREW                                                   >>crew
+   14  THE CREW                                                   >>pool
    Question   How do several cores share a job of microseconds?
    Idea       One 64-bit word says it all: the number of the job, and how
               many of its pieces are still to be taken. A piece is taken by
@@ -8507,24 +8507,24 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 #include <sched.h>
 #include <unistd.h>
 
-#define SMASK__CREW_MOST 1024            /* threads: a limit, not a goal   */
-#define SMASK__CREW_LOOKS 2000           /* at the word: 1 or 2 us         */
-#define SMASK__CREW_YIELDS 200           /* then, giving way: 100 us or so */
+#define SMASK__POOL_MAX 1024            /* threads: a limit, not a goal   */
+#define SMASK__POOL_SPINS 2000           /* at the word: 1 or 2 us         */
+#define SMASK__POOL_YIELDS 200           /* then, giving way: 100 us or so */
 
 /* Where threads sleep until a condition holds. */
-typedef struct smask__bell {
+typedef struct smask__sleepers {
     pthread_cond_t rings;
     int sleepers;
-} smask__bell;
+} smask__sleepers;
 
-struct smask__crew;
+struct smask__pool;
 
-typedef struct smask__hand {
-    struct smask__crew *crew;
+typedef struct smask__worker {
+    struct smask__pool *pool;
     pthread_t thread;
-} smask__hand;
+} smask__worker;
 
-typedef struct smask__crew {
+typedef struct smask__pool {
     uint64_t word __attribute__((aligned(8))); /* job << 32 | pieces left  */
     void (*fn)(void *arg, int piece, int worker);
     void *arg;
@@ -8534,19 +8534,19 @@ typedef struct smask__crew {
     int stop;                            /* 1: go home                     */
     int hands;                           /* threads besides the caller's   */
     pthread_mutex_t lock;                /* for going to sleep only        */
-    smask__bell work, home;              /* hands wait; the caller waits   */
-    smask__hand *hand;
-} smask__crew;
+    smask__sleepers work, home;              /* hands wait; the caller waits   */
+    smask__worker *hand;
+} smask__pool;
 
 /* Is there something to do for a hand? */
-SMASK__FN int smask__crew_called(smask__crew *s)
+SMASK__FN int smask__pool_has_work(smask__pool *s)
 {
     return (uint32_t)__atomic_load_n(&s->word, __ATOMIC_SEQ_CST) != 0
         || __atomic_load_n(&s->stop, __ATOMIC_SEQ_CST) != 0;
 }
 
 /* Are all pieces of the job finished? */
-SMASK__FN int smask__crew_finished(smask__crew *s)
+SMASK__FN int smask__pool_finished(smask__pool *s)
 {
     return __atomic_load_n(&s->done, __ATOMIC_SEQ_CST) == s->count;
 }
@@ -8554,12 +8554,12 @@ SMASK__FN int smask__crew_finished(smask__crew *s)
 /* Wait until `ready`: look, give way, sleep. The order inside the lock,
    first the count of sleepers, then the look, meets the order in _ring,
    first the change, then the count: one of the two sees the other. */
-SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
-    int (*ready)(smask__crew *s))
+SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *bell,
+    int (*ready)(smask__pool *s))
 {
-    for (int i = 0; i < SMASK__CREW_LOOKS + SMASK__CREW_YIELDS; i++) {
+    for (int i = 0; i < SMASK__POOL_SPINS + SMASK__POOL_YIELDS; i++) {
         if (ready(s)) return;
-        if (i >= SMASK__CREW_LOOKS) sched_yield();
+        if (i >= SMASK__POOL_SPINS) sched_yield();
     }
     pthread_mutex_lock(&s->lock);
     __atomic_add_fetch(&bell->sleepers, 1, __ATOMIC_SEQ_CST);
@@ -8569,7 +8569,7 @@ SMASK__FN void smask__crew_wait(smask__crew *s, smask__bell *bell,
 }
 
 /* Wake up to `most` sleepers. With nobody asleep, this is one load. */
-SMASK__FN void smask__crew_ring(smask__crew *s, smask__bell *bell, int most)
+SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *bell, int most)
 {
     if (__atomic_load_n(&bell->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&s->lock);
@@ -8582,7 +8582,7 @@ SMASK__FN void smask__crew_ring(smask__crew *s, smask__bell *bell, int most)
    taken; if it changes in between, so has the word, and the taking fails.
    A job cannot end while a taken piece is unfinished, hence one addition to
    `done` at the end is enough. */
-SMASK__FN void smask__crew_help(smask__crew *s, int worker)
+SMASK__FN void smask__pool_take(smask__pool *s, int worker)
 {
     uint64_t word = __atomic_load_n(&s->word, __ATOMIC_ACQUIRE);
     int finished = 0;
@@ -8601,23 +8601,23 @@ SMASK__FN void smask__crew_help(smask__crew *s, int worker)
     }
     if (finished == 0) return;
     __atomic_add_fetch(&s->done, finished, __ATOMIC_SEQ_CST);
-    if (worker != 0) smask__crew_ring(s, &s->home, 1);
+    if (worker != 0) smask__pool_wake(s, &s->home, 1);
 }
 
-SMASK__FN void *smask__crew_hand(void *arg)
+SMASK__FN void *smask__pool_worker(void *arg)
 {
-    smask__hand *hand = (smask__hand *)arg;
-    smask__crew *s = hand->crew;
+    smask__worker *hand = (smask__worker *)arg;
+    smask__pool *s = hand->pool;
 
     for (;;) {
-        smask__crew_wait(s, &s->work, smask__crew_called);
+        smask__pool_wait(s, &s->work, smask__pool_has_work);
         if (__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) return NULL;
-        smask__crew_help(s, (int)(hand - s->hand) + 1);
+        smask__pool_take(s, (int)(hand - s->hand) + 1);
     }
 }
 
-/* The number of the calling thread in this crew. */
-SMASK__FN int smask__crew_self(const smask__crew *s)
+/* The number of the calling thread in this pool. */
+SMASK__FN int smask__pool_self(const smask__pool *s)
 {
     const pthread_t self = pthread_self();
 
@@ -8626,17 +8626,17 @@ SMASK__FN int smask__crew_self(const smask__crew *s)
     return 0;
 }
 
-/* The hook. A job inside a job finds the crew taken and is done by the
-   thread that brought it: nobody has to wait for a crew that waits. */
-SMASK__FN void smask__crew_run(void *user, int count,
+/* The hook. A job inside a job finds the pool taken and is done by the
+   thread that brought it: nobody has to wait for a pool that waits. */
+SMASK__FN void smask__pool_run(void *user, int count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
-    smask__crew *s = (smask__crew *)user;
+    smask__pool *s = (smask__pool *)user;
     uint64_t job;
 
     if (s == NULL || count < 2
         || __atomic_exchange_n(&s->taken, 1, __ATOMIC_ACQUIRE) != 0) {
-        const int self = smask__crew_self(s);
+        const int self = smask__pool_self(s);
         for (int i = 0; i < count; i++) fn(arg, i, self);
         return;
     }
@@ -8647,29 +8647,29 @@ SMASK__FN void smask__crew_run(void *user, int count,
     job = (__atomic_load_n(&s->word, __ATOMIC_RELAXED) >> 32) + 1;
     __atomic_store_n(&s->word, job << 32 | (uint64_t)count,
         __ATOMIC_SEQ_CST);
-    smask__crew_ring(s, &s->work, count - 1);
-    smask__crew_help(s, 0);
-    smask__crew_wait(s, &s->home, smask__crew_finished);
+    smask__pool_wake(s, &s->work, count - 1);
+    smask__pool_take(s, 0);
+    smask__pool_wait(s, &s->home, smask__pool_finished);
     __atomic_store_n(&s->taken, 0, __ATOMIC_RELEASE);
 }
 
-SMASK__DEF smask_parallel smask_crew_hook(smask_crew *crew)
+SMASK__DEF smask_parallel smask_threads_hook(smask_threads *pool)
 {
-    const smask_parallel hook = { smask__crew_run, crew->state,
-        crew->workers };
+    const smask_parallel hook = { smask__pool_run, pool->state,
+        pool->workers };
 
     return hook;
 }
 
-SMASK__DEF void smask_crew_stop(smask_crew *crew)
+SMASK__DEF void smask_threads_stop(smask_threads *pool)
 {
-    smask__crew *s = (smask__crew *)crew->state;
+    smask__pool *s = (smask__pool *)pool->state;
 
-    crew->state = NULL;
-    crew->workers = 1;
+    pool->state = NULL;
+    pool->workers = 1;
     if (s == NULL) return;
     __atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
-    smask__crew_ring(s, &s->work, s->hands);
+    smask__pool_wake(s, &s->work, s->hands);
     for (int i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
     pthread_cond_destroy(&s->work.rings);
     pthread_cond_destroy(&s->home.rings);
@@ -8677,30 +8677,30 @@ SMASK__DEF void smask_crew_stop(smask_crew *crew)
     smask__default_release(s);
 }
 
-/* A crew of one has no state and takes no memory. */
-SMASK__DEF smask_result smask_crew_start(smask_crew *crew, int workers)
+/* A pool of one has no state and takes no memory. */
+SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
 {
     const long most = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
-    const int hands = most < 1 ? 0 : most > SMASK__CREW_MOST
-        ? SMASK__CREW_MOST - 1 : (int)most - 1;
+    const int hands = most < 1 ? 0 : most > SMASK__POOL_MAX
+        ? SMASK__POOL_MAX - 1 : (int)most - 1;
 
-    crew->state = NULL;
-    crew->workers = hands + 1;
+    pool->state = NULL;
+    pool->workers = hands + 1;
     if (hands == 0) return SMASK_OK;
-    smask__crew *s = (smask__crew *)smask__default_alloc(sizeof *s
+    smask__pool *s = (smask__pool *)smask__default_alloc(sizeof *s
         + (size_t)hands * sizeof *s->hand);
     if (s == NULL) return SMASK_MEMORY;
     memset(s, 0, sizeof *s);
-    s->hand = (smask__hand *)(void *)(s + 1);
-    crew->state = s;
+    s->hand = (smask__worker *)(void *)(s + 1);
+    pool->state = s;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work.rings, NULL);
     pthread_cond_init(&s->home.rings, NULL);
     for (; s->hands < hands; s->hands++) {
-        smask__hand *hand = &s->hand[s->hands];
-        hand->crew = s;
-        if (pthread_create(&hand->thread, NULL, smask__crew_hand, hand)) {
-            smask_crew_stop(crew);
+        smask__worker *hand = &s->hand[s->hands];
+        hand->pool = s;
+        if (pthread_create(&hand->thread, NULL, smask__pool_worker, hand)) {
+            smask_threads_stop(pool);
             return SMASK_MEMORY;
         }
     }

@@ -108,15 +108,15 @@ int main(void)
     printf("%-10s %8s   %s\n", "workers", "ms/step", "hash of the weights");
     for (workers = 0; workers <= 3; workers++) {
         const smask_parallel none = { NULL, NULL, 0 };
-        smask_crew crew;
+        smask_threads pool;
         smask_result result;
-        if (workers > 0 && smask_crew_start(&crew, workers) != SMASK_OK) {
+        if (workers > 0 && smask_threads_start(&pool, workers) != SMASK_OK) {
             fprintf(stderr, "11_threads: no threads to be had\n");
             return 1;
         }
-        result = train(workers > 0 ? smask_crew_hook(&crew) : none, &hash,
+        result = train(workers > 0 ? smask_threads_hook(&pool) : none, &hash,
                        &time);
-        if (workers > 0) smask_crew_stop(&crew);
+        if (workers > 0) smask_threads_stop(&pool);
         if (result != SMASK_OK) return 1;
         if (workers == 0) first = hash;
         same = same && hash == first;

@@ -467,7 +467,7 @@ static int peak_has(int kind)
 
 typedef struct bench {
     options o;
-    smask_crew crew;
+    smask_threads pool;
     smask_parallel hook;             /* run == NULL: this thread alone     */
     int threads;
     peak_fn *peak;                   /* the fastest loop found here        */
@@ -584,13 +584,13 @@ static void bench_open(bench *b)
 {
     b->threads = b->o.threads;
     if (b->threads != 1) {
-        smask_result r = smask_crew_start(&b->crew, b->o.threads);
+        smask_result r = smask_threads_start(&b->pool, b->o.threads);
 
         if (r != SMASK_OK)
             fail(1, "cannot start %d threads: %s; try --threads 1",
                 b->o.threads, smask_text(r));
-        b->threads = b->crew.workers;
-        b->hook = smask_crew_hook(&b->crew);
+        b->threads = b->pool.workers;
+        b->hook = smask_threads_hook(&b->pool);
     }
     if (b->threads > MOST_THREADS)
         fail(2, "more than %d threads: set --threads", MOST_THREADS);
@@ -600,7 +600,7 @@ static void bench_open(bench *b)
 
 static void bench_close(bench *b)
 {
-    if (b->hook.run) smask_crew_stop(&b->crew);
+    if (b->hook.run) smask_threads_stop(&b->pool);
 }
 
 /* A context with exactly the memory that a dry run of `fn` asks for. */

@@ -333,7 +333,7 @@ int main(int argc, char **argv)
     static embedding e;
     smask_desc desc;
     smask_sizes sizes;
-    smask_crew crew;
+    smask_threads pool;
     smask_ctx c;
 
     read_options(&e, argc, argv);
@@ -361,10 +361,10 @@ int main(int argc, char **argv)
     check_output(&e);
     if ((size_t)e.batch > e.count) e.batch = (int)e.count;
 
-    if (smask_crew_start(&crew, e.threads) != SMASK_OK)
+    if (smask_threads_start(&pool, e.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     memset(&desc, 0, sizeof desc);
-    desc.parallel = smask_crew_hook(&crew);
+    desc.parallel = smask_threads_hook(&pool);
     desc.inference = 1;
     context_for(&c, &desc, work, &e, &sizes, e.model);
     e.pooled = malloc(e.count * e.D * sizeof(float));
@@ -387,7 +387,7 @@ int main(int argc, char **argv)
         fail("--output %s: %s", e.output, strerror(errno));
     result("images", (double)e.count, 0);
     smask_shutdown(&c);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
     if (e.stream != NULL) fclose(e.stream);
     free(e.pooled);
     free(e.path);

@@ -333,16 +333,16 @@ static void open_data(study *s)
 int main(int argc, char **argv)
 {
     static study s;
-    smask_crew crew;
+    smask_threads pool;
     size_t D;
     size_t kept;
 
     read_options(&s, argc, argv);
     open_model(&s);
     open_data(&s);
-    if (smask_crew_start(&crew, s.threads) != SMASK_OK)
+    if (smask_threads_start(&pool, s.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
-    s.hook = smask_crew_hook(&crew);
+    s.hook = smask_threads_hook(&pool);
     D = (size_t)s.file.desc.dim;
     s.train = room((double)s.layers * (double)s.train_count, (double)D);
     s.test = room((double)s.layers * (double)s.test_count, (double)D);
@@ -354,7 +354,7 @@ int main(int argc, char **argv)
             s.test + kept * s.test_count * D, D), 2);
         result("raw_knn_top1", raw_knn(&s), 2);
     }
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
     data_close(&s.data);
     free(s.train);
     free(s.test);

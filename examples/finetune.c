@@ -390,7 +390,7 @@ int main(int argc, char **argv)
     static training t;
     smask_desc desc;
     smask_sizes sizes;
-    smask_crew crew;
+    smask_threads pool;
     smask_ctx c;
 
     read_options(&t, argc, argv);
@@ -402,9 +402,9 @@ int main(int argc, char **argv)
     if (file_same(t.model_file, t.model))
         fail("--out %s: the model of --model lies there, and would be "
             "replaced; give another folder", t.out);
-    if (smask_crew_start(&crew, t.threads) != SMASK_OK)
+    if (smask_threads_start(&pool, t.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
-    t.hook = smask_crew_hook(&crew);
+    t.hook = smask_threads_hook(&pool);
     memset(&desc, 0, sizeof desc);
     desc.parallel = t.hook;
     desc.seed = t.seed;
@@ -425,7 +425,7 @@ int main(int argc, char **argv)
     }
     save(&c, &t);
     smask_shutdown(&c);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
     fclose(t.log);
     data_close(&t.data);
     free(t.order);

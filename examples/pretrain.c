@@ -1153,7 +1153,7 @@ int main(int argc, char **argv)
 {
     static run r;
     result_line line[RESULTS];
-    smask_crew crew;
+    smask_threads pool;
     smask_ctx c;
     int i;
 
@@ -1173,9 +1173,9 @@ int main(int argc, char **argv)
     describe(&r);
     if (r.resume) check_state(&r);
     folder_make(r.out);
-    if (smask_crew_start(&crew, r.threads) != SMASK_OK)
+    if (smask_threads_start(&pool, r.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
-    r.hook = smask_crew_hook(&crew);
+    r.hook = smask_threads_hook(&pool);
     set_up(&r, &c);
     if (work(&c, &r) != SMASK_OK) stopped(&c, &r);
     save(&c, &r);
@@ -1191,7 +1191,7 @@ int main(int argc, char **argv)
                 result(line[i].name, line[i].value, line[i].decimals);
     }
     smask_shutdown(&c);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
     fclose(r.log);
     data_close(&r.data);
     free(r.chosen);

@@ -310,12 +310,12 @@ static void options(void)
     float x[2] = { 0 };
 
 #ifdef SPLITMASK_THREADS
-    smask_crew crew;
+    smask_threads pool;
 #ifdef SPLITMASK_NO_MALLOC
-    SAME(smask_crew_start(&crew, 2), SMASK_MEMORY);  /* it needs some      */
+    SAME(smask_threads_start(&pool, 2), SMASK_MEMORY);  /* it needs some      */
 #else
-    SAME(smask_crew_start(&crew, 2), SMASK_OK);
-    desc.parallel = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 2), SMASK_OK);
+    desc.parallel = smask_threads_hook(&pool);
 #endif
 #endif
     SAME(smask_setup(&c, &desc), SMASK_OK);
@@ -328,7 +328,7 @@ static void options(void)
 #endif
     smask_shutdown(&c);
 #if defined(SPLITMASK_THREADS) && !defined(SPLITMASK_NO_MALLOC)
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 #endif
 #ifdef SPLITMASK_NO_MALLOC
     SAME(smask_setup(&c, NULL), SMASK_MEMORY);

@@ -72,18 +72,18 @@ static void trains()
 static void crews()
 {
     smask_desc desc = smask_desc();
-    smask_crew crew;
+    smask_threads pool;
     smask_ctx c;
     std::vector<float> x(100 * 100, 1.0f), y(100 * 100);
 
-    SAME(smask_crew_start(&crew, 2), SMASK_OK);
-    desc.parallel = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 2), SMASK_OK);
+    desc.parallel = smask_threads_hook(&pool);
     SAME(smask_setup(&c, &desc), SMASK_OK);
     SAME(smask_gemm(&c, SMASK_NT, 100, 100, 100, x.data(), 100, x.data(),
         100, y.data(), 100, 0), SMASK_OK);
     CHECK(y[0] == 100 && y[9999] == 100);
     smask_shutdown(&c);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 static void errors()

@@ -462,7 +462,7 @@ static void same_bits(void)
             uint64_t hash = 14695981039346656037u;
             smask_desc desc;
             smask_ctx c;
-            smask_crew crew;
+            smask_threads pool;
             smask_random r;
             product p;
             size_t i;
@@ -470,8 +470,8 @@ static void same_bits(void)
             memset(&desc, 0, sizeof desc);
             desc.isa = (smask_isa)isa;
             if (run >= 1 && run <= 4) {
-                SAME(smask_crew_start(&crew, run), SMASK_OK);
-                desc.parallel = smask_crew_hook(&crew);
+                SAME(smask_threads_start(&pool, run), SMASK_OK);
+                desc.parallel = smask_threads_hook(&pool);
                 SAME(desc.parallel.workers, run);
             } else if (run == 5) {
                 desc.parallel.run = backwards;
@@ -497,7 +497,7 @@ static void same_bits(void)
                 CHECK(hash == first[isa]);
                 smask_shutdown(&c);
             }
-            if (run >= 1 && run <= 4) smask_crew_stop(&crew);
+            if (run >= 1 && run <= 4) smask_threads_stop(&pool);
         }
 }
 

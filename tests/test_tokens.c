@@ -769,10 +769,10 @@ static void same_bits_for_any_workers(void)
         CHECK(s.calls > 0);
     }
     for (workers = 2; workers <= 4; workers++) {
-        smask_crew crew;
-        SAME(smask_crew_start(&crew, workers), SMASK_OK);
-        learn_and_tokenize(smask_crew_hook(&crew), 0);
-        smask_crew_stop(&crew);
+        smask_threads pool;
+        SAME(smask_threads_start(&pool, workers), SMASK_OK);
+        learn_and_tokenize(smask_threads_hook(&pool), 0);
+        smask_threads_stop(&pool);
     }
 }
 

@@ -204,14 +204,14 @@ static void same_bits(void)
             for (way = 0; way < 5; way++) {
                 const int workers = way == 3 ? 4 : way;
                 smask_desc desc;
-                smask_crew crew;
+                smask_threads pool;
                 run r;
                 memset(&desc, 0, sizeof desc);
                 desc.seed = 4;
                 desc.isa = (smask_isa)isa;
                 if (way >= 1 && way <= 3) {
-                    SAME(smask_crew_start(&crew, workers), SMASK_OK);
-                    desc.parallel = smask_crew_hook(&crew);
+                    SAME(smask_threads_start(&pool, workers), SMASK_OK);
+                    desc.parallel = smask_threads_hook(&pool);
                 } else if (way == 4) {
                     desc.parallel.run = backwards;
                     desc.parallel.user = &five;
@@ -228,7 +228,7 @@ static void same_bits(void)
                             : "splitmask", smask_isa_text(&r.c), way);
                     smask_shutdown(&r.c);
                 }
-                if (way >= 1 && way <= 3) smask_crew_stop(&crew);
+                if (way >= 1 && way <= 3) smask_threads_stop(&pool);
             }
         }
 }

@@ -695,17 +695,17 @@ static void read_one(void *arg, int piece, int worker)
 static void spread(const data_set *d, int count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
-    smask_crew crew;
+    smask_threads pool;
     smask_parallel hook;
     int i;
 
-    if (d->threads == 1 || smask_crew_start(&crew, d->threads) != SMASK_OK) {
+    if (d->threads == 1 || smask_threads_start(&pool, d->threads) != SMASK_OK) {
         for (i = 0; i < count; i++) fn(arg, i, 0);
         return;
     }
-    hook = smask_crew_hook(&crew);
+    hook = smask_threads_hook(&pool);
     hook.run(hook.user, count, fn, arg);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 /* Decode the listed files into a split; those that fail are left out. */

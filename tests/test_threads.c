@@ -1,4 +1,4 @@
-/* test_crew.c: the pool of threads behind the parallel hook.
+/* test_threads.c: the pool of threads behind the parallel hook.
 
    What the hook promises: every piece once, on a worker number that no
    other piece has at that time, everything visible to the caller at the
@@ -82,17 +82,17 @@ static void rest(long milliseconds)
 static void every_piece_once(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     int workers, count;
 
     for (workers = 1; workers < WORKERS; workers++) {
-        SAME(smask_crew_start(&crew, workers), SMASK_OK);
-        SAME(crew.workers, workers);
-        j.hook = smask_crew_hook(&crew);
+        SAME(smask_threads_start(&pool, workers), SMASK_OK);
+        SAME(pool.workers, workers);
+        j.hook = smask_threads_hook(&pool);
         SAME(j.hook.workers, workers);
         for (count = 0; count <= 40; count++) CHECK(run_once(&j, count));
         CHECK(run_once(&j, PIECES));
-        smask_crew_stop(&crew);
+        smask_threads_stop(&pool);
     }
 }
 
@@ -100,22 +100,22 @@ static void every_piece_once(void)
    that is late from the last one would be caught here. */
 static void jobs_in_a_row(void)
 {
-    smask_crew crew;
+    smask_threads pool;
     smask_random r;
     int i, workers, good = 1;
 
     smask_seed(&r, 5, 0);
     for (workers = 2; workers <= 6; workers += 2) {
-        SAME(smask_crew_start(&crew, workers), SMASK_OK);
+        SAME(smask_threads_start(&pool, workers), SMASK_OK);
         for (i = 0; i < 4000; i++) {
             job j;
             memset(&j, 0, sizeof j);
-            j.hook = smask_crew_hook(&crew);
+            j.hook = smask_threads_hook(&pool);
             j.spin = (long)smask_below(&r, 30);
             good = good && run_once(&j, (int)smask_below(&r, 20));
             memset(&j, 0xee, sizeof j);
         }
-        smask_crew_stop(&crew);
+        smask_threads_stop(&pool);
     }
     CHECK(good);
 }
@@ -123,17 +123,17 @@ static void jobs_in_a_row(void)
 static void more_workers_than_cores(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     int i;
 
-    SAME(smask_crew_start(&crew, WORKERS - 1), SMASK_OK);
-    j.hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, WORKERS - 1), SMASK_OK);
+    j.hook = smask_threads_hook(&pool);
     j.spin = 20000;
     for (i = 0; i < 20; i++) {
         CHECK(run_once(&j, PIECES));
         CHECK(run_once(&j, 3));
     }
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 /* Long pieces must be shared: the caller cannot be everywhere. Which thread
@@ -141,18 +141,18 @@ static void more_workers_than_cores(void)
 static void work_is_shared(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     int attempt, i, helped = 0;
 
-    SAME(smask_crew_start(&crew, 2), SMASK_OK);
-    j.hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 2), SMASK_OK);
+    j.hook = smask_threads_hook(&pool);
     j.spin = 1000000;
     for (attempt = 0; attempt < 20 && helped == 0; attempt++) {
         CHECK(run_once(&j, 20));
         for (i = 0; i < 20; i++) helped += j.worker_of[i] == 1;
     }
     CHECK(helped > 0);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 static void sum_piece(void *arg, int piece, int worker)
@@ -168,13 +168,13 @@ static void sum_piece(void *arg, int piece, int worker)
 /* What pieces wrote is there for the caller, and for the next job. */
 static void results_arrive(void)
 {
-    smask_crew crew;
+    smask_threads pool;
     smask_parallel hook;
     double first = 0;
     int run, i, good = 1;
 
-    SAME(smask_crew_start(&crew, 3), SMASK_OK);
-    hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 3), SMASK_OK);
+    hook = smask_threads_hook(&pool);
     for (run = 0; run < 500; run++) {
         double part[64], sum = 0;
         hook.run(hook.user, 64, sum_piece, part);
@@ -184,7 +184,7 @@ static void results_arrive(void)
     }
     CHECK(good);
     NEAR(first, 9.3420, 1e-3);           /* the harmonic number of 6400    */
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 /* ---------------------------------------------------------------- nests */
@@ -213,14 +213,14 @@ static void outer_piece(void *arg, int piece, int worker)
 static void nested_runs_inline(void)
 {
     static job outer, inner[16];
-    smask_crew crew;
+    smask_threads pool;
     int run, i, k, good = 1;
 
-    SAME(smask_crew_start(&crew, 4), SMASK_OK);
+    SAME(smask_threads_start(&pool, 4), SMASK_OK);
     for (run = 0; run < 200; run++) {
         memset(&outer, 0, sizeof outer);
         memset(inner, 0, sizeof inner);
-        outer.hook = smask_crew_hook(&crew);
+        outer.hook = smask_threads_hook(&pool);
         outer.inner = inner;
         outer.inner_count = 1 + run % 9;
         for (i = 0; i < 16; i++) inner[i].hook = outer.hook;
@@ -234,7 +234,7 @@ static void nested_runs_inline(void)
         }
     }
     CHECK(good);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 /* From inside a piece of one pool, a job for another: that one is free, so
@@ -242,18 +242,18 @@ static void nested_runs_inline(void)
 static void two_pools(void)
 {
     static job outer, inner[16];
-    smask_crew a, b;
+    smask_threads a, b;
     int run, i, k, good = 1;
 
-    SAME(smask_crew_start(&a, 3), SMASK_OK);
-    SAME(smask_crew_start(&b, 2), SMASK_OK);
+    SAME(smask_threads_start(&a, 3), SMASK_OK);
+    SAME(smask_threads_start(&b, 2), SMASK_OK);
     for (run = 0; run < 200; run++) {
         memset(&outer, 0, sizeof outer);
         memset(inner, 0, sizeof inner);
-        outer.hook = smask_crew_hook(&a);
+        outer.hook = smask_threads_hook(&a);
         outer.inner = inner;
         outer.inner_count = 8;
-        for (i = 0; i < 16; i++) inner[i].hook = smask_crew_hook(&b);
+        for (i = 0; i < 16; i++) inner[i].hook = smask_threads_hook(&b);
         outer.hook.run(outer.hook.user, 16, outer_piece, &outer);
         for (i = 0; i < 16; i++)
             for (k = 0; k < 8; k++)
@@ -261,11 +261,11 @@ static void two_pools(void)
                     && inner[i].worker_of[k] < 2;
     }
     CHECK(good);
-    smask_crew_stop(&b);
-    smask_crew_stop(&a);
+    smask_threads_stop(&b);
+    smask_threads_stop(&a);
 }
 
-typedef struct rider { smask_crew *crew; int good; } rider;
+typedef struct rider { smask_threads *pool; int good; } rider;
 
 static void *ride(void *arg)
 {
@@ -276,7 +276,7 @@ static void *ride(void *arg)
         job j;
         int k, count = 1 + i % 20;
         memset(&j, 0, sizeof j);
-        j.hook = smask_crew_hook(r->crew);
+        j.hook = smask_threads_hook(r->pool);
         j.hook.run(j.hook.user, count, inner_piece, &j);
         for (k = 0; k < PIECES; k++)
             r->good = r->good && j.times[k] == (k < count);
@@ -288,16 +288,16 @@ static void *ride(void *arg)
    serves whoever comes first and leaves the other to itself. */
 static void threads_with_pools(void)
 {
-    smask_crew a, b;
+    smask_threads a, b;
     rider one, two;
     pthread_t thread;
     int shared;
 
-    SAME(smask_crew_start(&a, 2), SMASK_OK);
-    SAME(smask_crew_start(&b, 3), SMASK_OK);
+    SAME(smask_threads_start(&a, 2), SMASK_OK);
+    SAME(smask_threads_start(&b, 3), SMASK_OK);
     for (shared = 0; shared <= 1; shared++) {
-        one.crew = &a;
-        two.crew = shared ? &a : &b;
+        one.pool = &a;
+        two.pool = shared ? &a : &b;
         one.good = two.good = 1;
         if (!CHECK(pthread_create(&thread, NULL, ride, &two) == 0)) break;
         ride(&one);
@@ -305,8 +305,8 @@ static void threads_with_pools(void)
         CHECK(one.good);
         CHECK(two.good);
     }
-    smask_crew_stop(&a);
-    smask_crew_stop(&b);
+    smask_threads_stop(&a);
+    smask_threads_stop(&b);
 }
 
 /* ----------------------------------------------------- coming and going */
@@ -314,17 +314,17 @@ static void threads_with_pools(void)
 static void sleeps_and_wakes(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     int i;
 
-    SAME(smask_crew_start(&crew, 4), SMASK_OK);
-    j.hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 4), SMASK_OK);
+    j.hook = smask_threads_hook(&pool);
     j.spin = 100;
     for (i = 0; i < 30; i++) {
         rest(i % 3);
         CHECK(run_once(&j, 2 + i));
     }
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 static void slow_for_hands(void *arg, int piece, int worker)
@@ -341,54 +341,54 @@ static void slow_for_hands(void *arg, int piece, int worker)
 static void caller_sleeps(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     int run, i;
 
-    SAME(smask_crew_start(&crew, 3), SMASK_OK);
-    j.hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 3), SMASK_OK);
+    j.hook = smask_threads_hook(&pool);
     for (run = 0; run < 30; run++) {
         memset(j.times, 0, sizeof j.times);
         j.hook.run(j.hook.user, 6, slow_for_hands, &j);
         for (i = 0; i < 6; i++) SAME(j.times[i], 1);
     }
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 /* A pool without work uses no processor time. */
 static void idle_is_free(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     clock_t before;
     double used;
 
-    SAME(smask_crew_start(&crew, 4), SMASK_OK);
-    j.hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 4), SMASK_OK);
+    j.hook = smask_threads_hook(&pool);
     CHECK(run_once(&j, 100));
     rest(50);
     before = clock();
     rest(200);
     used = (double)(clock() - before) / CLOCKS_PER_SEC;
     NEAR(used, 0, 0.02);
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 static void start_and_stop(void)
 {
     static job j;
-    smask_crew crew;
+    smask_threads pool;
     int i;
 
     for (i = 0; i < 100; i++) {
-        SAME(smask_crew_start(&crew, 1 + i % 5), SMASK_OK);
-        j.hook = smask_crew_hook(&crew);
+        SAME(smask_threads_start(&pool, 1 + i % 5), SMASK_OK);
+        j.hook = smask_threads_hook(&pool);
         if (i % 3 == 0) CHECK(run_once(&j, 10));
-        smask_crew_stop(&crew);
+        smask_threads_stop(&pool);
     }
     /* Once more changes nothing, and the hook of a pool that has gone home
        is a loop. */
-    smask_crew_stop(&crew);
-    j.hook = smask_crew_hook(&crew);
+    smask_threads_stop(&pool);
+    j.hook = smask_threads_hook(&pool);
     SAME(j.hook.workers, 1);
     CHECK(run_once(&j, 10));
 }
@@ -397,15 +397,15 @@ static void zero_takes_all_processors(void)
 {
     static job j;
     const long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    smask_crew crew;
+    smask_threads pool;
 
-    SAME(smask_crew_start(&crew, 0), SMASK_OK);
-    SAME(crew.workers, processors < 1 ? 1 : processors);
-    if (crew.workers < WORKERS) {
-        j.hook = smask_crew_hook(&crew);
+    SAME(smask_threads_start(&pool, 0), SMASK_OK);
+    SAME(pool.workers, processors < 1 ? 1 : processors);
+    if (pool.workers < WORKERS) {
+        j.hook = smask_threads_hook(&pool);
         CHECK(run_once(&j, PIECES));
     }
-    smask_crew_stop(&crew);
+    smask_threads_stop(&pool);
 }
 
 int main(void)
@@ -423,5 +423,5 @@ int main(void)
     RUN(idle_is_free);
     RUN(start_and_stop);
     RUN(zero_takes_all_processors);
-    return DONE("test_crew");
+    return DONE("test_threads");
 }
