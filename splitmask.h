@@ -428,9 +428,9 @@ typedef struct smask_random { uint64_t state, stream; } smask_random;
 
 /* Ops of the tape. One line here, one case in smask__backward_one. */
 #define SMASK_OPS(X)                                                        \
-    X(INPUT) X(PARAM) X(ADD) X(SCALE) X(GAIN) X(LINEAR) X(LAYERNORM)        \
-    X(GELU) X(ATTENTION) X(ROWS) X(MEAN_ROWS) X(UNIT) X(CROSS_ENTROPY)      \
-    X(LINEAR_CROSS_ENTROPY) X(CONTRAST) X(SLICE) X(JOIN) X(RECOMPUTE)       \
+    X(INPUT) X(PARAM) X(ADD) X(SCALE) X(SCALE_ROWS) X(LINEAR) X(LAYERNORM)        \
+    X(GELU) X(ATTENTION) X(GATHER) X(MEAN_TOKENS) X(L2_NORMALIZE) X(CROSS_ENTROPY)      \
+    X(LINEAR_CROSS_ENTROPY) X(INFO_NCE) X(SLICE) X(JOIN) X(RECOMPUTE)       \
     X(USER)
 #define SMASK__OP_ENUM(name) SMASK_OP_##name,
 typedef enum smask_op { SMASK_OPS(SMASK__OP_ENUM) SMASK_OP_COUNT } smask_op;
@@ -710,7 +710,7 @@ typedef struct smask_ctx {
     size_t kept_low, kept_high;      /* marks of begin_step                */
     size_t kept_peak, step_peak;
     void *block;                     /* to release at shutdown             */
-    int dry, in_step, no_grad, generation;
+    int dry, in_step, not_recording, generation;
     int nodes, kept_nodes, peak_nodes;
     smask_tensor *last;              /* newest node of the tape            */
     smask_tensor *kept_last;
@@ -828,7 +828,7 @@ SMASK_API void smask_begin_step(smask_ctx *c);
 SMASK_API void smask_end_step(smask_ctx *c);
 
 /* 0: record nothing for backward from here on (inference); 1: record. */
-SMASK_API void smask_grad(smask_ctx *c, int on);
+SMASK_API void smask_record(smask_ctx *c, int on);
 
 /* A leaf around the caller's floats, which are never written and must stay
    until the end of the step. Give the dimensions that exist and 0 for the
@@ -861,7 +861,7 @@ SMASK_API smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s);
    gradient   x, g                     memory  y
    errors     SHAPE if g is not (x->shape[0])
    source     Touvron et al. 2021, eq. 4 [Tou21]                       */
-SMASK_API smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
+SMASK_API smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     smask_tensor *g);
 
 /* A linear layer, with what stands before and after it done in passing.
@@ -928,7 +928,7 @@ SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
                                                stays until end of step
    errors     SHAPE; RANGE if an index is out of 0 .. R-1 (or -1 without
               fill)                                                    */
-SMASK_API smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
+SMASK_API smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
     int32_t N, const int32_t *index, smask_tensor *fill,
     smask_tensor *position);
 
@@ -936,7 +936,7 @@ SMASK_API smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
    (a class token).
    gradient   x                        memory  y
    errors     SHAPE if x has no three dimensions, or skip is not 0 .. N-1 */
-SMASK_API smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
+SMASK_API smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     int32_t skip);
 
 /* y = x / |x| row by row; where x is 0, so is y. |x| is the root of a sum
@@ -944,7 +944,7 @@ SMASK_API smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
    sum overflows become 0; where it underflows digits are lost, or all.
    gradient   x (0 where y is)         saves   1 / |x|: a float a row
    memory     y                                                        */
-SMASK_API smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x);
+SMASK_API smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x);
 
 /* Cross-entropy with probabilities for targets, as mixed labels are.
      x (R, classes)   t (R, classes), the caller's   ->   y (1)
@@ -983,7 +983,7 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
      hits or NULL: gets the number of rows, of 2B, whose own other view
      has the largest product
    t is `temperature`, without a unit; nats. x is taken as it is: see
-   smask_unit. With B = 1 and no more negatives y is 0. Products over t are
+   smask_l2_normalize. With B = 1 and no more negatives y is 0. Products over t are
    floats: y is right to 2^-22 of the largest
    gradient   x                  saves   (2B, 2B) floats
    cost       8 B B D operations; backward twice that, once if stop_keys
@@ -991,7 +991,7 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
    errors     SHAPE if the number of rows is odd; ARG if t is not in
               0.001 .. 1000
    source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4  */
-SMASK_API smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
+SMASK_API smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits);
 
 /* Items first .. first + count - 1 of x's first dimension. No copy.
@@ -1128,7 +1128,7 @@ SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
               what attention gave, which is not kept
    memory     a token L (5 D + F + 2 H + 4) + D floats, until end of step;
               with desc.recompute (L / 3 + 1) D and, once, three blocks of
-              one group; after smask_grad(c, 0) D and one block of one  */
+              one group; after smask_record(c, 0) D and one block of one  */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
 /* The encoder: patches, positions, blocks, final norm.
@@ -4153,7 +4153,7 @@ typedef struct smask__gather {
     int isa;
 } smask__gather;
 
-SMASK__FN void smask__rows_fwd_piece(void *arg, int piece, int worker)
+SMASK__FN void smask__gather_fwd_piece(void *arg, int piece, int worker)
 {
     const smask__gather *g = (const smask__gather *)arg;
     const size_t D = g->D;
@@ -4172,7 +4172,7 @@ SMASK__FN void smask__rows_fwd_piece(void *arg, int piece, int worker)
 
 /* dx[index] += dy; dfill += dy where -1; dposition[n] += dy. In order, on
    one thread: rows may repeat, and it is little work. */
-SMASK__FN void smask__rows_bwd(smask_ctx *c, const smask__gather *g,
+SMASK__FN void smask__gather_bwd(smask_ctx *c, const smask__gather *g,
     const float *dy, float *dx, float *dfill, float *dposition)
 {
     const size_t D = g->D;
@@ -4336,7 +4336,7 @@ SMASK__FN double smask__cross_entropy_fwd(int isa, const float *x,
    set(i): the views of the other side; with `all` the rest of one's own
    side, too. With `stop` the second line of dx is left out. ds (2B,2B)
    receives ds / tau, so that backward is two products. */
-SMASK__FN double smask__contrast_fwd(int isa, float *s, size_t rows,
+SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
     float tau, int all, int32_t *hits)
 {
     const size_t half = rows / 2;
@@ -4541,9 +4541,9 @@ SMASK__DEF void smask_end_step(smask_ctx *c)
     c->free_list = NULL;
 }
 
-SMASK__DEF void smask_grad(smask_ctx *c, int on)
+SMASK__DEF void smask_record(smask_ctx *c, int on)
 {
-    c->no_grad = !on;
+    c->not_recording = !on;
 }
 
 /* ---- Nodes ---- */
@@ -4578,7 +4578,7 @@ SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
 {
     if (t == NULL) return;
     y->source[i] = t;
-    if (t->wants && !c->no_grad) y->wants = 1;
+    if (t->wants && !c->not_recording) y->wants = 1;
 #ifdef SPLITMASK_DEBUG
     if (t->born != 0 && t->born != c->generation)
         smask__fail(c, SMASK_STATE, "tape",
@@ -4751,13 +4751,13 @@ SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
     return smask__done(c, y);
 }
 
-SMASK__DEF smask_tensor *smask_gain(smask_ctx *c, smask_tensor *x,
+SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     smask_tensor *g)
 {
     if (x == NULL || g == NULL) return NULL;
     if (!smask__is_vector(g, (size_t)x->shape[0]))
-        return smask__fail_shapes(c, "gain", "x", x, "g", g);
-    smask_tensor *y = smask__like(c, SMASK_OP_GAIN, x, g, NULL);
+        return smask__fail_shapes(c, "scale_rows", "x", x, "g", g);
+    smask_tensor *y = smask__like(c, SMASK_OP_SCALE_ROWS, x, g, NULL);
     if (y == NULL) return NULL;
     const size_t each = smask_count(x) / smask_count(g);
     for (size_t i = 0; !c->dry && i < smask_count(g); i++)
@@ -4975,7 +4975,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
         qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
-    if (y->wants || c->no_grad) y->source[2] = room;     /* else it stays  */
+    if (y->wants || c->not_recording) y->source[2] = room;     /* else it stays  */
     y->x = smask__brief(y) ? room->x : smask__floats(c, smask_count(y));
     y->index = index;
     if (y->wants)
@@ -5017,7 +5017,7 @@ SMASK__FN smask__gather smask__gather_of(smask_ctx *c, const smask_tensor *y)
     return g;
 }
 
-SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
+SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
     int32_t N, const int32_t *index, smask_tensor *fill,
     smask_tensor *position)
 {
@@ -5025,9 +5025,9 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
     const size_t D = smask_columns(x);
     if ((fill != NULL && smask_count(fill) != D)
         || (position != NULL && smask_count(position) != (size_t)N * D))
-        return smask__fail_shapes(c, "rows", "x", x, fill != NULL ? "fill"
+        return smask__fail_shapes(c, "gather", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-    smask_tensor *y = smask__made(c, SMASK_OP_ROWS, B, N, (int32_t)D, 0, x,
+    smask_tensor *y = smask__made(c, SMASK_OP_GATHER, B, N, (int32_t)D, 0, x,
         fill, position);
     if (y == NULL) return NULL;
     y->index = index;
@@ -5036,21 +5036,21 @@ SMASK__DEF smask_tensor *smask_rows(smask_ctx *c, smask_tensor *x, int32_t B,
         const int32_t at = index != NULL ? index[i] : (int32_t)i;
         if (at < -1 || (at == -1 && fill == NULL)
             || (at >= 0 && (size_t)at >= smask_row_count(x)))
-            return smask__refuse(c, SMASK_RANGE, "rows", at == -1
+            return smask__refuse(c, SMASK_RANGE, "gather", at == -1
                 ? "-1 needs a fill" : "an index is outside x");
     }
-    smask__run(c, smask__over(g.count, g.piece), smask__rows_fwd_piece, &g);
+    smask__run(c, smask__over(g.count, g.piece), smask__gather_fwd_piece, &g);
     return smask__done(c, y);
 }
 
-SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
+SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     int32_t skip)
 {
     if (x == NULL) return NULL;
     if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
-        return smask__fail_shapes(c, "mean_rows",
+        return smask__fail_shapes(c, "mean_tokens",
             "of (B,N,D), skip < N; got", x, "", NULL);
-    smask_tensor *y = smask__made(c, SMASK_OP_MEAN_ROWS, x->shape[0],
+    smask_tensor *y = smask__made(c, SMASK_OP_MEAN_TOKENS, x->shape[0],
         x->shape[2], 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = skip;
@@ -5067,9 +5067,9 @@ SMASK__DEF smask_tensor *smask_mean_rows(smask_ctx *c, smask_tensor *x,
     return smask__done(c, y);
 }
 
-SMASK__DEF smask_tensor *smask_unit(smask_ctx *c, smask_tensor *x)
+SMASK__DEF smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *y = smask__like(c, SMASK_OP_UNIT, x, NULL, NULL);
+    smask_tensor *y = smask__like(c, SMASK_OP_L2_NORMALIZE, x, NULL, NULL);
     const size_t D = smask_columns(x);
 
     if (y == NULL) return NULL;
@@ -5143,7 +5143,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     return smask__done(c, y);
 }
 
-SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
+SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits)
 {
     int32_t right = 0;
@@ -5152,12 +5152,12 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     const size_t rows = smask_row_count(x);
     const size_t D = smask_columns(x);
     if (rows % 2 != 0)
-        return smask__fail_shapes(c, "contrast",
+        return smask__fail_shapes(c, "info_nce",
             "of an even number of rows; got", x, "", NULL);
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
-        return smask__refuse(c, SMASK_ARG, "contrast",
+        return smask__refuse(c, SMASK_ARG, "info_nce",
             "the temperature is not in 0.001 .. 1000");
-    smask_tensor *y = smask__made(c, SMASK_OP_CONTRAST, 1, 0, 0, 0, x, NULL,
+    smask_tensor *y = smask__made(c, SMASK_OP_INFO_NCE, 1, 0, 0, 0, x, NULL,
         NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
@@ -5165,7 +5165,7 @@ SMASK__DEF smask_tensor *smask_contrast(smask_ctx *c, smask_tensor *x,
     smask_gemm(c, SMASK_NT, rows, rows, D, x->x, D, x->x, D, y->save[0],
         rows, 0);
     if (!c->dry && smask__ok(c))
-        y->x[0] = (float)smask__contrast_fwd(c->isa, y->save[0], rows,
+        y->x[0] = (float)smask__info_nce_fwd(c->isa, y->save[0], rows,
             temperature, all_negatives, &right);
     if (hits != NULL) *hits = right;
     return smask__done(c, y);
@@ -5292,7 +5292,7 @@ typedef struct smask__again { smask_fn fn; const void *user; } smask__again;
 SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user)
 {
-    const int no_grad = c->no_grad;
+    const int not_recording = c->not_recording;
 
     if (x == NULL) return NULL;
     smask__again *again = (smask__again *)smask__structs(c, 1, sizeof *again);
@@ -5300,9 +5300,9 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     again->fn = fn;
     again->user = user;
     smask__spot spot = smask__spot_of(c);
-    c->no_grad = 1;
+    c->not_recording = 1;
     smask_tensor *t = fn(c, x, user);
-    c->no_grad = no_grad;
+    c->not_recording = not_recording;
     if (t != NULL && t->op == SMASK_OP_PARAM)
         return smask__refuse(c, SMASK_ARG, "recompute",
             "what fn returns is a parameter; return an op's output");
@@ -5311,7 +5311,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     y->source[0] = x;
     y->extra = again;
 #ifndef SPLITMASK_NO_AUTOGRAD
-    y->wants = !no_grad && !c->desc.inference;
+    y->wants = !not_recording && !c->desc.inference;
 #endif
     return smask__done(c, y);
 }
@@ -5475,7 +5475,7 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
 }
 
 /* y = g x by rows:   dx += g dy     dg += sum of dy x */
-SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
+SMASK__FN void smask__scale_rows_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0], *g = y->source[1];
     float *dx = smask__slope_sum(c, x), *dg = smask__slope_sum(c, g);
@@ -5492,7 +5492,7 @@ SMASK__FN void smask__gain_back(smask_ctx *c, smask_tensor *y)
 }
 
 /* y = mean of x over rows skip .. N-1:   dx += dy / (N - skip) */
-SMASK__FN void smask__mean_back(smask_ctx *c, smask_tensor *y)
+SMASK__FN void smask__mean_tokens_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0];
     float *dx = smask__slope_sum(c, x);
@@ -5507,7 +5507,7 @@ SMASK__FN void smask__mean_back(smask_ctx *c, smask_tensor *y)
 }
 
 /* y = x / |x|:   dx += (dy - y (y . dy)) / |x| */
-SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
+SMASK__FN void smask__l2_normalize_back(smask_ctx *c, smask_tensor *y)
 {
     float *dx = smask__slope_sum(c, y->source[0]);
     const size_t D = smask_columns(y), rows = smask_row_count(y);
@@ -5523,7 +5523,7 @@ SMASK__FN void smask__unit_back(smask_ctx *c, smask_tensor *y)
 }
 
 /* s = x x' / tau, ds given:   dx += (ds + ds') x, without ds' if stopped */
-SMASK__FN void smask__contrast_back(smask_ctx *c, smask_tensor *y)
+SMASK__FN void smask__info_nce_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0];
     const size_t rows = smask_row_count(x), D = smask_columns(x);
@@ -5594,13 +5594,13 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
 {
     const smask__again *again = (const smask__again *)y->extra;
     smask_tensor *x = y->source[0], *leaf, *t;
-    const int no_grad = c->no_grad;
+    const int not_recording = c->not_recording;
     int add;
     float *dx = smask__slope(c, x, &add);
     struct smask__free *const list = c->free_list;
     const smask__spot spot = smask__spot_of(c);
 
-    c->no_grad = 0;
+    c->not_recording = 0;
     c->free_list = NULL;
     leaf = smask__node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
         x->shape[2], x->shape[3], NULL, NULL, NULL);
@@ -5621,7 +5621,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     }
     smask__go_back(c, spot);
     c->free_list = list;
-    c->no_grad = no_grad;
+    c->not_recording = not_recording;
 }
 
 /* All derivative rules on one page. */
@@ -5644,8 +5644,8 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
     case SMASK_OP_SCALE:                 /* y = s x                        */
         smask__slope_add(c, s[0], y->scalar[0], y->dx);
         break;
-    case SMASK_OP_GAIN:                  /* y = g x, row by row            */
-        smask__gain_back(c, y);
+    case SMASK_OP_SCALE_ROWS:                  /* y = g x, row by row            */
+        smask__scale_rows_back(c, y);
         break;
     case SMASK_OP_LINEAR:                /* y = r + keep (f(x) w' + b)     */
         smask__linear_back(c, y);
@@ -5666,18 +5666,18 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
     case SMASK_OP_ATTENTION:             /* y = softmax(q k') v            */
         if (!smask__brief(y)) smask__attention_back(c, y);
         break;
-    case SMASK_OP_ROWS:                  /* y = x[index] + position        */
+    case SMASK_OP_GATHER:                  /* y = x[index] + position        */
         a = smask__slope_sum(c, s[0]);
         b = smask__slope_sum(c, s[1]);
         d = smask__slope_sum(c, s[2]);
         g = smask__gather_of(c, y);
-        smask__rows_bwd(c, &g, y->dx, a, b, d);
+        smask__gather_bwd(c, &g, y->dx, a, b, d);
         break;
-    case SMASK_OP_MEAN_ROWS:             /* y = mean of rows               */
-        smask__mean_back(c, y);
+    case SMASK_OP_MEAN_TOKENS:             /* y = mean of rows               */
+        smask__mean_tokens_back(c, y);
         break;
-    case SMASK_OP_UNIT:                  /* y = x / |x|                    */
-        smask__unit_back(c, y);
+    case SMASK_OP_L2_NORMALIZE:                  /* y = x / |x|                    */
+        smask__l2_normalize_back(c, y);
         break;
     case SMASK_OP_CROSS_ENTROPY:         /* saved at unit slope            */
         smask__slope_add(c, s[0], unit, y->save[0]);
@@ -5687,8 +5687,8 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
         smask__slope_add(c, s[1], unit, y->save[1]);
         smask__slope_add(c, s[2], unit, y->save[2]);
         break;
-    case SMASK_OP_CONTRAST:              /* InfoNCE                        */
-        smask__contrast_back(c, y);
+    case SMASK_OP_INFO_NCE:              /* InfoNCE                        */
+        smask__info_nce_back(c, y);
         break;
     case SMASK_OP_SLICE:                 /* y = x[first ...]               */
         a = smask__slope_sum(c, s[0]);
@@ -6326,10 +6326,10 @@ SMASK__FN smask_block smask__block_scaled(smask_ctx *c, const smask_block *k)
     smask_block y = *k;
 
     if (k->ls1 == NULL) return y;
-    y.out_w = smask_gain(c, k->out_w, k->ls1);
-    y.out_b = smask_gain(c, k->out_b, k->ls1);
-    y.down_w = smask_gain(c, k->down_w, k->ls2);
-    y.down_b = smask_gain(c, k->down_b, k->ls2);
+    y.out_w = smask_scale_rows(c, k->out_w, k->ls1);
+    y.out_b = smask_scale_rows(c, k->out_b, k->ls1);
+    y.down_w = smask_scale_rows(c, k->down_w, k->ls2);
+    y.down_b = smask_scale_rows(c, k->down_b, k->ls2);
     y.ls1 = y.ls2 = NULL;
     return y;
 }
@@ -6396,7 +6396,7 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
 
     for (; call->k != NULL && x != NULL; call++) {
         x = smask__block_run(c, x, call);
-        if (c->no_grad) x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
+        if (c->not_recording) x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
     }
     return x;
 }
@@ -6408,7 +6408,7 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias,
     smask_tensor *room)
 {
-    const int again = v->desc.recompute && !c->no_grad;
+    const int again = v->desc.recompute && !c->not_recording;
     const int32_t run = again ? 3 : depth;
 
     for (int32_t l = 0; l < depth && x != NULL; l += run) {
@@ -6442,7 +6442,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     smask_tensor *room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1],
         x->shape[2], 0, NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
-    if (k->ls1 != NULL && !v->desc.recompute && !c->no_grad) {
+    if (k->ls1 != NULL && !v->desc.recompute && !c->not_recording) {
         smask_block *once = (smask_block *)smask__structs(c, (size_t)depth,
             sizeof *once);
         if (once == NULL) return NULL;
@@ -6458,7 +6458,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
             b, b + each < B ? each : B - b), bias, room);
         smask_tensor *joined = smask__join_one(c, whole, part, b);
         if (joined == NULL) return NULL;
-        if (c->no_grad) {
+        if (c->not_recording) {
             smask__go_back(c, spot);
             continue;
         }
@@ -6483,13 +6483,13 @@ SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
     const int32_t N = v->tokens;
 
     if (v->cls == NULL)
-        return v->position != NULL ? smask_rows(c, x, B, N, NULL, NULL,
+        return v->position != NULL ? smask_gather(c, x, B, N, NULL, NULL,
             v->position) : x;
     int32_t *index = smask__indices(c, (size_t)B * (size_t)(N + 1));
     for (int32_t b = 0; b < B && index != NULL; b++)
         for (int32_t n = 0; n <= N; n++)
             index[b * (N + 1) + n] = n == 0 ? -1 : b * N + n - 1;
-    return smask_rows(c, x, B, N + 1, index, v->cls, v->position);
+    return smask_gather(c, x, B, N + 1, index, v->cls, v->position);
 }
 
 SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
@@ -6530,10 +6530,10 @@ SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
         at[i] = k > INT32_MAX - N ? -2 : k >= 0 ? k + N       /* -2: none  */
             : k == -1 ? i % N : k;
     }
-    part[0] = smask_rows(c, x, 1, N, none, v->decoder_mask, smask_slice(c,
+    part[0] = smask_gather(c, x, 1, N, none, v->decoder_mask, smask_slice(c,
         v->position, v->desc.class_token, N));
     part[1] = x;
-    return smask_rows(c, smask_join(c, part, 2), R, N, at, NULL, NULL);
+    return smask_gather(c, smask_join(c, part, 2), R, N, at, NULL, NULL);
 }
 
 SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
@@ -6551,7 +6551,7 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     if (v->desc.decoder_shares_position)
         x = smask__decoder_shared(c, v, x, index, R);
     else
-        x = smask_rows(c, x, R, v->tokens, index, v->decoder_mask,
+        x = smask_gather(c, x, R, v->tokens, index, v->decoder_mask,
             v->decoder_position);
     x = smask__block_list(c, v, v->decoder, v->desc.decoder_depth, x, NULL);
     return smask_layernorm(c, x, v->decoder_norm_w, v->decoder_norm_b);
@@ -6583,21 +6583,21 @@ SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
         return smask__fail_shapes(c, "vit_pool", "of (B,T,D); got", tokens,
             "", NULL);
     if (!v->desc.pool_class)
-        return smask_mean_rows(c, tokens, v->desc.class_token);
+        return smask_mean_tokens(c, tokens, v->desc.class_token);
     const int32_t B = tokens->shape[0], T = tokens->shape[1];
     int32_t *index = smask__indices(c, (size_t)B);
     for (int32_t b = 0; b < B && index != NULL; b++) index[b] = b * T;
-    tokens = smask_rows(c, tokens, B, 1, index, NULL, NULL);
-    return smask_mean_rows(c, tokens, 0);            /* of one: (B,D)      */
+    tokens = smask_gather(c, tokens, B, 1, index, NULL, NULL);
+    return smask_mean_tokens(c, tokens, 0);            /* of one: (B,D)      */
 }
 
 SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B, float *out)
 {
-    const int no_grad = c->no_grad;
+    const int not_recording = c->not_recording;
     const size_t each = (size_t)B * (size_t)v->desc.dim;
 
-    c->no_grad = 1;
+    c->not_recording = 1;
     smask_tensor *x = smask_vit_embed(c, v, images, B);
     x = smask__vit_place(c, v, x, B);
     const smask__spot spot = smask__spot_of(c);
@@ -6611,7 +6611,7 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
             memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
         x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
     }
-    c->no_grad = no_grad;
+    c->not_recording = not_recording;
     return c->error;
 }
 
@@ -7364,7 +7364,7 @@ SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
                 at[i] = (r * m->B + b) * x->shape[1] + skip + n;
                 label[i] = l->tokens[(size_t)b * (size_t)m->N + (size_t)n];
             }
-    x = smask_rows(c, x, 1, (int32_t)count, at, NULL, NULL);
+    x = smask_gather(c, x, 1, (int32_t)count, at, NULL, NULL);
     if (norm) x = smask_layernorm(c, x, v->norm_w, v->norm_b);
     x = smask_linear_cross_entropy(c, x, v->head_w, v->head_b, label, guess,
         &hits);
@@ -7404,7 +7404,7 @@ SMASK__FN smask_tensor *smask__seen(smask_ctx *c, const smask_vit *v,
         for (b = 0; b < m->B; b++)
             for (k = 0; k < S; k++)
                 index[i++] = b * m->N + m->seen_at[r][b * S + k];
-    x = smask_rows(c, x, branches * m->B, S, index, NULL, NULL);
+    x = smask_gather(c, x, branches * m->B, S, index, NULL, NULL);
     return smask_vit_blocks(c, v, x);
 }
 
@@ -7428,9 +7428,9 @@ SMASK__FN smask_tensor *smask__match_views(smask_ctx *c,
 {
     int32_t hits = 0;
 
-    z = smask_mean_rows(c, z, 0);                              /* (2B,D)   */
-    if (!how->raw_features) z = smask_unit(c, z);
-    z = smask_contrast(c, z, how->temperature, how->all_negatives,
+    z = smask_mean_tokens(c, z, 0);                              /* (2B,D)   */
+    if (!how->raw_features) z = smask_l2_normalize(c, z);
+    z = smask_info_nce(c, z, how->temperature, how->all_negatives,
         how->stop_keys, &hits);
     l->match_accuracy = (float)hits / (float)(2 * l->mask.B);
     if (z != NULL && z->x != NULL) l->match = z->x[0];
@@ -7481,7 +7481,7 @@ SMASK__FN smask_tensor *smask__hide(smask_ctx *c, const smask_vit *v,
     for (b = 0; b < m->B && index != NULL; b++)
         for (k = 0; k < m->masked[0]; k++)
             index[b * m->N + m->masked_at[0][b * m->masked[0] + k]] = -1;
-    return smask_rows(c, x, m->B, m->N, index, v->mask, NULL);
+    return smask_gather(c, x, m->B, m->N, index, v->mask, NULL);
 }
 
 SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,

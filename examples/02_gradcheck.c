@@ -37,7 +37,7 @@ static smask_tensor *network_loss(smask_ctx *c, void *user)
     x = smask_norm_linear(c, x, n->norm_w, n->norm_b, n->qkv_w, n->qkv_b);
     x = smask_attention(c, x, 2, NULL, NULL);
     x = smask_gelu(c, smask_linear(c, x, n->out_w, NULL));
-    x = smask_mean_rows(c, x, 0);
+    x = smask_mean_tokens(c, x, 0);
     if (n->last) x = smask_user(c, n->last, x, NULL, NULL, 2, WIDTH, 0, 0);
     return smask_cross_entropy(c, x, answer);
 }

@@ -62,7 +62,7 @@ static void attention_of(smask_ctx *c, const smask_vit *v, int at,
     for (i = 0; i < N; i++) index[i] = i == at ? -1 : i;
     smask_begin_step(c);
     x = smask_vit_embed(c, v, images, 1);
-    x = smask_rows(c, x, 1, N, index, v->mask, v->position);
+    x = smask_gather(c, x, 1, N, index, v->mask, v->position);
     x = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
     for (i = 0; x && i < N; i++) {       /* x (1, N, 3D): q, k, v          */
         const float *q = x->x + at * 3 * D, *key = x->x + i * 3 * D + D;

@@ -1406,7 +1406,7 @@ static smask_result forward_plan(smask_ctx *c, void *user)
     work w = *(const work *)user;
     smask_result r = work_make(c, &w);
 
-    smask_grad(c, 0);
+    smask_record(c, 0);
     return r != SMASK_OK ? r : forward_pass(c, &w);
 }
 
@@ -1450,7 +1450,7 @@ static void run_forward(bench *b)
         * (size_t)o->image, (uint64_t)o->seed);
     context_open(b, &c, 1, forward_plan, &w, &sizes);
     must(&c, work_make(&c, &w), "making the model");
-    smask_grad(&c, 0);
+    smask_record(&c, 0);
     must(&c, forward_pass(&c, &w), "encoding");
     if (o->serve) {
         serve(b, &c, &w, forward_sample);
@@ -1568,7 +1568,7 @@ static smask_tensor *probe_match(smask_ctx *c, const probe *p,
 {
     (void)p;
     (void)r;
-    return smask_contrast(c, smask_unit(c, smask_mean_rows(c, x, 0)), 0.2f,
+    return smask_info_nce(c, smask_l2_normalize(c, smask_mean_tokens(c, x, 0)), 0.2f,
         0, 0, NULL);
 }
 
@@ -1578,7 +1578,7 @@ static smask_tensor *probe_rows(smask_ctx *c, const probe *p,
     const smask_vit *v = (const smask_vit *)p->more;
 
     (void)r;
-    return smask_rows(c, x, p->out_B, p->out_N, (const int32_t *)p->user,
+    return smask_gather(c, x, p->out_B, p->out_N, (const int32_t *)p->user,
         v ? v->decoder_mask : NULL, v ? v->decoder_position : NULL);
 }
 

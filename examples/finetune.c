@@ -103,7 +103,7 @@ static void test_all(smask_ctx *c, training *t)
     size_t first;
 
     t->v.training = 0;
-    smask_grad(c, 0);
+    smask_record(c, 0);
     for (first = 0; first < t->test_count; first += most) {
         const size_t left = t->test_count - first;
         const int32_t B = (int32_t)(left < most ? left : most);
@@ -127,7 +127,7 @@ static void test_all(smask_ctx *c, training *t)
         smask_end_step(c);
         if (smask_is_dry(c) || smask_error(c) != SMASK_OK) break;
     }
-    smask_grad(c, 1);
+    smask_record(c, 1);
 }
 
 /* ----------------------------------------------------------------- log */

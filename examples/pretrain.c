@@ -256,7 +256,7 @@ static void take_pictures(smask_ctx *c, run *r, int after)
     int32_t b, i, k;
 
     smask_seed(&c->random, r->seed, STREAM_SCENES);
-    smask_grad(c, 0);
+    smask_record(c, 0);
     r->v.training = 0;
     smask_begin_step(c);
     objective_loss(c, r, s->image, s->count);
@@ -278,7 +278,7 @@ static void take_pictures(smask_ctx *c, run *r, int after)
         }
     }
     smask_end_step(c);
-    smask_grad(c, 1);
+    smask_record(c, 1);
     c->random = saved;
 }
 

@@ -223,8 +223,8 @@ static smask_tensor *some_loss(smask_ctx *c, void *user)
     smask_tensor *x = smask_input(c, images, 1, 6, 4, 0);
 
     x = smask_gelu(c, smask_linear(c, x, w, NULL));
-    x = smask_unit(c, smask_add(c, x, smask_scale(c, x, 0.5f)));
-    return smask_cross_entropy(c, smask_mean_rows(c, x, 1), target);
+    x = smask_l2_normalize(c, smask_add(c, x, smask_scale(c, x, 0.5f)));
+    return smask_cross_entropy(c, smask_mean_tokens(c, x, 1), target);
 }
 
 static void gradient(void)

@@ -92,7 +92,7 @@ static smask_tensor *gain_build(smask_ctx *c, const trial *t,
     smask_tensor *const *p)
 {
     (void)t;
-    return smask_gain(c, p[0], p[1]);
+    return smask_scale_rows(c, p[0], p[1]);
 }
 
 static void gain_right(const trial *t, double *const *p, double *y)
@@ -181,7 +181,7 @@ static void attention_right(const trial *t, double *const *p, double *y)
 static smask_tensor *rows_build(smask_ctx *c, const trial *t,
     smask_tensor *const *p)
 {
-    return smask_rows(c, p[0], (int32_t)t->B, (int32_t)t->N,
+    return smask_gather(c, p[0], (int32_t)t->B, (int32_t)t->N,
         t->flag & 1 ? t->index : NULL, t->flag & 2 ? p[1] : NULL,
         t->flag & 4 ? p[t->flag & 2 ? 2 : 1] : NULL);
 }
@@ -196,7 +196,7 @@ static void rows_right(const trial *t, double *const *p, double *y)
 static smask_tensor *mean_build(smask_ctx *c, const trial *t,
     smask_tensor *const *p)
 {
-    return smask_mean_rows(c, p[0], t->flag);
+    return smask_mean_tokens(c, p[0], t->flag);
 }
 
 static void mean_right(const trial *t, double *const *p, double *y)
@@ -208,7 +208,7 @@ static smask_tensor *unit_build(smask_ctx *c, const trial *t,
     smask_tensor *const *p)
 {
     (void)t;
-    return smask_unit(c, p[0]);
+    return smask_l2_normalize(c, p[0]);
 }
 
 static void unit_right(const trial *t, double *const *p, double *y)
@@ -247,7 +247,7 @@ static void head_right(const trial *t, double *const *p, double *y)
 static smask_tensor *contrast_build(smask_ctx *c, const trial *t,
     smask_tensor *const *p)
 {
-    return smask_contrast(c, p[0], 0.3f, t->flag & 1, t->flag & 2, NULL);
+    return smask_info_nce(c, p[0], 0.3f, t->flag & 1, t->flag & 2, NULL);
 }
 
 static void contrast_right(const trial *t, double *const *p, double *y)
@@ -522,7 +522,7 @@ static void elementwise(void)
         for_all_lanes(&t, n <= 192 ? 24 : 3);
     }
     for (i = 0; i < WIDTHS; i++) {
-        trial t = new_trial("gain", 5 * widths[i], 1e-7, 2e-6, gain_build,
+        trial t = new_trial("scale_rows", 5 * widths[i], 1e-7, 2e-6, gain_build,
             gain_right);
         t.D = widths[i];
         tensor(&t, 5, widths[i], 0, 0, 1);
@@ -721,7 +721,7 @@ static void rows(void)
     for (i = 0; i < WIDTHS; i += 2)
         for (flag = 0; flag < 8; flag++) {
             const size_t D = widths[i], B = 3, N = 5, R = flag & 1 ? 6 : 15;
-            trial t = new_trial("rows", B * N * D, 2e-7, 2e-6, rows_build,
+            trial t = new_trial("gather", B * N * D, 2e-7, 2e-6, rows_build,
                 rows_right);
             t.B = B;
             t.N = N;
@@ -737,7 +737,7 @@ static void rows(void)
             for_all_lanes(&t, 12);
         }
     {                                    /* many pieces                    */
-        trial t = new_trial("rows", 4 * 130 * 64, 2e-7, 1e-5, rows_build,
+        trial t = new_trial("gather", 4 * 130 * 64, 2e-7, 1e-5, rows_build,
             rows_right);
         t.B = 4;
         t.N = 130;
@@ -759,7 +759,7 @@ static void means_and_units(void)
 
     for (i = 0; i < WIDTHS; i++) {
         const size_t D = widths[i];
-        trial t = new_trial("mean_rows", 3 * D, 1e-6, 2e-6, mean_build,
+        trial t = new_trial("mean_tokens", 3 * D, 1e-6, 2e-6, mean_build,
             mean_right);
         t.B = 3;
         t.N = 9;
@@ -767,7 +767,7 @@ static void means_and_units(void)
         t.flag = (int)(i % 3);
         tensor(&t, 3, 9, D, 0, 1);
         for_all_lanes(&t, 12);
-        t = new_trial("unit", 6 * D, 1e-6, 1e-5, unit_build, unit_right);
+        t = new_trial("l2_normalize", 6 * D, 1e-6, 1e-5, unit_build, unit_right);
         t.D = D;
         if (D < 3) continue;             /* 1: y is a sign, its slope 0    */
         tensor(&t, 2, 3, D, 0, 3);
@@ -794,7 +794,7 @@ static void unit_sizes(void)
                 x[i] = (float)((i + 1) * pow(10, e));
                 x[3 + i] = 0;
             }
-            y = smask_unit(&c, smask_input(&c, x, 2, 3, 0, 0));
+            y = smask_l2_normalize(&c, smask_input(&c, x, 2, 3, 0, 0));
             for (i = 0; y != NULL && i < 3; i++) {
                 NEAR(y->x[i], (i + 1) / sqrt(14.0), 5e-7);
                 CHECK(y->x[3 + i] == 0);
@@ -867,7 +867,7 @@ static void contrast(void)
 
     for (i = 0; i < sizeof size / sizeof *size; i++)
         for (flag = 0; flag < 4; flag++) {
-            trial t = new_trial("contrast", 1, 4e-6, 3e-5, contrast_build,
+            trial t = new_trial("info_nce", 1, 4e-6, 3e-5, contrast_build,
                 contrast_right);
             t.B = size[i][0];
             t.D = size[i][1];
@@ -1167,7 +1167,7 @@ static void guesses(void)
         pairs[4] = 0.5f;                             /* a2                 */
         pairs[10] = -1;                              /* b2                 */
         hits = -1;
-        CHECK(smask_contrast(&c, smask_input(&c, pairs, 6, 2, 0, 0), 0.2f, 0,
+        CHECK(smask_info_nce(&c, smask_input(&c, pairs, 6, 2, 0, 0), 0.2f, 0,
             0, &hits) != NULL);
         SAME(hits, 4);
         smask_shutdown(&c);

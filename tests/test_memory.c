@@ -365,7 +365,7 @@ static smask_result too_many_pairs(smask_ctx *c, void *user)
 {
     (void)user;
     smask_begin_step(c);
-    smask_contrast(c, smask_input(c, NULL, 65536, 65536, 1, 0), 1, 0, 0,
+    smask_info_nce(c, smask_input(c, NULL, 65536, 65536, 1, 0), 1, 0, 0,
         NULL);
     return smask_error(c);
 }

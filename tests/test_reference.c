@@ -199,12 +199,12 @@ static void rows(void)
     smask_tensor *x, *fill, *place;
 
     begin();
-    op_name = "rows";
-    x = wants("x", "rows/x", 0, 1, 6, 11, 0);
-    fill = wants("fill", "rows/fill", 0, 1, 11, 0, 0);
-    place = wants("place", "rows/place", 0, 1, 4, 11, 0);
+    op_name = "gather";
+    x = wants("x", "gather/x", 0, 1, 6, 11, 0);
+    fill = wants("fill", "gather/fill", 0, 1, 11, 0, 0);
+    place = wants("place", "gather/place", 0, 1, 4, 11, 0);
     smask_begin_step(&c);
-    compare(smask_rows(&c, x, 2, 4, index, fill, place));
+    compare(smask_gather(&c, x, 2, 4, index, fill, place));
 }
 
 static void mean_rows(void)
@@ -212,10 +212,10 @@ static void mean_rows(void)
     smask_tensor *x;
 
     begin();
-    op_name = "mean_rows";
+    op_name = "mean_tokens";
     x = wants("x", "mean/x", 0, 1, 3, 5, 11);
     smask_begin_step(&c);
-    compare(smask_mean_rows(&c, x, 1));
+    compare(smask_mean_tokens(&c, x, 1));
 }
 
 static void unit(void)
@@ -223,10 +223,10 @@ static void unit(void)
     smask_tensor *x;
 
     begin();
-    op_name = "unit";
-    x = wants("x", "unit/x", 0, 1, 5, 13, 0);
+    op_name = "l2_normalize";
+    x = wants("x", "l2_normalize/x", 0, 1, 5, 13, 0);
     smask_begin_step(&c);
-    compare(smask_unit(&c, x));
+    compare(smask_l2_normalize(&c, x));
 }
 
 static void gain(void)
@@ -234,11 +234,11 @@ static void gain(void)
     smask_tensor *x, *g;
 
     begin();
-    op_name = "gain";
-    x = wants("x", "gain/x", 0, 1, 5, 13, 0);
-    g = wants("g", "gain/g", 0, 1, 5, 0, 0);
+    op_name = "scale_rows";
+    x = wants("x", "scale_rows/x", 0, 1, 5, 13, 0);
+    g = wants("g", "scale_rows/g", 0, 1, 5, 0, 0);
     smask_begin_step(&c);
-    compare(smask_gain(&c, x, g));
+    compare(smask_scale_rows(&c, x, g));
 }
 
 /* Soft targets: 64 balls in 13 boxes, row by row. */
@@ -304,14 +304,14 @@ static void contrast(void)
                 int32_t hits = -1;
                 float found;
 
-                snprintf(name, sizeof name, "contrast_%d_%d_%d",
+                snprintf(name, sizeof name, "info_nce_%d_%d_%d",
                     (int)size[i][0], negatives, stop);
                 begin();
                 op_name = name;
-                x = wants("x", "contrast/x", 0, 0.5f, 2 * size[i][0],
+                x = wants("x", "info_nce/x", 0, 0.5f, 2 * size[i][0],
                     size[i][1], 0);
                 smask_begin_step(&c);
-                y = smask_contrast(&c, x, 0.25f, negatives, stop, &hits);
+                y = smask_info_nce(&c, x, 0.25f, negatives, stop, &hits);
                 snprintf(full, sizeof full, "%s.hits", name);
                 found = (float)hits;
                 VALUES(&reference_ops, full, &found, 1);

@@ -109,7 +109,7 @@ static smask_tensor *scale_loss(smask_ctx *c, void *user)
 static smask_tensor *gain_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
-    return loss_of(c, smask_gain(c, k->p[0], k->p[1]));
+    return loss_of(c, smask_scale_rows(c, k->p[0], k->p[1]));
 }
 
 /* x (2,3,6), w (5,6), b (5), r (2,3,5), ln_w (6), ln_b (6) */
@@ -154,20 +154,20 @@ static smask_tensor *rows_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
     if (k->form == 0)
-        return loss_of(c, smask_rows(c, k->p[0], 1, 7, NULL, NULL, NULL));
-    return loss_of(c, smask_rows(c, k->p[0], 2, 5, k->index,
+        return loss_of(c, smask_gather(c, k->p[0], 1, 7, NULL, NULL, NULL));
+    return loss_of(c, smask_gather(c, k->p[0], 2, 5, k->index,
         k->p[1], k->form == 2 ? k->p[2] : NULL));
 }
 
 static smask_tensor *mean_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
-    return loss_of(c, smask_mean_rows(c, k->p[0], k->form));
+    return loss_of(c, smask_mean_tokens(c, k->p[0], k->form));
 }
 
 static smask_tensor *unit_loss(smask_ctx *c, void *user)
 {
-    return loss_of(c, smask_unit(c, ((checked *)user)->p[0]));
+    return loss_of(c, smask_l2_normalize(c, ((checked *)user)->p[0]));
 }
 
 static smask_tensor *entropy_loss(smask_ctx *c, void *user)
@@ -187,7 +187,7 @@ static smask_tensor *head_loss(smask_ctx *c, void *user)
 static smask_tensor *contrast_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
-    return smask_scale(c, smask_contrast(c, k->p[0], 0.5f, k->form, 0, NULL),
+    return smask_scale(c, smask_info_nce(c, k->p[0], 0.5f, k->form, 0, NULL),
         3);
 }
 
@@ -269,7 +269,7 @@ static const entry registry[] = {
     { SMASK_OP_PARAM, "param", param_loss, 1, { { 3, 4, 2 } } },
     { SMASK_OP_ADD, "add", add_loss, 1, { { 3, 5, 0 }, { 3, 5, 0 } } },
     { SMASK_OP_SCALE, "scale", scale_loss, 1, { { 3, 5, 0 } } },
-    { SMASK_OP_GAIN, "gain", gain_loss, 1, { { 3, 5, 2 }, { 3, 0, 0 } } },
+    { SMASK_OP_SCALE_ROWS, "scale_rows", gain_loss, 1, { { 3, 5, 2 }, { 3, 0, 0 } } },
     { SMASK_OP_LINEAR, "linear", linear_loss, 8, { { 2, 3, 6 }, { 5, 6, 0 },
         { 5, 0, 0 }, { 2, 3, 5 }, { 6, 0, 0 }, { 6, 0, 0 } } },
     { SMASK_OP_LAYERNORM, "layernorm", layernorm_loss, 1, { { 2, 3, 6 },
@@ -277,15 +277,15 @@ static const entry registry[] = {
     { SMASK_OP_GELU, "gelu", gelu_loss, 1, { { 5, 7, 0 } } },
     { SMASK_OP_ATTENTION, "attention", attention_loss, 2, { { 2, 4, 12 },
         { 5, 2, 0 } } },
-    { SMASK_OP_ROWS, "rows", rows_loss, 3, { { 7, 4, 0 }, { 4, 0, 0 },
+    { SMASK_OP_GATHER, "gather", rows_loss, 3, { { 7, 4, 0 }, { 4, 0, 0 },
         { 5, 4, 0 } } },
-    { SMASK_OP_MEAN_ROWS, "mean_rows", mean_loss, 3, { { 2, 5, 3 } } },
-    { SMASK_OP_UNIT, "unit", unit_loss, 1, { { 4, 5, 0 } } },
+    { SMASK_OP_MEAN_TOKENS, "mean_tokens", mean_loss, 3, { { 2, 5, 3 } } },
+    { SMASK_OP_L2_NORMALIZE, "l2_normalize", unit_loss, 1, { { 4, 5, 0 } } },
     { SMASK_OP_CROSS_ENTROPY, "cross_entropy", entropy_loss, 1,
         { { 4, 6, 0 } } },
     { SMASK_OP_LINEAR_CROSS_ENTROPY, "linear_cross_entropy", head_loss, 2,
         { { 6, 4, 0 }, { 9, 4, 0 }, { 9, 0, 0 } } },
-    { SMASK_OP_CONTRAST, "contrast", contrast_loss, 2, { { 6, 4, 0 } } },
+    { SMASK_OP_INFO_NCE, "info_nce", contrast_loss, 2, { { 6, 4, 0 } } },
     { SMASK_OP_SLICE, "slice", slice_loss, 1, { { 3, 4, 2 } } },
     { SMASK_OP_JOIN, "join", join_loss, 1, { { 1, 2, 3 }, { 2, 2, 3 } } },
     { SMASK_OP_RECOMPUTE, "recompute", recompute_loss, 1, { { 2, 3, 6 },
@@ -327,7 +327,7 @@ static void start(checked *k, smask_ctx *c, const entry *e)
         k->p[i] = draw(c, e->shape[i][0], e->shape[i][1], e->shape[i][2],
             i == 4 ? 1 : 0, 0.8f);
     for (i = 0; i < 64; i++) k->index[i] = i * i % 5;
-    if (e->op == SMASK_OP_ROWS) k->index[2] = k->index[8] = -1;
+    if (e->op == SMASK_OP_GATHER) k->index[2] = k->index[8] = -1;
     k->keep[0] = 1.25f;
     k->keep[1] = 0;
     for (i = 0; i < 4; i++)
@@ -538,7 +538,7 @@ static smask_tensor *web(smask_ctx *c, void *user)
         h);
     y = smask_gelu_linear_add(c, h, w, b, h, k->keep);   /* h twice        */
     out = smask_add(c, y, smask_norm_linear(c, y, k->p[4], k->p[5], w, b));
-    out = smask_add(c, out, smask_unit(c, y));
+    out = smask_add(c, out, smask_l2_normalize(c, y));
     if (tap_form & 4) out = smask_linear_add(c, h, w, NULL, out, NULL);
     out = smask_add(c, out, h);
     out = smask_add(c, smask_scale(c, out, 0.5f), out);
@@ -584,7 +584,7 @@ static void two_losses(void)
     h = smask_gelu(&c, smask_linear(&c, smask_input(&c, input_x, 8, 6, 0, 0),
         w, NULL));
     a = loss_of(&c, smask_linear(&c, h, w, NULL));
-    b = loss_of(&c, smask_unit(&c, h));
+    b = loss_of(&c, smask_l2_normalize(&c, h));
     SAME(smask_backward(&c, smask_add(&c, a, b)), SMASK_OK);
     memcpy(right, w->dx, sizeof right);
     memset(w->dx, 0, sizeof right);
@@ -595,7 +595,7 @@ static void two_losses(void)
         w, NULL));
     a = loss_of(&c, smask_linear(&c, h, w, NULL));
     SAME(smask_backward(&c, a), SMASK_OK);
-    b = loss_of(&c, smask_unit(&c, h));
+    b = loss_of(&c, smask_l2_normalize(&c, h));
     SAME(smask_backward(&c, b), SMASK_OK);
     for (i = 0; i < 36; i++) NEAR(w->dx[i], right[i], 2e-5);
     smask_end_step(&c);
@@ -679,7 +679,7 @@ static void partly_frozen(void)
 
 /* ------------------------------------------------------------- no tape */
 
-static void no_grad(void)
+static void not_recording(void)
 {
     int e;
 
@@ -696,7 +696,7 @@ static void no_grad(void)
         bytes = c.low;
         smask_end_step(&c);
         smask_begin_step(&c);
-        smask_grad(&c, 0);
+        smask_record(&c, 0);
         loss = registry[e].loss(&c, &k);
         if (CHECK(loss != NULL)) {
             without = loss->x[0];
@@ -706,7 +706,7 @@ static void no_grad(void)
         CHECK(memcmp(&with, &without, sizeof with) == 0);
         CHECK(smask_backward(&c, loss) != SMASK_OK);
         smask_clear(&c);
-        smask_grad(&c, 1);
+        smask_record(&c, 1);
         loss = registry[e].loss(&c, &k); /* and on again                   */
         SAME(smask_backward(&c, loss), SMASK_OK);
         smask_end_step(&c);
@@ -798,7 +798,7 @@ static void null_in_null_out(void)
     smask_begin_step(&c);
     CHECK(smask_add(&c, n, x) == NULL && smask_add(&c, x, n) == NULL);
     CHECK(smask_scale(&c, n, 1) == NULL);
-    CHECK(smask_gain(&c, n, b) == NULL && smask_gain(&c, x, n) == NULL);
+    CHECK(smask_scale_rows(&c, n, b) == NULL && smask_scale_rows(&c, x, n) == NULL);
     CHECK(smask_linear(&c, n, w, b) == NULL);
     CHECK(smask_linear(&c, x, n, b) == NULL);
     CHECK(smask_linear_add(&c, n, w, b, r, NULL) == NULL);
@@ -816,15 +816,15 @@ static void null_in_null_out(void)
     CHECK(smask_layernorm(&c, x, b, n) == NULL);
     CHECK(smask_gelu(&c, n) == NULL);
     CHECK(smask_attention(&c, n, 2, NULL, NULL) == NULL);
-    CHECK(smask_rows(&c, n, 2, 3, NULL, NULL, NULL) == NULL);
-    CHECK(smask_mean_rows(&c, n, 0) == NULL);
-    CHECK(smask_unit(&c, n) == NULL);
+    CHECK(smask_gather(&c, n, 2, 3, NULL, NULL, NULL) == NULL);
+    CHECK(smask_mean_tokens(&c, n, 0) == NULL);
+    CHECK(smask_l2_normalize(&c, n) == NULL);
     CHECK(smask_cross_entropy(&c, n, t) == NULL);
     CHECK(smask_linear_cross_entropy(&c, n, w, b, label, NULL, NULL)
         == NULL);
     CHECK(smask_linear_cross_entropy(&c, x, n, b, label, NULL, NULL)
         == NULL);
-    CHECK(smask_contrast(&c, n, 1, 0, 0, NULL) == NULL);
+    CHECK(smask_info_nce(&c, n, 1, 0, 0, NULL) == NULL);
     CHECK(smask_recompute(&c, again, n, &k) == NULL);
     CHECK(smask_backward(&c, n) != SMASK_OK);
     smask_end_step(&c);
@@ -895,7 +895,7 @@ static void shapes_are_checked(void)
     smask_begin_step(&c);
     FAILS(smask_add(&c, x, w), SMASK_SHAPE);
     FAILS(smask_add(&c, x, flat), SMASK_SHAPE);
-    FAILS(smask_gain(&c, x, v6), SMASK_SHAPE);
+    FAILS(smask_scale_rows(&c, x, v6), SMASK_SHAPE);
     FAILS(smask_linear(&c, x, odd, NULL), SMASK_SHAPE);
     FAILS(smask_linear(&c, x, w, v6), SMASK_SHAPE);
     FAILS(smask_linear(&c, x, v6, NULL), SMASK_SHAPE);
@@ -913,7 +913,7 @@ static void shapes_are_checked(void)
     SAME(smask_count(NULL), 0);
     SAME(smask_columns(NULL), 0);
     SAME(smask_row_count(NULL), 0);
-    FAILS(smask_contrast(&c, x, 1e-4f, 0, 0, NULL), SMASK_ARG);
+    FAILS(smask_info_nce(&c, x, 1e-4f, 0, 0, NULL), SMASK_ARG);
     FAILS(smask_recompute(&c, parameter_itself, x, v4), SMASK_ARG);
     FAILS(smask_attention(&c, x, 3, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, 0, NULL, NULL), SMASK_SHAPE);
@@ -924,29 +924,29 @@ static void shapes_are_checked(void)
     FAILS(smask_attention(&c, x, 1, table, index), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, 2, table, NULL), SMASK_ARG);
     FAILS(smask_attention(&c, x, 2, NULL, index), SMASK_ARG);
-    FAILS(smask_rows(&c, x, 2, 3, NULL, v4, NULL), SMASK_SHAPE);
-    FAILS(smask_rows(&c, x, 2, 3, NULL, NULL, w), SMASK_SHAPE);
-    FAILS(smask_rows(&c, x, 0, 3, NULL, NULL, NULL), SMASK_SHAPE);
-    FAILS(smask_rows(&c, x, 2, -3, NULL, NULL, NULL), SMASK_SHAPE);
-    FAILS(smask_mean_rows(&c, flat, 0), SMASK_SHAPE);
-    FAILS(smask_mean_rows(&c, x, 3), SMASK_SHAPE);
-    FAILS(smask_mean_rows(&c, x, -1), SMASK_SHAPE);
+    FAILS(smask_gather(&c, x, 2, 3, NULL, v4, NULL), SMASK_SHAPE);
+    FAILS(smask_gather(&c, x, 2, 3, NULL, NULL, w), SMASK_SHAPE);
+    FAILS(smask_gather(&c, x, 0, 3, NULL, NULL, NULL), SMASK_SHAPE);
+    FAILS(smask_gather(&c, x, 2, -3, NULL, NULL, NULL), SMASK_SHAPE);
+    FAILS(smask_mean_tokens(&c, flat, 0), SMASK_SHAPE);
+    FAILS(smask_mean_tokens(&c, x, 3), SMASK_SHAPE);
+    FAILS(smask_mean_tokens(&c, x, -1), SMASK_SHAPE);
     FAILS(smask_cross_entropy(&c, x, NULL), SMASK_ARG);
     FAILS(smask_linear_cross_entropy(&c, x, odd, NULL, label, NULL, NULL),
         SMASK_SHAPE);
     FAILS(smask_linear_cross_entropy(&c, x, w, v6, label, NULL, NULL),
         SMASK_SHAPE);
-    FAILS(smask_contrast(&c, odd, 1, 0, 0, NULL), SMASK_SHAPE);
-    FAILS(smask_contrast(&c, x, 0, 0, 0, NULL), SMASK_ARG);
-    FAILS(smask_contrast(&c, x, -1, 0, 0, NULL), SMASK_ARG);
-    FAILS(smask_contrast(&c, x, t[0] / t[1], 0, 0, NULL), SMASK_ARG);
+    FAILS(smask_info_nce(&c, odd, 1, 0, 0, NULL), SMASK_SHAPE);
+    FAILS(smask_info_nce(&c, x, 0, 0, 0, NULL), SMASK_ARG);
+    FAILS(smask_info_nce(&c, x, -1, 0, 0, NULL), SMASK_ARG);
+    FAILS(smask_info_nce(&c, x, t[0] / t[1], 0, 0, NULL), SMASK_ARG);
     FAILS(smask_input(&c, t, 0, 0, 0, 0), SMASK_SHAPE);
     FAILS(smask_input(&c, t, -1, 0, 0, 0), SMASK_SHAPE);
     FAILS(smask_input(&c, t, 2, 0, 3, 0), SMASK_SHAPE);
     FAILS(smask_input(&c, t, 2, 3, -1, 0), SMASK_SHAPE);
     FAILS(smask_input(&c, NULL, 2, 0, 0, 0), SMASK_ARG);
     FAILS(smask_parameter(&c, 2, 0, 0, 0), SMASK_STATE);     /* in a step  */
-    CHECK(smask_gain(&c, x, v2) != NULL);
+    CHECK(smask_scale_rows(&c, x, v2) != NULL);
     CHECK(smask_linear_add(&c, x, w, v4, r, NULL) != NULL);
 
     /* backward: of a scalar, of something recorded, of a number */
@@ -969,15 +969,15 @@ static void indices_are_checked(void)
 
     smask_begin_step(&c);
     index[4] = 6;
-    FAILS(smask_rows(&c, x, 2, 3, index, fill, NULL), SMASK_RANGE);
+    FAILS(smask_gather(&c, x, 2, 3, index, fill, NULL), SMASK_RANGE);
     index[4] = -1;
-    FAILS(smask_rows(&c, x, 2, 3, index, NULL, NULL), SMASK_RANGE);
-    CHECK(smask_rows(&c, x, 2, 3, index, fill, NULL) != NULL);
+    FAILS(smask_gather(&c, x, 2, 3, index, NULL, NULL), SMASK_RANGE);
+    CHECK(smask_gather(&c, x, 2, 3, index, fill, NULL) != NULL);
     index[4] = -2;
-    FAILS(smask_rows(&c, x, 2, 3, index, fill, NULL), SMASK_RANGE);
-    FAILS(smask_rows(&c, x, 2, 4, NULL, fill, NULL), SMASK_RANGE);
+    FAILS(smask_gather(&c, x, 2, 3, index, fill, NULL), SMASK_RANGE);
+    FAILS(smask_gather(&c, x, 2, 4, NULL, fill, NULL), SMASK_RANGE);
     index[4] = 2147483647;
-    FAILS(smask_rows(&c, x, 2, 3, index, fill, NULL), SMASK_RANGE);
+    FAILS(smask_gather(&c, x, 2, 3, index, fill, NULL), SMASK_RANGE);
     index[4] = 5;
     FAILS(smask_attention(&c, x, 1, table, index), SMASK_RANGE);
     index[4] = -1;
@@ -1072,7 +1072,7 @@ static void shapes_are_kept(void)
     t = smask_linear(&c, smask_parameter(&c, 2, 3, 4, 5),
         smask_parameter(&c, 9, 5, 0, 0), NULL);
     CHECK(t != NULL && t->rank == 4 && t->shape[2] == 4 && t->shape[3] == 9);
-    t = smask_mean_rows(&c, smask_parameter(&c, 2, 3, 4, 0), 1);
+    t = smask_mean_tokens(&c, smask_parameter(&c, 2, 3, 4, 0), 1);
     CHECK(t != NULL && t->rank == 2 && t->shape[0] == 2 && t->shape[1] == 4);
     smask_shutdown(&c);
 }
@@ -1087,7 +1087,7 @@ int main(void)
     RUN(two_losses);
     RUN(inputs_want_nothing);
     RUN(partly_frozen);
-    RUN(no_grad);
+    RUN(not_recording);
     RUN(for_inference);
     RUN(recompute_saves_memory);
     RUN(without_backward);

@@ -23,8 +23,8 @@ float units_step(smask_ctx *c, smask_tensor *w)
     float first;
 
     smask_begin_step(c);
-    y = smask_rows(c, smask_gelu(c, w), 1, w->shape[0], NULL, NULL, NULL);
-    y = smask_mean_rows(c, y, 0);
+    y = smask_gather(c, smask_gelu(c, w), 1, w->shape[0], NULL, NULL, NULL);
+    y = smask_mean_tokens(c, y, 0);
     first = y != NULL ? y->x[0] : -1;
     smask_end_step(c);
     return first;

@@ -215,10 +215,10 @@ static smask_tensor *see(smask_ctx *c, const smask_vit *v,
     smask_tensor *x = smask_vit_embed(c, v, images, B);
     int32_t i;
 
-    x = smask_rows(c, x, B, v->tokens, NULL, NULL, v->position);
+    x = smask_gather(c, x, B, v->tokens, NULL, NULL, v->position);
     for (i = 0; row != NULL && i < B * seen; i++)
         row[i] = i / seen * v->tokens + at[i];
-    return smask_vit_blocks(c, v, smask_rows(c, x, B, seen, row, NULL,
+    return smask_vit_blocks(c, v, smask_gather(c, x, B, seen, row, NULL,
         NULL));
 }
 
@@ -386,10 +386,10 @@ static void loss_is_its_parts(void)
     }
     SAME(j, B * N);
     full = smask_vit_decode(&c, &v, half[0], half[1], index, 2 * B);
-    z = smask_rows(&c, full, 1, j, at, NULL, NULL);
+    z = smask_gather(&c, full, 1, j, at, NULL, NULL);
     inpaint = smask_linear_cross_entropy(&c, z, v.head_w, v.head_b, label,
         NULL, &hits);
-    match = smask_contrast(&c, smask_unit(&c, smask_mean_rows(&c, full, 0)),
+    match = smask_info_nce(&c, smask_l2_normalize(&c, smask_mean_tokens(&c, full, 0)),
         0.2f, 0, 0, &hits_match);
     CHECK(inpaint != NULL && match != NULL);
     if (match != NULL && inpaint != NULL) {
@@ -442,7 +442,7 @@ static outcome run(const fixture_case *k, const smask_vit_desc *model,
             == smask_params_find(&v.params, only);
     v.training = 1;
     case_seed(&c, 0);
-    smask_grad(&c, grad);
+    smask_record(&c, grad);
     smask_begin_step(&c);
     loss = case_loss(&c, &v, &t, k, images, tokens, &out);
     CHECK_TEXT(smask_detail(&c), "");
@@ -615,7 +615,7 @@ static void inference(void)
                 SAME(smask_vit_pack(&c, &v), SMASK_OK);
                 w[1] = old;              /* the first call's: not seen     */
             }
-            smask_grad(&c, how == 0);
+            smask_record(&c, how == 0);
             smask_begin_step(&c);
             y = smask_vit_encode(&c, &v, images, k->B);
             CHECK(y != NULL);
@@ -666,7 +666,7 @@ static void depth_draws(int mlp)
         memset(k->down_b->x, 0, 20 * sizeof(float));
     }
     fixture_fill(first, 16 * 20, "block/x", 0, 2);
-    smask_grad(&c, 0);
+    smask_record(&c, 0);
     for (v.training = 0, full = 0, i = -1; i < draws; i++) {
         double step = -1;
         smask_begin_step(&c);

@@ -696,9 +696,9 @@ static int32_t hits_of(smask_ctx *c, probe_job *job, const float *x,
     if (count == 0) return 0;
     if (!smask_is_dry(c)) set_weights(job, job->at);
     smask_begin_step(c);
-    smask_grad(c, 0);
+    smask_record(c, 0);
     head_loss(c, job, x, label, count, guess, &hits);
-    smask_grad(c, 1);
+    smask_record(c, 1);
     smask_end_step(c);
     return hits;
 }

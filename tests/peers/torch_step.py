@@ -303,7 +303,7 @@ class Step:
 
     def loss(self):
         a, D, n, B = self.a, self.D, self.n, self.a.batch
-        with torch.no_grad():
+        with torch.not_recording():
             tokens = self.tokens()
         x = F.linear(self.patches(self.images, a.patch), self.patch_w,
                      self.patch_b)
