@@ -582,7 +582,7 @@ typedef struct smask_tokenizer_desc {
     int32_t patch;                   /* P of the encoder, pixels       [4] */
     int32_t channels;                /* C                              [3] */
     int32_t vocabulary;              /* V                           [1024] */
-    int32_t half;                    /* 1: tokens from a copy of half the
+    int32_t half_resolution;                    /* 1: tokens from a copy of half the
                                         resolution, as in the paper    [0] */
     int32_t centre;                  /* 1: remove each patch's mean    [0] */
     int32_t uniform01;               /* 1: draw from U[0,1], 0: U[-1,1][0] */
@@ -726,7 +726,7 @@ typedef struct smask_ctx {
 /* ---- 1  Ground ---- */
 
 /* The text of a result code. Lives for ever. */
-SMASK_API const char *smask_text(smask_result code);
+SMASK_API const char *smask_result_text(smask_result code);
 /* The first error since setup or smask_clear, OK when none. */
 SMASK_API smask_result smask_error(const smask_ctx *c);
 /* Function and detail of that error ("linear: w (8,5), x (4,6)"). */
@@ -1094,7 +1094,7 @@ SMASK_API void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows);
 /* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels; the last
    row and column of an odd side are left out. */
-SMASK_API void smask_half(const float *images, size_t B, size_t C, size_t S,
+SMASK_API void smask_downsample2(const float *images, size_t B, size_t C, size_t S,
     float *out);
 
 /* Patch embedding, without positions.
@@ -1213,7 +1213,7 @@ SMASK_API smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     int (*progress)(void *user, int done, int total, double distance),
     void *user);
 /* What the tokenizer looks at: images (B,C,S,S) -> rows (B N, d), with
-   d = t->width. As smask_patches; half: of smask_half's copy, not made;
+   d = t->width. As smask_patches; half: of smask_downsample2's copy, not made;
    centre: each patch less its own mean. */
 SMASK_API void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows);
@@ -1537,7 +1537,7 @@ SMASK__FN int smask__finite(float x)
 #define SMASK__TEXT(text) text
 #endif
 #define SMASK__CASE(name, text) case SMASK_##name: return SMASK__TEXT(text);
-SMASK__DEF const char *smask_text(smask_result code)
+SMASK__DEF const char *smask_result_text(smask_result code)
 {
     switch (code) {
     SMASK_RESULTS(SMASK__CASE)
@@ -6215,7 +6215,7 @@ typedef struct smask__cut {
     const float *images;
     float *rows;
     size_t C, S, P;
-    int half;                        /* 1: of a copy of half the side      */
+    int half_resolution;             /* 1: of a copy of half the side      */
     int centre;                      /* 1: each patch less its mean        */
 } smask__cut;
 
@@ -6234,7 +6234,7 @@ SMASK__FN void smask__centre(float *x, size_t n)
 SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
 {
     const smask__cut *k = (const smask__cut *)arg;
-    const size_t S = k->S, G = S / k->P, by = k->half ? 2 : 1;
+    const size_t S = k->S, G = S / k->P, by = k->half_resolution ? 2 : 1;
     const size_t p = k->P / by, d = k->C * p * p;
     float *row = k->rows + (size_t)piece * G * G * d;
 
@@ -6244,8 +6244,8 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
             for (size_t y = 0; y < p; y++, row += p) {
                 const float *a = k->images + i % G * k->P + S * (i / G * k->P
                     + by * y + S * (channel + k->C * (size_t)piece));
-                if (!k->half) memcpy(row, a, p * sizeof *row);
-                for (size_t x = 0; k->half && x < p; x++, a += 2)
+                if (!k->half_resolution) memcpy(row, a, p * sizeof *row);
+                for (size_t x = 0; k->half_resolution && x < p; x++, a += 2)
                     row[x] = 0.25f * (a[0] + a[1] + a[S] + a[S + 1]);
             }
         if (k->centre) smask__centre(row - d, d);
@@ -6266,7 +6266,7 @@ SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
 }
 
 /* One patch, as large as the image. */
-SMASK__DEF void smask_half(const float *images, size_t B, size_t C, size_t S,
+SMASK__DEF void smask_downsample2(const float *images, size_t B, size_t C, size_t S,
     float *out)
 {
     const smask__cut k = { images, out, C, S, S, 1, 0 };
@@ -6700,7 +6700,7 @@ static const smask__number smask__tokenizer_numbers[] = {
     SMASK__T("img_size", image, 1, 16384)
     SMASK__T("patch_size", patch, 1, 1024)
     SMASK__T("in_chans", channels, 1, 1024)
-    SMASK__T("half", half, 0, 1)
+    SMASK__T("half", half_resolution, 0, 1)
     SMASK__T("vocab_size", vocabulary, 1, 1 << 24)
     SMASK__T("centre", centre, 0, 1)
     SMASK__T("uniform01", uniform01, 0, 1)
@@ -6721,12 +6721,12 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
         return 0;
     if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
         wrong = "there is no such kind";
-    else if (s->image % s->patch != 0 || (s->half && s->patch % 2 != 0))
+    else if (s->image % s->patch != 0 || (s->half_resolution && s->patch % 2 != 0))
         wrong = "image is no multiple of patch, or half of an odd patch";
     else if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
         < (size_t)s->image) wrong = "patches beyond all memory";
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "tokenizer", wrong);
-    const size_t p = (size_t)(s->half ? s->patch / 2 : s->patch);
+    const size_t p = (size_t)(s->half_resolution ? s->patch / 2 : s->patch);
     t->width = (int32_t)(p * p * (size_t)s->channels);
     return smask__ok(c);
 }
@@ -6811,7 +6811,7 @@ SMASK__FN smask__cut smask__cut_of(const smask_tokenizer *t,
 {
     const smask_tokenizer_desc *s = &t->desc;
     const smask__cut k = { images, rows, (size_t)s->channels,
-        (size_t)s->image, (size_t)s->patch, s->half, s->centre };
+        (size_t)s->image, (size_t)s->patch, s->half_resolution, s->centre };
 
     return k;
 }
@@ -8351,7 +8351,7 @@ SMASK__DEF smask_result smask_file_tokenizer(smask_ctx *c,
 
 /* Half precision to float, in bits. Below 2^-14 the exponent is stuck and
    the fraction counts in steps of 2^-24. */
-SMASK__FN uint32_t smask__half_bits(uint32_t h)
+SMASK__FN uint32_t smask__float16_bits(uint32_t h)
 {
     const uint32_t sign = (h & 0x8000) << 16;
     const uint32_t exponent = h >> 10 & 31, fraction = h & 0x3ff;
@@ -8380,7 +8380,7 @@ SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
         uint32_t bits = (uint32_t)raw[0] | (uint32_t)raw[1] << 8;
         if (e->type == 0)
             bits |= (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
-        else bits = e->type == 1 ? smask__half_bits(bits) : bits << 16;
+        else bits = e->type == 1 ? smask__float16_bits(bits) : bits << 16;
         memcpy(out + i, &bits, 4);
     }
 }

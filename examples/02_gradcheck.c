@@ -129,7 +129,7 @@ int main(void)
 
     if (smask_error(&c) != SMASK_OK) {
         fprintf(stderr, "02_gradcheck: %s (%s)\n",
-                smask_text(smask_error(&c)), smask_detail(&c));
+                smask_result_text(smask_error(&c)), smask_detail(&c));
         smask_shutdown(&c);
         return 1;
     }

@@ -94,7 +94,7 @@ static smask_result run_in(size_t bytes, job *j)
     smask_ctx c;
     if (smask_setup(&c, &desc) == SMASK_OK) train(&c, j);
     if (smask_error(&c) != SMASK_OK)
-        printf("    %s (%s)\n", smask_text(smask_error(&c)),
+        printf("    %s (%s)\n", smask_result_text(smask_error(&c)),
                smask_detail(&c));
     result = smask_error(&c);
     smask_shutdown(&c);                  /* forgets the error, too         */
@@ -117,7 +117,7 @@ int main(void)
         smask_result r = smask_plan(&desc, train, &j, &sizes);
         if (r != SMASK_OK) {
             fprintf(stderr, "04_plan: the plan failed: %s\n",
-                    smask_text(r));
+                    smask_result_text(r));
             return 1;
         }
         printf("%6d %12lu %12lu %12lu %7d\n", (int)j.batch,

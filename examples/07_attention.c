@@ -144,7 +144,7 @@ int main(void)
     if (smask_error(&c) == SMASK_OK) found = draw_attention(&c, &vit);
     if (smask_error(&c) != SMASK_OK)
         fprintf(stderr, "07_attention: %s (%s)\n",
-                smask_text(smask_error(&c)), smask_detail(&c));
+                smask_result_text(smask_error(&c)), smask_detail(&c));
     smask_shutdown(&c);
     return found >= N * 3 / 4 ? 0 : 1;
 }

@@ -86,7 +86,7 @@ int main(void)
            use.entropy);
     if (smask_error(&c) != SMASK_OK)
         fprintf(stderr, "09_splitmask: %s (%s)\n",
-                smask_text(smask_error(&c)), smask_detail(&c));
+                smask_result_text(smask_error(&c)), smask_detail(&c));
     ok = smask_error(&c) == SMASK_OK && (double)out.inpaint < use.entropy
         && out.match_accuracy > 0.5f;
     smask_shutdown(&c);

@@ -93,7 +93,7 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
     *time = (seconds() - *time) / STEPS;
     result = smask_error(&c);
     if (result == SMASK_OK) *hash = hash_weights(&vit.params);
-    else fprintf(stderr, "11_threads: %s (%s)\n", smask_text(result),
+    else fprintf(stderr, "11_threads: %s (%s)\n", smask_result_text(result),
                  smask_detail(&c));
     smask_shutdown(&c);
     return result;

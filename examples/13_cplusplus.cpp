@@ -37,7 +37,7 @@ public:
     {
         if (smask_error(&c_) != SMASK_OK)
             throw std::runtime_error(
-                std::string(smask_text(smask_error(&c_))) + " ("
+                std::string(smask_result_text(smask_error(&c_))) + " ("
                 + smask_detail(&c_) + ")");
     }
 

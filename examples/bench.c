@@ -56,7 +56,7 @@ static void fail(int code, const char *format, ...)
 static void must(const smask_ctx *c, smask_result r, const char *doing)
 {
     if (r != SMASK_OK)
-        fail(1, "%s: %s (%s)", doing, smask_text(r),
+        fail(1, "%s: %s (%s)", doing, smask_result_text(r),
             smask_detail(c)[0] ? smask_detail(c) : "no detail");
 }
 
@@ -588,7 +588,7 @@ static void bench_open(bench *b)
 
         if (r != SMASK_OK)
             fail(1, "cannot start %d threads: %s; try --threads 1",
-                b->o.threads, smask_text(r));
+                b->o.threads, smask_result_text(r));
         b->threads = b->pool.workers;
         b->hook = smask_threads_hook(&b->pool);
     }
@@ -619,7 +619,7 @@ static void context_open(bench *b, smask_ctx *c, int inference,
     memset(c, 0, sizeof *c);
     d.memory_size = (size_t)64 << 20;
     r = smask_plan(&d, fn, user, sizes);
-    if (r != SMASK_OK) fail(1, "planning memory: %s", smask_text(r));
+    if (r != SMASK_OK) fail(1, "planning memory: %s", smask_result_text(r));
     d.memory_size = sizes->bytes;
     r = smask_setup(c, &d);
     if (r != SMASK_OK)
@@ -1243,7 +1243,7 @@ static smask_result work_make(smask_ctx *c, work *w)
     t.image = w->o->image;
     t.patch = w->o->patch;
     t.vocabulary = w->o->vocab;
-    t.half = w->o->patch >= 16;
+    t.half_resolution = w->o->patch >= 16;
     r = smask_tokenizer_init(c, &w->tokenizer, &t);
     if (r != SMASK_OK) return r;
     memset(&a, 0, sizeof a);

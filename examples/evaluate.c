@@ -109,7 +109,7 @@ static smask_result take_features(smask_ctx *c, void *user)
 
 static void check(smask_result result, const char *what)
 {
-    if (result != SMASK_OK) fail("%s: %s", what, smask_text(result));
+    if (result != SMASK_OK) fail("%s: %s", what, smask_result_text(result));
 }
 
 static void run_model(study *s)

@@ -554,7 +554,7 @@ static void read_options(run *r, int argc, char **argv)
           "pixels, else 0.08" },
         { "--extras", OPTION_FLAG, &r->extras, 0, 0,
           "for very small sets: colours change too, grey, blur, solarise" },
-        { "--half", OPTION_FLAG, &r->half, 0, 0,
+        { "--half", OPTION_FLAG, &r->half_resolution, 0, 0,
           "take words from a half-size copy (the default from patch 16 on)" },
         { "--full", OPTION_FLAG, &r->full, 0, 0,
           "take words from all pixels, even from patch 16 on" },
@@ -678,11 +678,11 @@ static void settle_options(run *r)
         fail("--official belongs to --method beit");
     if (r->official && r->sincos)
         fail("--official has relative positions; leave --sincos out");
-    if (r->half && r->full) fail("--half and --full: give one of the two");
-    if (r->half && r->patch % 2 != 0)
+    if (r->half_resolution && r->full) fail("--half and --full: give one of the two");
+    if (r->half_resolution && r->patch % 2 != 0)
         fail("--half: --patch %d must be even", r->patch);
-    if (r->patch >= 16 && r->patch % 2 == 0 && !r->full) r->half = 1;
-    if (r->patch >= 16 && !r->half) r->full = 1;
+    if (r->patch >= 16 && r->patch % 2 == 0 && !r->full) r->half_resolution = 1;
+    if (r->patch >= 16 && !r->half_resolution) r->full = 1;
     if (!(r->ratio > 0))
         r->ratio = beit ? 75 / 196.0f
             : r->mask >= SMASK_MASK_QUARTERS ? 0.75f : 0.5f;
@@ -721,7 +721,7 @@ static void describe(run *r)
     d->layer_scale = r->layer_scale;
     d->drop_path = r->drop_path;
     t->kind = (smask_token_kind)r->tokenizer;
-    t->half = r->half;
+    t->half_resolution = r->half_resolution;
     t->centre = r->centre;
     t->uniform01 = r->uniform01;
     t->euclidean = r->euclidean;

@@ -324,7 +324,7 @@ static void options(void)
     SAME(smask_error(&c), SMASK_SHAPE);
 #ifndef SPLITMASK_NO_TEXT
     CHECK(smask_detail(&c)[0] != '\0');
-    CHECK_TEXT(smask_text(SMASK_OK), "ok");
+    CHECK_TEXT(smask_result_text(SMASK_OK), "ok");
 #endif
     smask_shutdown(&c);
 #if defined(SPLITMASK_THREADS) && !defined(SPLITMASK_NO_MALLOC)

@@ -12,7 +12,7 @@
 
 static void texts()
 {
-    CHECK_TEXT(smask_text(SMASK_OK), "ok");
+    CHECK_TEXT(smask_result_text(SMASK_OK), "ok");
     CHECK_TEXT(SMASK_VERSION, "0.1.0");
 }
 

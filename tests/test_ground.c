@@ -99,8 +99,8 @@ static void finite(void)
 /* ----------------------------------------------------------------- text */
 
 #define TEST_TEXT(name, text)                                               \
-    CHECK_TEXT(smask_text(SMASK_##name), text);                             \
-    CHECK(smask_text(SMASK_##name)[0] != '\0');
+    CHECK_TEXT(smask_result_text(SMASK_##name), text);                             \
+    CHECK(smask_result_text(SMASK_##name)[0] != '\0');
 
 static void texts(void)
 {
@@ -108,12 +108,12 @@ static void texts(void)
     int i, j;
 
     SMASK_RESULTS(TEST_TEXT)
-    CHECK(smask_text(SMASK_RESULT_COUNT) != NULL);
-    CHECK(smask_text((smask_result)(SMASK_RESULT_COUNT + 5)) != NULL);
+    CHECK(smask_result_text(SMASK_RESULT_COUNT) != NULL);
+    CHECK(smask_result_text((smask_result)(SMASK_RESULT_COUNT + 5)) != NULL);
     for (i = 0; i < SMASK_RESULT_COUNT; i++)         /* no two alike       */
         for (j = 0; j < i; j++)
-            CHECK(strcmp(smask_text((smask_result)i),
-                smask_text((smask_result)j)) != 0);
+            CHECK(strcmp(smask_result_text((smask_result)i),
+                smask_result_text((smask_result)j)) != 0);
     CHECK(SMASK_OK == 0);
     sprintf(version, "%d.%d.%d", SMASK_VERSION_MAJOR, SMASK_VERSION_MINOR,
         SMASK_VERSION_PATCH);

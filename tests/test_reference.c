@@ -326,7 +326,7 @@ static void patches(void)
     fixture_fill(x, 384, "patches/x", 0, 1);
     smask_patches(x, 2, 3, 8, 2, rows_of);
     VALUES(&reference_ops, "patches", rows_of, 384);
-    smask_half(x, 2, 3, 8, small);
+    smask_downsample2(x, 2, 3, 8, small);
     VALUES(&reference_ops, "half", small, 96);
 }
 

@@ -865,8 +865,8 @@ static int fails_with(smask_ctx *c, const smask_tensor *y,
     const int good = y == NULL && smask_error(c) == right;
 
     if (!good && test_fails(__FILE__, line))
-        printf("got %s (%s), not %s\n", smask_text(smask_error(c)),
-            smask_detail(c), smask_text(right));
+        printf("got %s (%s), not %s\n", smask_result_text(smask_error(c)),
+            smask_detail(c), smask_result_text(right));
     smask_clear(c);
     return good;
 }

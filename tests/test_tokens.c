@@ -131,9 +131,9 @@ static void init_errors(void)
     d.image = 30;
     refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_ARG);
     d.patch = 3;
-    d.half = 1;
+    d.half_resolution = 1;
     refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_ARG);
-    d.half = 0;
+    d.half_resolution = 0;
     SAME(smask_tokenizer_init(&c, &t, &d), SMASK_OK);
     SAME(t.width, 27);
     d.vocabulary = -1;
@@ -263,12 +263,12 @@ static void half_switch(void)
     fill(images, 2 * PIXELS, 3);
     smask_setup(&c, NULL);
     d.patch = 8;
-    d.half = 1;
+    d.half_resolution = 1;
     SAME(smask_tokenizer_init(&c, &t, &d), SMASK_OK);
     SAME(t.width, 3 * 4 * 4);
     SAME(smask_tokenizer_rows(&t), 16);
     smask_tokenizer_patches(&t, images, 2, rows);
-    smask_half(images, 2, 3, 32, small);
+    smask_downsample2(images, 2, 3, 32, small);
     smask_patches(small, 2, 3, 16, 4, right);
     for (i = 0; i < 2 * PIXELS / 4; i++)
         wrong += !(fabsf(rows[i] - right[i]) < 1e-6f);

@@ -249,7 +249,7 @@ void context_for(smask_ctx *c, const smask_desc *desc,
     if (r == SMASK_MEMORY)
         fail("%s: too large to plan; use a smaller model or --batch", what);
     if (r != SMASK_OK)
-        fail("%s: %s", what, text[0] != '\0' ? text : smask_text(r));
+        fail("%s: %s", what, text[0] != '\0' ? text : smask_result_text(r));
     d.memory_size = sizes->bytes;
     d.logger = desc->logger;
     if (smask_setup(c, &d) != SMASK_OK)
@@ -411,7 +411,7 @@ void model_save_training(smask_ctx *c, const smask_vit *v,
     if (written == SMASK_OK || written == SMASK_IO)
         fail("%s: not written: %s; make room and try again", path,
             why != 0 ? strerror(why) : "the disk may be full");
-    fail("%s: not written: %s", path, smask_text(written));
+    fail("%s: not written: %s", path, smask_result_text(written));
 }
 
 void model_save(smask_ctx *c, const smask_vit *v, const smask_note *notes,

@@ -136,7 +136,7 @@ int report_png(FILE *stream, const unsigned char *pixels, int32_t width,
 /* Side in pixels of what the tokenizer looks at: P, or P / 2. */
 static int32_t word_side(const smask_tokenizer *t)
 {
-    return t->desc.half ? t->desc.patch / 2 : t->desc.patch;
+    return t->desc.half_resolution ? t->desc.patch / 2 : t->desc.patch;
 }
 
 static int32_t patches_of(const smask_tokenizer *t)
@@ -159,7 +159,7 @@ static void raw_patch(const smask_tokenizer *t, const float *image, int32_t n,
             for (x = 0; x < p; x++) {
                 const float *at = image + (size_t)channel * (size_t)S
                     * (size_t)S;
-                if (t->desc.half) {
+                if (t->desc.half_resolution) {
                     at += (size_t)(top + 2 * y) * (size_t)S
                         + (size_t)(left + 2 * x);
                     *row++ = 0.25f * (at[0] + at[1] + at[S] + at[S + 1]);
@@ -464,7 +464,7 @@ static const char head[] =
     ".scene figcaption{font-size:.76rem;line-height:1.3}\n"
     "@media(min-width:56rem){.scene.wide{"
     "grid-template-columns:repeat(8,1fr)}"
-    ".scene.half{grid-template-columns:repeat(5,1fr);max-width:42rem}}\n"
+    ".scene.half_resolution{grid-template-columns:repeat(5,1fr);max-width:42rem}}\n"
     "@media(max-width:30rem){.scene figcaption{font-size:.7rem}}\n"
     "svg{display:block;width:100%;height:auto}\n"
     ".scene svg{background:var(--box)}\n"
