@@ -107,9 +107,9 @@ int main(void)
    softmax makes them positive with the sum 1. Cross-entropy is the
    surprise at the right answer: 0 if it was certain, in nats, which are to
    e what bits are to 2. InfoNCE is the cross-entropy of picking one's own
-   other half out of a batch. The slope of a loss by a weight (its
+   other half out of a batch. The gradient of a loss by a weight (its
    gradient) tells which way to move it; the tape is the list of what was
-   computed, by which slopes are found; the arena is the one block of
+   computed, by which gradients are found; the arena is the one block of
    memory in which all of it lies.
 
    Supervised training tells a model what is in an image. Here nobody
@@ -156,7 +156,7 @@ int main(void)
    says no, a few thousand images of one's own do.
 
    Reading further: chapter 11 is the algorithm in 200 lines; 8 and 10 are
-   what it is made of; 7 is how slopes are found; 6 what slopes are; 5 why
+   what it is made of; 7 is how gradients are found; 6 what gradients are; 5 why
    it is fast. The numbers in brackets, as [Bao21], are in >>sources.
 
    ----------------------------------------------------------------------
@@ -180,7 +180,7 @@ int main(void)
    ids tokens, too, whence `tokenizer` and smask_losses.tokens.)
 
    Shapes are written (B,N,D): the last runs fastest in memory. w' is w
-   transposed; only f', of a function, is its derivative. dx is the slope
+   transposed; only f', of a function, is its derivative. dx is the gradient
    of the loss by x, as long as x.
 
    ----------------------------------------------------------------------
@@ -291,13 +291,13 @@ int main(void)
 
    Everything is float, 32 bits, but products' operands if desc.isa says
    so; sums over whole batches (the losses, the gradient's norm) are double.
-   Against the same model in double, values agree to 1e-5 and slopes to
+   Against the same model in double, values agree to 1e-5 and gradients to
    1e-4 of the largest (tests/test_objectives.c holds that to PyTorch's).
    exp(-x) is good to 2e-7 (1 + x), relative; GELU to 5e-7 times its
    argument's size; LayerNorm takes eps = 1e-6.
 
    Limits: 4 dimensions, each below 2^31; at most 199 blocks; labels and
-   indices are int32_t. Losses and slopes that are not finite end in
+   indices are int32_t. Losses and gradients that are not finite end in
    SMASK_NUMERIC, before a weight has changed. Weights near 1e18 would
    overflow in the squares of the norm; nothing trained gets near that.
    Denormal numbers are slow on some processors; AdamW does not make any
@@ -963,7 +963,7 @@ SMASK_API smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
      guess (R) or NULL: gets the id of the likeliest word of each row
      hits or NULL: gets the number of rows guessed right
      label and guess: the caller's
-   gradient   x, w, b            saves   their gradients, at unit slope
+   gradient   x, w, b            saves   their gradients, at unit gradient
    cost       2 R D V operations; with gradients 6 R D V
    memory     with gradients R D + V D + V floats until end of step; while
               it runs: up to r (V + 31) floats of logits (9 MB at V = 1024,
@@ -1041,20 +1041,20 @@ SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
    there. What happens inside blocks is gone afterwards: one backward a
    step, so add losses first.
    cost       about twice forward, or three times with recompute
-   memory     slopes, each from its first part to its node's own turn; they
+   memory     gradients, each from its first part to its node's own turn; they
               take the memory of those before them where they can
    errors     ARG without a loss; SHAPE if it is no scalar; NUMERIC if it
               is not finite; MEMORY; STATE if nothing was recorded, in a
               NO_AUTOGRAD build, if a user op has no backward, or the
               second time through a block. After any of them but NUMERIC
-              call smask_params_zero: some slopes may be half made       */
+              call smask_params_zero: some gradients may be half made       */
 SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
 
 /* Compare backward with central differences: fn must rebuild the loss from
    scratch. Tries `tries` random entries of `t` (a parameter), moves each by
    +-eps and tells the largest of |d - n| / max(1e-3 |g|, |d| + |n|), where
    |g| is the largest entry of the gradient. In float an eps near 1e-2 and
-   an answer below 1e-2 mean a right derivative; where the true slope is 0, as
+   an answer below 1e-2 mean a right derivative; where the true gradient is 0, as
    of a key's bias, all is rounding. t's gradient is 0 after it.
    cost       fn and backward once, fn 2 `tries` times, a step each
    errors     ARG unless t is a parameter, tries and eps are positive and fn
@@ -2409,7 +2409,7 @@ SMASK__INLINE v_t SMASK__N(gelu_of)(v_t x)
 
 /* gelu'(x) = Phi(x) + x phi(x): less one half it is odd, too, so one
    polynomial more, in u = 2 x^2 / 5.5^2 - 1. Absolute error below 5e-7. */
-SMASK__INLINE v_t SMASK__N(gelu_slope)(v_t x)
+SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
 {
     const v_t y = v_min(v_set(5.5f), v_max(v_set(-5.5f), x));
     const v_t u = v_fma(y * v_set(0.0661157025f), y, v_set(-1.0f));
@@ -2897,7 +2897,7 @@ SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
 {
     SMASK__EACH(j, n, count) {
         v_t d = v_load_part(dy + j, n)
-            * SMASK__N(gelu_slope)(v_load_part(x + j, n));
+            * SMASK__N(gelu_derivative)(v_load_part(x + j, n));
         if (add) d = d + v_load_part(dx + j, n);
         v_store_part(dx + j, d, n);
     }
@@ -3635,8 +3635,8 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
    6  KERNELS                                                  >>kernels
    Question   What are the functions a transformer is made of, and what
               are their derivatives?
-   Idea       Pairs. x_fwd computes y; x_bwd takes dy, the slope of the
-              loss by y, and gives the slopes by x and by the weights. The
+   Idea       Pairs. x_fwd computes y; x_bwd takes dy, the gradient of the
+              loss by y, and gives the gradients by x and by the weights. The
               forward line is quoted where its backward line stands. No
               tensors yet: pointers and sizes. Work is cut into pieces that
               depend on the sizes alone, and what pieces sum up is added in
@@ -3799,7 +3799,7 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     }
 }
 
-/* Which slopes are wanted, and whether dx is added to or written. (NULL does
+/* Which gradients are wanted, and whether dx is added to or written. (NULL does
    not tell: in a dry run all are.) */
 typedef struct smask__wanted { int w, b, x, norm, dx_add; } smask__wanted;
 
@@ -4200,8 +4200,8 @@ typedef struct smask__head_loss {
     const float *x, *w, *b;
     const int32_t *label;
     int32_t *guess;
-    int slopes;                      /* 0: the loss only                   */
-    float *dx, *dw, *db;             /* at unit slope                      */
+    int gradients;                      /* 0: the loss only                   */
+    float *dx, *dw, *db;             /* at unit gradient                      */
     /* at work */
     int isa;
     size_t first, count, ld;         /* the rows at hand                   */
@@ -4230,7 +4230,7 @@ SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
         loss += (double)(most - right) + log((double)sum);
         hits += top == label;
         if (a->guess != NULL) a->guess[row] = (int32_t)top;
-        if (!a->slopes) continue;
+        if (!a->gradients) continue;
         SMASK__CALL(a->isa, scale, (z, share / sum, z, a->V))
         z[label] -= share;
     }
@@ -4273,7 +4273,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     dx.bias = NULL;
     dx.c_ld = a->D;
     smask__product_plan(c, &dx);
-    if (a->slopes) smask__pack(c, &dx);
+    if (a->gradients) smask__pack(c, &dx);
     for (a->first = 0; a->first < a->rows && smask__ok(c);
         a->first += most) {
         a->count = smask__least(most, a->rows - a->first);
@@ -4287,7 +4287,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
             loss += a->loss[i];
             *hits += a->hits[i];
         }
-        if (!a->slopes) continue;
+        if (!a->gradients) continue;
         dx.m = a->count;
         dx.a = smask__view_of(a->z, a->ld);
         dx.c = c->dry ? NULL : a->dx + a->first * a->D;
@@ -4364,7 +4364,7 @@ SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
 
 /* ======================================================================
    7  THE TAPE                                                    >>tape
-   Question   Given a scalar, how do all parameters learn their slope?
+   Question   Given a scalar, how do all parameters learn their gradient?
    Idea       Every op writes one node. Nodes are already in an order in
               which inputs come before what is made of them, so backward is
               a loop that walks the list from its end: when it comes to a
@@ -4572,7 +4572,7 @@ SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
     return smask_count(t) == n && smask_columns(t) == n;
 }
 
-/* y is made of t, its source i, and wants a slope if t does. */
+/* y is made of t, its source i, and wants a gradient if t does. */
 SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
     smask_tensor *t)
 {
@@ -5132,7 +5132,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     a.label = label;
     a.guess = guess;
     if (y->wants) {
-        a.slopes = 1;
+        a.gradients = 1;
         a.dx = y->save[0] = smask__floats(c, a.rows * a.D);
         a.dw = y->save[1] = smask__floats(c, a.V * a.D);
         a.db = y->save[2] = (float *)smask_alloc(c, a.V * sizeof *a.db);
@@ -5327,7 +5327,7 @@ typedef struct smask__free {
     size_t floats;
 } smask__free;
 
-SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
+SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
 {
     const size_t floats = smask__up(smask_count(t), 16);
     smask__free **at = &c->free_list, **best = NULL;
@@ -5346,7 +5346,7 @@ SMASK__FN void smask__slope_take(smask_ctx *c, smask_tensor *t)
     if ((*best)->floats == 0) *best = (*best)->next;
 }
 
-SMASK__FN void smask__give(smask_ctx *c, float *x, size_t count)
+SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
 {
     smask__free *f = (smask__free *)smask__structs(c, 1, sizeof *f);
 
@@ -5357,55 +5357,55 @@ SMASK__FN void smask__give(smask_ctx *c, float *x, size_t count)
     c->free_list = f;
 }
 
-/* The node's turn is over: its slope is free, and so are its values if
+/* The node's turn is over: its gradient is free, and so are its values if
    nobody outside the model can hold it (`inner`). */
-SMASK__FN void smask__slope_give(smask_ctx *c, smask_tensor *t)
+SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
 {
-    if (t->owns == SMASK__DX_OURS) smask__give(c, t->dx, smask_count(t));
+    if (t->owns == SMASK__DX_OURS) smask__free_push(c, t->dx, smask_count(t));
     t->owns = SMASK__DX_NONE;
     t->dx = NULL;
     if (t->inner == SMASK__X_STAYS) return;
-    smask__give(c, t->x, smask_count(t));
+    smask__free_push(c, t->x, smask_count(t));
     t->x = NULL;
     t->inner = SMASK__X_SPENT;
 }
 
-/* Where to put a slope by t: *add tells whether there is something to add
+/* Where to put a gradient by t: *add tells whether there is something to add
    to or everything must be written. NULL if nobody asks (or when dry). */
-SMASK__FN float *smask__slope(smask_ctx *c, smask_tensor *t, int *add)
+SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
 {
     *add = 0;
     if (t == NULL || !t->wants) return NULL;
     *add = t->owns != SMASK__DX_NONE;
-    if (!*add) smask__slope_take(c, t);
+    if (!*add) smask__grad_alloc(c, t);
     return t->dx;
 }
 
 /* The same for those who can only add. */
-SMASK__FN float *smask__slope_sum(smask_ctx *c, smask_tensor *t)
+SMASK__FN float *smask__grad_zeroed(smask_ctx *c, smask_tensor *t)
 {
     int add;
-    float *dx = smask__slope(c, t, &add);
+    float *dx = smask__grad(c, t, &add);
 
     if (dx != NULL && !add) memset(dx, 0, smask_count(t) * sizeof *dx);
     return dx;
 }
 
-/* t's slope gets s * from: added, or written if it is the first part. */
-SMASK__FN void smask__slope_add(smask_ctx *c, smask_tensor *t, float s,
+/* t's gradient gets s * from: added, or written if it is the first part. */
+SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
     const float *from)
 {
     int add;
-    float *dx = smask__slope(c, t, &add);
+    float *dx = smask__grad(c, t, &add);
 
     if (dx != NULL)
         smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx, s,
             from, NULL, smask_count(t));
 }
 
-/* t's slope gets y's, unchanged: by handing on the memory where y's is not
+/* t's gradient gets y's, unchanged: by handing on the memory where y's is not
    needed any more, as on the residual stream. */
-SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
+SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
     if (t == NULL || !t->wants) return;
@@ -5416,16 +5416,16 @@ SMASK__FN void smask__slope_pass(smask_ctx *c, smask_tensor *y,
         y->dx = NULL;
         return;
     }
-    smask__slope_add(c, t, 1, y->dx);
+    smask__grad_add(c, t, 1, y->dx);
 }
 
 SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
 {
     smask__attention a = smask__attention_of(y);
-    float *dtable = smask__slope_sum(c, y->source[1]);
+    float *dtable = smask__grad_zeroed(c, y->source[1]);
     const size_t pairs = smask__area(a.H * a.N, a.N);
 
-    a.dqkv = smask__slope(c, y->source[0], &a.add);
+    a.dqkv = smask__grad(c, y->source[0], &a.add);
     const size_t mark = smask__mark(c);
     if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
     a.dy = y->dx;
@@ -5440,25 +5440,25 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
 }
 
 /* y = r + keep * (f(x) w' + b). If x was brief, its values are made again
-   by attention's own backward, which needs x's slope, but not y's weights':
+   by attention's own backward, which needs x's gradient, but not y's weights':
    so that comes between the two. */
 SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *const *s = y->source;
     const smask__linear l = smask__linear_of(y);
-    float *dw = smask__slope_sum(c, s[1]), *db = smask__slope_sum(c, s[2]);
-    float *dln_w = smask__slope_sum(c, s[4]);
-    float *dln_b = smask__slope_sum(c, s[5]), *dx;
+    float *dw = smask__grad_zeroed(c, s[1]), *db = smask__grad_zeroed(c, s[2]);
+    float *dln_w = smask__grad_zeroed(c, s[4]);
+    float *dln_b = smask__grad_zeroed(c, s[5]), *dx;
     smask__wanted wanted;
 
     memset(&wanted, 0, sizeof wanted);
     if (l.lens == SMASK__GELU && s[0]->inner == SMASK__X_SPARE
         && s[0]->owns == SMASK__DX_NONE) {
-        s[0]->dx = s[0]->x;              /* the slope takes x's place      */
+        s[0]->dx = s[0]->x;              /* the gradient takes x's place      */
         s[0]->owns = SMASK__DX_LENT;
         dx = s[0]->dx;
     } else {
-        dx = smask__slope(c, s[0], &wanted.dx_add);
+        dx = smask__grad(c, s[0], &wanted.dx_add);
     }
     wanted.x = s[0]->wants;
     if (smask__brief(s[0])) {
@@ -5471,14 +5471,14 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
     wanted.norm = (s[4] != NULL && s[4]->wants)
         || (s[5] != NULL && s[5]->wants);
     smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
-    smask__slope_pass(c, y, s[3]);
+    smask__grad_pass(c, y, s[3]);
 }
 
 /* y = g x by rows:   dx += g dy     dg += sum of dy x */
 SMASK__FN void smask__scale_rows_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0], *g = y->source[1];
-    float *dx = smask__slope_sum(c, x), *dg = smask__slope_sum(c, g);
+    float *dx = smask__grad_zeroed(c, x), *dg = smask__grad_zeroed(c, g);
     const size_t rows = smask_count(g), each = smask_count(x) / rows;
 
     if (c->dry || !smask__ok(c)) return;
@@ -5495,7 +5495,7 @@ SMASK__FN void smask__scale_rows_back(smask_ctx *c, smask_tensor *y)
 SMASK__FN void smask__mean_tokens_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0];
-    float *dx = smask__slope_sum(c, x);
+    float *dx = smask__grad_zeroed(c, x);
     const size_t N = (size_t)x->shape[1], D = (size_t)x->shape[2];
     const size_t skip = (size_t)y->arg[0];
 
@@ -5509,7 +5509,7 @@ SMASK__FN void smask__mean_tokens_back(smask_ctx *c, smask_tensor *y)
 /* y = x / |x|:   dx += (dy - y (y . dy)) / |x| */
 SMASK__FN void smask__l2_normalize_back(smask_ctx *c, smask_tensor *y)
 {
-    float *dx = smask__slope_sum(c, y->source[0]);
+    float *dx = smask__grad_zeroed(c, y->source[0]);
     const size_t D = smask_columns(y), rows = smask_row_count(y);
 
     if (dx == NULL || !smask__ok(c)) return;
@@ -5528,7 +5528,7 @@ SMASK__FN void smask__info_nce_back(smask_ctx *c, smask_tensor *y)
     smask_tensor *x = y->source[0];
     const size_t rows = smask_row_count(x), D = smask_columns(x);
     int add;
-    float *part, *dx = smask__slope(c, x, &add);
+    float *part, *dx = smask__grad(c, x, &add);
     const size_t mark = smask__mark(c);
 
     part = smask__floats(c, rows * D);
@@ -5546,14 +5546,14 @@ SMASK__FN void smask__info_nce_back(smask_ctx *c, smask_tensor *y)
 SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 {
     const smask_user_op *op = (const smask_user_op *)y->extra;
-    float *hidden[3];                    /* slopes that are not wanted now */
+    float *hidden[3];                    /* gradients that are not wanted now */
 
     if (op->backward == NULL) {
         smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
             "the op has no backward");
         return;
     }
-    for (int i = 0; i < 3; i++) smask__slope_sum(c, y->source[i]);
+    for (int i = 0; i < 3; i++) smask__grad_zeroed(c, y->source[i]);
     if (c->dry || !smask__ok(c)) return;
     for (int i = 0; i < 3; i++) {
         smask_tensor *t = y->source[i];
@@ -5582,7 +5582,7 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
                 return;
             }
         one(c, t);
-        if (t->op != SMASK_OP_INPUT) smask__slope_give(c, t);
+        if (t->op != SMASK_OP_INPUT) smask__grad_release(c, t);
     }
 }
 
@@ -5596,7 +5596,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     smask_tensor *x = y->source[0], *leaf, *t;
     const int not_recording = c->not_recording;
     int add;
-    float *dx = smask__slope(c, x, &add);
+    float *dx = smask__grad(c, x, &add);
     struct smask__free *const list = c->free_list;
     const smask__spot spot = smask__spot_of(c);
 
@@ -5628,7 +5628,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
 SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *const *s = y->source;
-    const float unit = y->dx != NULL ? y->dx[0] : 0; /* slope of a loss    */
+    const float unit = y->dx != NULL ? y->dx[0] : 0; /* gradient of a loss    */
     smask__gather g;
     smask__norm n;
     float *a, *b, *d;
@@ -5638,11 +5638,11 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
     case SMASK_OP_PARAM:                 /* leaves keep what they got      */
         break;
     case SMASK_OP_ADD:                   /* y = a + b                      */
-        smask__slope_add(c, s[1], 1, y->dx);
-        smask__slope_pass(c, y, s[0]);
+        smask__grad_add(c, s[1], 1, y->dx);
+        smask__grad_pass(c, y, s[0]);
         break;
     case SMASK_OP_SCALE:                 /* y = s x                        */
-        smask__slope_add(c, s[0], y->scalar[0], y->dx);
+        smask__grad_add(c, s[0], y->scalar[0], y->dx);
         break;
     case SMASK_OP_SCALE_ROWS:                  /* y = g x, row by row            */
         smask__scale_rows_back(c, y);
@@ -5651,15 +5651,15 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
         smask__linear_back(c, y);
         break;
     case SMASK_OP_LAYERNORM:             /* y = z w + b                    */
-        a = smask__slope_sum(c, s[1]);
-        b = smask__slope_sum(c, s[2]);
+        a = smask__grad_zeroed(c, s[1]);
+        b = smask__grad_zeroed(c, s[2]);
         n = smask__norm_of(y);
-        n.dx = smask__slope(c, s[0], &n.add);
+        n.dx = smask__grad(c, s[0], &n.add);
         n.dy = y->dx;
         smask__norm_do(c, &n, 1, s[0]->wants, a, b);
         break;
     case SMASK_OP_GELU:                  /* y = x Phi(x)                   */
-        a = smask__slope_sum(c, s[0]);
+        a = smask__grad_zeroed(c, s[0]);
         smask__list_do(c, SMASK__LIST_GELU_BWD, a, 0, y->dx, s[0]->x,
             smask_count(y));
         break;
@@ -5667,9 +5667,9 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
         if (!smask__brief(y)) smask__attention_back(c, y);
         break;
     case SMASK_OP_GATHER:                  /* y = x[index] + position        */
-        a = smask__slope_sum(c, s[0]);
-        b = smask__slope_sum(c, s[1]);
-        d = smask__slope_sum(c, s[2]);
+        a = smask__grad_zeroed(c, s[0]);
+        b = smask__grad_zeroed(c, s[1]);
+        d = smask__grad_zeroed(c, s[2]);
         g = smask__gather_of(c, y);
         smask__gather_bwd(c, &g, y->dx, a, b, d);
         break;
@@ -5679,27 +5679,27 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
     case SMASK_OP_L2_NORMALIZE:                  /* y = x / |x|                    */
         smask__l2_normalize_back(c, y);
         break;
-    case SMASK_OP_CROSS_ENTROPY:         /* saved at unit slope            */
-        smask__slope_add(c, s[0], unit, y->save[0]);
+    case SMASK_OP_CROSS_ENTROPY:         /* saved at unit gradient            */
+        smask__grad_add(c, s[0], unit, y->save[0]);
         break;
     case SMASK_OP_LINEAR_CROSS_ENTROPY:
-        smask__slope_add(c, s[0], unit, y->save[0]);
-        smask__slope_add(c, s[1], unit, y->save[1]);
-        smask__slope_add(c, s[2], unit, y->save[2]);
+        smask__grad_add(c, s[0], unit, y->save[0]);
+        smask__grad_add(c, s[1], unit, y->save[1]);
+        smask__grad_add(c, s[2], unit, y->save[2]);
         break;
     case SMASK_OP_INFO_NCE:              /* InfoNCE                        */
         smask__info_nce_back(c, y);
         break;
     case SMASK_OP_SLICE:                 /* y = x[first ...]               */
-        a = smask__slope_sum(c, s[0]);
+        a = smask__grad_zeroed(c, s[0]);
         if (a != NULL)
             smask__list_do(c, SMASK__LIST_AXPY, a + (size_t)y->arg[0]
                 * smask__item(y), 1, y->dx, NULL, smask_count(y));
         break;
     case SMASK_OP_JOIN:                  /* y = whole, but y[first ...] = x */
-        smask__slope_add(c, s[1], 1, c->dry ? NULL
+        smask__grad_add(c, s[1], 1, c->dry ? NULL
             : y->dx + (size_t)y->arg[0] * smask__item(y));
-        smask__slope_pass(c, y, s[0]);
+        smask__grad_pass(c, y, s[0]);
         break;
     case SMASK_OP_RECOMPUTE:
         smask__recompute_back(c, y, smask__backward_one);
@@ -5731,7 +5731,7 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
         if (loss->dx != NULL) loss->dx[0] += 1;
         return c->error;
     }
-    smask__slope_take(c, loss);
+    smask__grad_alloc(c, loss);
     if (loss->dx != NULL && smask__ok(c)) loss->dx[0] = 1;
     smask__walk(c, loss, NULL, smask__backward_one);
     return c->error;
@@ -5796,7 +5796,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
     smask_seed(&pick, 1, 7);
     for (int k = 0; k < tries && smask__ok(c); k++) {
         const size_t at = smask_below(&pick, (uint32_t)count);
-        const float x = t->x[at], slope = t->dx[at];
+        const float x = t->x[at], gradient = t->dx[at];
         double above, below, n, apart;
         t->x[at] = x + eps;
         above = smask__gradcheck_at(c, fn, user, &random, 0);
@@ -5804,8 +5804,8 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         below = smask__gradcheck_at(c, fn, user, &random, 0);
         t->x[at] = x;
         n = (above - below) / ((double)(x + eps) - (double)(x - eps));
-        apart = fabs((double)slope - n) / fmax(fmax(1e-3 * (double)top,
-            1e-30), fabs((double)slope) + fabs(n));
+        apart = fabs((double)gradient - n) / fmax(fmax(1e-3 * (double)top,
+            1e-30), fabs((double)gradient) + fabs(n));
         if (!smask__finite((float)apart)) apart = 1e30;
         if (apart > (double)*worst) *worst = (float)apart;
     }
@@ -6135,7 +6135,7 @@ SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
     if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
     if (!d->no_position)
         v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
-    if (d->sincos && v->position != NULL) {          /* fixed: no slopes   */
+    if (d->sincos && v->position != NULL) {          /* fixed: no gradients   */
         v->position->wants = 0;
         if (v->position->x != NULL && m->at == NULL) {
             memset(v->position->x, 0, smask_count(v->position)
@@ -7510,11 +7510,11 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 
 /* ======================================================================
    12  THE OPTIMISER                                              >>adam
-   Question   Given all slopes, how far does each weight go?
-   Idea       m and v are running means of the slope and of its square; the
+   Question   Given all gradients, how far does each weight go?
+   Idea       m and v are running means of the gradient and of its square; the
               step is m / sqrt(v), so each weight moves at a pace of its
               own. Weight decay pulls at the weights themselves, not at the
-              slopes (decoupled). Before that, slopes whose overall length
+              gradients (decoupled). Before that, gradients whose overall length
               is beyond `clip` are shortened; the rate rises linearly, then
               falls along half a cosine.
    May call   1 to 8.            Called by   the user.
@@ -7610,7 +7610,7 @@ SMASK__DEF float smask_adam_rate(const smask_adam *a, int64_t step)
 typedef struct smask__adam_work {
     smask_adam *a;
     const smask_params *p;
-    double *sum;                     /* of squared slopes, by piece        */
+    double *sum;                     /* of squared gradients, by piece        */
     float clip, correct1, correct2;
     int isa, largest;              /* L + 1                              */
 } smask__adam_work;
@@ -8733,7 +8733,7 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
      inpaint             mean over all predictions of both branches
      match               on unit vectors, temperature 0.2, the other half
                          against the B - 1 other images' (raw_features,
-                         all_negatives), slopes through both (stop_keys)
+                         all_negatives), gradients through both (stop_keys)
      loss                inpaint + match, weight 1 each
      tokens              of the very pixels that the encoder gets, mean 0
                          and deviation 1; e_i from U[-1,1] (uniform01);

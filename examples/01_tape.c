@@ -1,11 +1,11 @@
 /* 01  The tape: a straight line, fitted by hand and by the tape.
 
    Shows   how a loss is written as ops on tensors, how smask_backward fills
-           in the slope of each parameter, and that these slopes are the
+           in the gradient of each parameter, and that these gradients are the
            ones you would derive on paper.
    Build   cc -O2 -I. examples/01_tape.c -o build/01_tape -lm
-   Prints  both slopes side by side while the loss falls, then the points
-           (o) and the fitted line (-). Returns 1 if the slopes differ or
+   Prints  both gradients side by side while the loss falls, then the points
+           (o) and the fitted line (-). Returns 1 if the gradients differ or
            the line is wrong. */
 
 #define SPLITMASK_IMPLEMENTATION
@@ -18,21 +18,21 @@
 
 /* What the tape has to find out: the mean squared error
 
-       loss = 1/n sum_i (slope x_i + start - y_i)^2
+       loss = 1/n sum_i (gradient x_i + start - y_i)^2
 
    has, by the chain rule, the derivatives
 
-       d loss / d slope = 2/n sum_i (slope x_i + start - y_i) x_i
-       d loss / d start = 2/n sum_i (slope x_i + start - y_i)           */
+       d loss / d gradient = 2/n sum_i (gradient x_i + start - y_i) x_i
+       d loss / d start = 2/n sum_i (gradient x_i + start - y_i)           */
 static void slopes_by_hand(const float line[2], float design[POINTS][2],
-    const float *y, float slope[2])
+    const float *y, float gradient[2])
 {
     int i;
-    slope[0] = slope[1] = 0;
+    gradient[0] = gradient[1] = 0;
     for (i = 0; i < POINTS; i++) {
         float error = line[0] * design[i][0] + line[1] - y[i];
-        slope[0] += 2 * error * design[i][0] / POINTS;
-        slope[1] += 2 * error / POINTS;
+        gradient[0] += 2 * error * design[i][0] / POINTS;
+        gradient[1] += 2 * error / POINTS;
     }
 }
 
@@ -90,7 +90,7 @@ int main(void)
     }
 
     smask_setup(&c, NULL);
-    line = smask_parameter(&c, 1, 2, 0, 0);  /* slope and start, both zero */
+    line = smask_parameter(&c, 1, 2, 0, 0);  /* gradient and start, both zero */
 
     printf("step     loss    d/dslope by hand, tape    d/dstart by hand, "
            "tape\n");

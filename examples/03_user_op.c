@@ -53,9 +53,9 @@ static void square_error_slope(smask_tensor *y, void *user)
     size_t i, n = smask_count(a);
     (void)user;
     for (i = 0; i < n; i++) {
-        float slope = 2 * (a->x[i] - b->x[i]) / (float)n * y->dx[0];
-        if (a->dx) a->dx[i] += slope;
-        if (b->dx) b->dx[i] -= slope;
+        float gradient = 2 * (a->x[i] - b->x[i]) / (float)n * y->dx[0];
+        if (a->dx) a->dx[i] += gradient;
+        if (b->dx) b->dx[i] -= gradient;
     }
 }
 

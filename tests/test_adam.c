@@ -375,7 +375,7 @@ static int same_mask(const smask_mask *m, const int32_t **x)
     return good;
 }
 
-/* The bias of the keys adds the same to all scores of a query, so its slope
+/* The bias of the keys adds the same to all scores of a query, so its gradient
    is zero but for rounding. Adam divides rounding by its own size: these
    entries wander, by a rate a step at most, and change nothing. They are set
    to their first values before the comparison, here and in reference.py. */
@@ -401,9 +401,9 @@ static void still_keys(smask_block *k, int32_t count, const char *part)
 }
 
 /* Tolerances. The losses: as all values. The weights: Adam moves every entry
-   by about the rate, however small its slope is, so rounding in a slope that
-   is small beside others of its tensor weighs more than in the slope itself:
-   with an error of 1e-6 of the largest slope, an entry whose slope is 1e-3
+   by about the rate, however small its gradient is, so rounding in a gradient that
+   is small beside others of its tensor weighs more than in the gradient itself:
+   with an error of 1e-6 of the largest gradient, an entry whose gradient is 1e-3
    of that goes astray by 1e-3 of a rate of 0.004. That is 1e-5 of weights
    near 0.5, and twice this is allowed; the ten updates move them by some
    4e-2. */

@@ -5,7 +5,7 @@
    and its gradients with central differences of the double reference, which
    are good to nine digits. A bound is stated for each op, relative to the
    largest entry of what is compared. Then the functions that are polynomials
-   here (exp, GELU and its slope) are held against long double over the whole
+   here (exp, GELU and its gradient) are held against long double over the whole
    range of float. */
 #include "splitmask.h"
 #include "guard.h"
@@ -327,7 +327,7 @@ static void compare_slopes(const trial *t, smask_random *r, int i,
     for (k = 0; right != NULL && at != NULL && k < tries; k++) {
         const double d = fabs((double)got[at[k]] - right[k]) / most;
         if (!(d <= t->dx_bound) && test_fails(__FILE__, __LINE__))
-            printf("%s: slope of tensor %d at %lu: %.8g, not %.8g: off by "
+            printf("%s: gradient of tensor %d at %lu: %.8g, not %.8g: off by "
                 "%.2g > %.2g of the largest\n", where, i,
                 (unsigned long)at[k], (double)got[at[k]], right[k], d,
                 t->dx_bound);
@@ -469,7 +469,7 @@ static trial new_trial(const char *name, size_t outputs, double y_bound,
 
 /* Operands that are rounded to bfloat16 are wrong by up to 2^-9, a product
    by twice that; the sum of such errors, all of one sign, is what a result
-   may lose beside the largest: 0.4 %. Slopes go through two products, and
+   may lose beside the largest: 0.4 %. Gradients go through two products, and
    norm and GELU stretch some. What this misses (a pair of the sum left out,
    rounding that is not to the nearest) test_gemm finds, to the bit. */
 #define Y_BF16 1e-2
@@ -498,7 +498,7 @@ static const size_t widths[] = { 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 20,
 #define WIDTHS (sizeof widths / sizeof *widths)
 
 /* --------------------------------------------------------- element-wise
-   Bounds: one rounding each, u = 6e-8; slopes are sums of a few. */
+   Bounds: one rounding each, u = 6e-8; gradients are sums of a few. */
 
 static void elementwise(void)
 {
@@ -534,7 +534,7 @@ static void elementwise(void)
 /* ---------------------------------------------------------------- linear
    Bounds: sums of D products in float stay below 6 sqrt(D) u of the sum of
    absolute values; relative to the largest entry that is below 3e-6 for D
-   up to 400. Slopes of weights sum over the rows. With a norm or a GELU
+   up to 400. Gradients of weights sum over the rows. With a norm or a GELU
    before it, their own errors pass through the product. */
 
 static trial linear_trial(size_t B, size_t N, size_t D, size_t O, int flag)
@@ -572,7 +572,7 @@ static void linear_forms(void)
     for (i = 0; i < sizeof flags / sizeof *flags; i++)
         for (j = 0; j < sizeof size / sizeof *size; j++) {
             trial t;
-            /* With one element the slope may be near a zero of gelu',
+            /* With one element the gradient may be near a zero of gelu',
                whose bound is absolute; see layernorm for few columns. */
             if ((flags[i] & 24) && size[j][2] < 5) continue;
             t = linear_trial(size[j][0], size[j][1], size[j][2], size[j][3],
@@ -662,7 +662,7 @@ static void layernorm_offset(void)
 
 /* ------------------------------------------------------------ attention
    Bounds: exp to 1e-6 at scores of a few units, sums of N weights and K
-   products. Slopes are differences (dp - sum p dp) and lose a digit; of one
+   products. Gradients are differences (dp - sum p dp) and lose a digit; of one
    token they are 0, as a difference of numbers near 1, so there the bound is
    absolute. */
 
@@ -769,13 +769,13 @@ static void means_and_units(void)
         for_all_lanes(&t, 12);
         t = new_trial("l2_normalize", 6 * D, 1e-6, 1e-5, unit_build, unit_right);
         t.D = D;
-        if (D < 3) continue;             /* 1: y is a sign, its slope 0    */
+        if (D < 3) continue;             /* 1: y is a sign, its gradient 0    */
         tensor(&t, 2, 3, D, 0, 3);
         for_all_lanes(&t, 12);
     }
 }
 
-/* Lengths from 1e-15 to 1e15, and 0, whose unit and slope are 0. */
+/* Lengths from 1e-15 to 1e15, and 0, whose unit and gradient are 0. */
 static void unit_sizes(void)
 {
     int isa, e;
@@ -894,7 +894,7 @@ static int finite_bits(uint32_t bits)
     return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
-/* y(1) = sum of x, slope 1 everywhere: the loss that shows a derivative. */
+/* y(1) = sum of x, gradient 1 everywhere: the loss that shows a derivative. */
 static void total(smask_tensor *y, void *user)
 {
     (void)user;
@@ -912,7 +912,7 @@ static void total_slope(smask_tensor *y, void *user)
 
 /* Promised: |error| < 5e-7 for |x| < 4; and beyond, Phi is right to 1.3e-7,
    so that with the roundings of the last product 2.5e-7 |x| holds. The
-   slope: 5e-7 everywhere (the header's own bound for its polynomial), plus
+   gradient: 5e-7 everywhere (the header's own bound for its polynomial), plus
    one rounding. Every 4099th bit pattern: a million values of both signs,
    denormal to largest. */
 #define GELU_STEP 4099u
@@ -921,7 +921,7 @@ static void total_slope(smask_tensor *y, void *user)
 static void gelu_whole_range(void)
 {
     static float x[GELU_COUNT];
-    static double right[GELU_COUNT], slope[GELU_COUNT];
+    static double right[GELU_COUNT], gradient[GELU_COUNT];
     const smask_user_op op = { "total", total, total_slope, NULL };
     uint32_t n = 0, k;
     int isa;
@@ -934,7 +934,7 @@ static void gelu_whole_range(void)
         z = (long double)x[n];
         phi = 0.5L * erfcl(-z * 0.707106781186547524400844362104849039L);
         right[n] = (double)(z * phi);
-        slope[n] = (double)(phi + z * expl(-z * z / 2)
+        gradient[n] = (double)(phi + z * expl(-z * z / 2)
             * 0.398942280401432677939946059934381868L);
         n++;
     }
@@ -956,7 +956,7 @@ static void gelu_whole_range(void)
             0)), SMASK_OK);
         for (k = 0; CHECK(y != NULL) && k < n; k++) {
             const double d = fabs((double)y->x[k] - right[k]);
-            const double e = fabs((double)p->dx[k] - slope[k]);
+            const double e = fabs((double)p->dx[k] - gradient[k]);
             const double size = fabs((double)x[k]);
             if (!(d <= 1e300 && e <= 1e300)) CHECK(0 && "not finite");
             if (size < 4 && d > worst_near) worst_near = d;
@@ -967,7 +967,7 @@ static void gelu_whole_range(void)
             if (e > worst_slope) worst_slope = e;
         }
         printf("gelu %s: worst error %.2g below 4, %.2g |x| anywhere; "
-            "slope %.2g\n", smask_isa_text(&c), worst_near, worst_far,
+            "gradient %.2g\n", smask_isa_text(&c), worst_near, worst_far,
             worst_slope);
         CHECK(worst_near < 5e-7);
         CHECK(worst_far < 2.5e-7);

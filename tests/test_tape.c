@@ -33,7 +33,7 @@ static smask_tensor *draw(smask_ctx *c, int32_t d0, int32_t d1, int32_t d2,
 
 /* ------------------------------------------- a loss with fixed weights */
 
-/* sum of a * (0.3, 0.7, 1.1, ...): all slopes differ. A node of our own. */
+/* sum of a * (0.3, 0.7, 1.1, ...): all gradients differ. A node of our own. */
 static float weight_of(size_t i)
 {
     return 0.3f + 0.4f * (float)(i % 5) - 0.9f * (float)(i % 3);
@@ -199,7 +199,7 @@ static smask_tensor *again(smask_ctx *c, smask_tensor *x, const void *user)
     return smask_linear_add(c, h, k->p[1], k->p[2], x, NULL);
 }
 
-/* Two slices that overlap, so that slopes meet. */
+/* Two slices that overlap, so that gradients meet. */
 static smask_tensor *slice_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
@@ -457,7 +457,7 @@ static void gradcheck_finds_errors(void)
 
 /* ----------------------------------------- where paths part and meet */
 
-/* Slopes are exact here: weights of one binary digit or two. */
+/* Gradients are exact here: weights of one binary digit or two. */
 static void shared_inputs(void)
 {
     smask_ctx c = setup_of(0);
@@ -497,7 +497,7 @@ static void shared_inputs(void)
     smask_shutdown(&c);
 }
 
-/* What hangs on the tape but not on the loss gets no slope and does no
+/* What hangs on the tape but not on the loss gets no gradient and does no
    harm, before, between and after. */
 static void loose_ends(void)
 {
@@ -626,7 +626,7 @@ static void inputs_want_nothing(void)
     smask_shutdown(&c);
 }
 
-/* A parameter that is frozen (an input in its place) changes no slope of
+/* A parameter that is frozen (an input in its place) changes no gradient of
    the others: each parameter of each form in turn. */
 static void one_frozen(const entry *e, int form, int frozen)
 {

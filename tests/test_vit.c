@@ -496,9 +496,9 @@ static void recompute(void)
 }
 
 /* Image by image through the blocks, or all together: the same, but that
-   weights' slopes are summed in another order. A float's rounding of 2^-24
+   weights' gradients are summed in another order. A float's rounding of 2^-24
    on each of a few hundred terms, signs at random, stays below 2e-6 of the
-   largest slope; the loss is a mean of as many. */
+   largest gradient; the loss is a mean of as many. */
 static void near_outcome(outcome a, outcome b)
 {
     size_t j;
@@ -542,7 +542,7 @@ static void groups(void)
     }
 }
 
-/* All weights but one held fixed: its slope stays what it was. Behind a fixed
+/* All weights but one held fixed: its gradient stays what it was. Behind a fixed
    part nothing flows, so attention, whose output is else made again in
    backward, has to keep it. Made again it is of weights that were divided by
    their sum before, not after: a rounding of 2^-24 on each of a few terms,
@@ -553,7 +553,7 @@ static void fixed(void)
         "blocks.1.attn.proj.weight", "blocks.0.attn.qkv.weight",
         "blocks.1.attn.proj.bias", "blocks.0.mlp.fc1.weight" };
     const fixture_case *k = &objective_cases[0];
-    size_t i, j, slopes = 0;
+    size_t i, j, gradients = 0;
 
     for (i = 0; i < sizeof names / sizeof *names; i++) {
         const outcome a = run(k, &k->model, NULL, 1);
@@ -569,13 +569,13 @@ static void fixed(void)
             if (fabsf(b.gradient[j]) > most) most = fabsf(b.gradient[j]);
         for (j = 0; j < b.count; j++) {
             if (b.gradient[j] == 0) continue;
-            slopes++;
+            gradients++;
             NEAR(b.gradient[j], a.gradient[j], 2e-6 * (double)most);
         }
         free(a.gradient);
         free(b.gradient);
     }
-    CHECK(slopes > 100);
+    CHECK(gradients > 100);
 }
 
 /* No recording, no gradients: the same bits. */

@@ -491,12 +491,12 @@ smask_result evaluation_knn(const smask_parallel *hook, const float *bank,
 
    The problem is convex and has one minimum, so the result does not depend
    on a learning rate or on luck; L-BFGS [Nocedal 1980] finds it in some
-   tens of passes. The loss and its slope come from the library's own head
+   tens of passes. The loss and its gradient come from the library's own head
    op; the few thousand unknowns are kept in double. */
 
 #define PROBE_MEMORY 10              /* pairs that L-BFGS remembers        */
 #define PROBE_PASSES 500             /* most iterations of one fit         */
-#define PROBE_SLOPE 1e-5             /* converged: no slope larger         */
+#define PROBE_SLOPE 1e-5             /* converged: no gradient larger         */
 #define PROBE_SEARCH 1e-4            /* enough to compare decays by        */
 
 static const double probe_decays[] = { 1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5 };
@@ -514,7 +514,7 @@ typedef struct probe_job {
     evaluation_probe found;
     /* At work. */
     smask_tensor *w, *b;
-    double *at, *slope, *next, *next_slope, *direction;
+    double *at, *gradient, *next, *next_slope, *direction;
     double *steps, *changes;         /* (PROBE_MEMORY, unknowns) each      */
 } probe_job;
 
@@ -545,9 +545,9 @@ static smask_tensor *head_loss(smask_ctx *c, const probe_job *job,
         hits);
 }
 
-/* The function that L-BFGS descends, and its slope. */
+/* The function that L-BFGS descends, and its gradient. */
 static double objective(smask_ctx *c, probe_job *job, size_t count,
-    double decay, const double *at, double *slope)
+    double decay, const double *at, double *gradient)
 {
     const size_t weights = (size_t)job->classes * job->width;
     smask_tensor *loss;
@@ -567,10 +567,10 @@ static double objective(smask_ctx *c, probe_job *job, size_t count,
     if (smask_is_dry(c) || smask_error(c) != SMASK_OK) return 0;
     for (i = 0; i < weights; i++) {
         value += 0.5 * decay * at[i] * at[i];
-        slope[i] = job->w->dx[i] + decay * at[i];
+        gradient[i] = job->w->dx[i] + decay * at[i];
     }
     for (i = 0; i < (size_t)job->classes; i++)
-        slope[weights + i] = job->b->dx[i];
+        gradient[weights + i] = job->b->dx[i];
     return value;
 }
 
@@ -592,7 +592,7 @@ static double largest(const double *a, size_t n)
     return most;
 }
 
-/* direction = -H slope, H the curvature that the remembered pairs show.
+/* direction = -H gradient, H the curvature that the remembered pairs show.
    Pair number i, counted from the start, lives in place i % PROBE_MEMORY. */
 static void quasi_newton(probe_job *job, int pairs)
 {
@@ -602,7 +602,7 @@ static void quasi_newton(probe_job *job, int pairs)
     size_t i;
     int p;
 
-    for (i = 0; i < n; i++) job->direction[i] = -job->slope[i];
+    for (i = 0; i < n; i++) job->direction[i] = -job->gradient[i];
     for (p = pairs - 1; p >= oldest; p--) {
         const double *s = job->steps + (size_t)(p % PROBE_MEMORY) * n;
         const double *y = job->changes + (size_t)(p % PROBE_MEMORY) * n;
@@ -615,7 +615,7 @@ static void quasi_newton(probe_job *job, int pairs)
         const double *s = job->steps + last, *y = job->changes + last;
         scale = dot(s, y, n) / dot(y, y, n);
     } else {
-        scale = 1 / (1 + sqrt(dot(job->slope, job->slope, n)));
+        scale = 1 / (1 + sqrt(dot(job->gradient, job->gradient, n)));
     }
     for (i = 0; i < n; i++) job->direction[i] *= scale;
     for (p = oldest; p < pairs; p++) {
@@ -627,7 +627,7 @@ static void quasi_newton(probe_job *job, int pairs)
     }
 }
 
-/* Remember the last step and the change of slope it brought; a pair that
+/* Remember the last step and the change of gradient it brought; a pair that
    shows no curvature (rounding, at the very bottom) is not kept. */
 static int remember(probe_job *job, int pairs)
 {
@@ -639,13 +639,13 @@ static int remember(probe_job *job, int pairs)
 
     for (i = 0; i < n; i++) {
         s[i] = job->next[i] - job->at[i];
-        y[i] = job->next_slope[i] - job->slope[i];
+        y[i] = job->next_slope[i] - job->gradient[i];
     }
     sy = dot(s, y, n);
     return sy > 1e-12 * dot(y, y, n) ? pairs + 1 : pairs;
 }
 
-/* Descend from job->at to the minimum. Ends when no slope is larger than
+/* Descend from job->at to the minimum. Ends when no gradient is larger than
    `flat`, or when float rounding of the loss hides any further descent. */
 static void fit(smask_ctx *c, probe_job *job, size_t count, double decay,
     double flat)
@@ -656,12 +656,12 @@ static void fit(smask_ctx *c, probe_job *job, size_t count, double decay,
     int pass, halving, pairs = 0;
     size_t i;
 
-    value = objective(c, job, count, decay, job->at, job->slope);
+    value = objective(c, job, count, decay, job->at, job->gradient);
     if (smask_is_dry(c)) return;
     for (pass = 0; pass < PROBE_PASSES; pass++) {
-        if (largest(job->slope, n) < flat) return;
+        if (largest(job->gradient, n) < flat) return;
         quasi_newton(job, pairs);
-        descent = dot(job->direction, job->slope, n);
+        descent = dot(job->direction, job->gradient, n);
         if (!(descent < 0)) {
             if (pairs == 0) return;
             pairs = 0;               /* stale curvature: start afresh      */
@@ -682,7 +682,7 @@ static void fit(smask_ctx *c, probe_job *job, size_t count, double decay,
         job->found.iterations++;
         pairs = remember(job, pairs);
         memcpy(job->at, job->next, n * sizeof(double));
-        memcpy(job->slope, job->next_slope, n * sizeof(double));
+        memcpy(job->gradient, job->next_slope, n * sizeof(double));
         value = next_value;
     }
 }
@@ -736,7 +736,7 @@ static smask_result probe_work(smask_ctx *c, void *user)
     job->w = smask_parameter(c, job->classes, (int32_t)job->width, 0, 0);
     job->b = smask_parameter(c, job->classes, 0, 0, 0);
     job->at = (double *)smask_alloc(c, bytes);
-    job->slope = (double *)smask_alloc(c, bytes);
+    job->gradient = (double *)smask_alloc(c, bytes);
     job->next = (double *)smask_alloc(c, bytes);
     job->next_slope = (double *)smask_alloc(c, bytes);
     job->direction = (double *)smask_alloc(c, bytes);

@@ -144,7 +144,7 @@ class Pick(torch.autograd.Function):
 
 class PiecesHead(torch.autograd.Function):
     """Mean cross-entropy of x w' + b, a few rows at a time: the gradients
-    are taken while a piece's logits are in the cache, as a unit slope is
+    are taken while a piece's logits are in the cache, as a unit gradient is
     all that backward will ask for."""
     ROWS = 256
 
@@ -168,10 +168,10 @@ class PiecesHead(torch.autograd.Function):
         return total / len(x)
 
     @staticmethod
-    def backward(ctx, slope):
+    def backward(ctx, gradient):
         dx, dw, db = ctx.saved_tensors
-        slope = slope / ctx.count
-        return dx.mul_(slope), dw.mul_(slope), db.mul_(slope), None
+        gradient = gradient / ctx.count
+        return dx.mul_(gradient), dw.mul_(gradient), db.mul_(gradient), None
 
 
 def head_loss(x, w, b, label):
