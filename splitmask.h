@@ -456,17 +456,17 @@ typedef struct smask_tensor {
     float *dx;                       /* d loss / d x, or NULL              */
     int32_t shape[4], rank;          /* shape[rank - 1] runs fastest       */
     int32_t op;                      /* smask_op                           */
-    int32_t wants;                   /* 1: a gradient flows through here   */
-    int32_t born;                    /* generation, for the debug build    */
+    int32_t requires_grad;                   /* 1: a gradient flows through here   */
+    int32_t generation;                    /* generation, for the debug build    */
     struct smask_tensor *source[SMASK_SOURCES];
-    struct smask_tensor *before;     /* the node recorded before this one  */
+    struct smask_tensor *previous;     /* the node recorded before this one  */
     float *save[3];                  /* what backward needs: see each op   */
     const int32_t *index;
     const void *extra;
     float scalar[1];
     int32_t arg[2];
-    int32_t owns;                    /* whose memory dx is: SMASK__DX_...  */
-    int32_t inner;                   /* and how long x stays: SMASK__X_... */
+    int32_t dx_state;                    /* whose memory dx is: SMASK__DX_...  */
+    int32_t x_state;                   /* and how long x stays: SMASK__X_... */
 } smask_tensor;
 
 /* A named parameter. Names are timm's, so that files move both ways. */
@@ -3801,13 +3801,13 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
 
 /* Which gradients are wanted, and whether dx is added to or written. (NULL does
    not tell: in a dry run all are.) */
-typedef struct smask__wanted { int w, b, x, norm, dx_add; } smask__wanted;
+typedef struct smask__grads_wanted { int w, b, x, norm, dx_add; } smask__grads_wanted;
 
 /* All but dx are added to; db, dln_w, dln_b may be NULL.
      y = f(x) w' + b:   dw += (keep dy)' f(x)      db += sum rows keep dy
                         dx  = (keep dy) w f'(x)                           */
 SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
-    const smask__wanted *wanted, const float *dy, float *dw, float *db,
+    const smask__grads_wanted *wanted, const float *dy, float *dw, float *db,
     float *dx, float *dln_w, float *dln_b)
 {
     const size_t mark = smask__mark(c);
@@ -4578,9 +4578,9 @@ SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
 {
     if (t == NULL) return;
     y->source[i] = t;
-    if (t->wants && !c->not_recording) y->wants = 1;
+    if (t->requires_grad && !c->not_recording) y->requires_grad = 1;
 #ifdef SPLITMASK_DEBUG
-    if (t->born != 0 && t->born != c->generation)
+    if (t->generation != 0 && t->generation != c->generation)
         smask__fail(c, SMASK_STATE, "tape",
             "a tensor of an earlier step is used");
 #endif
@@ -4611,8 +4611,8 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
     memcpy(t->shape, d, sizeof t->shape);
     t->rank = rank;
     t->op = (int32_t)op;
-    t->born = c->in_step ? c->generation : 0;
-    t->before = c->last;
+    t->generation = c->in_step ? c->generation : 0;
+    t->previous = c->last;
     c->last = t;
     c->nodes++;
     if (c->nodes > c->peak_nodes) c->peak_nodes = c->nodes;
@@ -4671,8 +4671,8 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
 /* A node's dx: none yet; memory of the tape's; lent by another, or its own
    for good, as a parameter's (a dry run has no pointers to tell by). Its x:
    stays till the step ends; is spare once backward has passed; is spent. */
-enum { SMASK__DX_NONE, SMASK__DX_OURS, SMASK__DX_LENT };
-enum { SMASK__X_STAYS, SMASK__X_SPARE, SMASK__X_SPENT };
+enum { SMASK__DX_NONE, SMASK__DX_TAPE, SMASK__DX_FIXED };
+enum { SMASK__X_STAYS, SMASK__X_REUSABLE, SMASK__X_REUSED };
 
 /* A parameter on values of its own, or on the caller's for inference. */
 SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
@@ -4689,9 +4689,9 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     else t->x = (float *)smask_alloc(c, bytes);
 #ifndef SPLITMASK_NO_AUTOGRAD
     if (!c->desc.inference) {
-        t->wants = 1;
+        t->requires_grad = 1;
         t->dx = (float *)smask_alloc(c, bytes);
-        t->owns = SMASK__DX_LENT;
+        t->dx_state = SMASK__DX_FIXED;
     }
 #endif
     return smask__ok(c) ? t : NULL;
@@ -4951,7 +4951,7 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
 
 /* Brief: the values lie in a room (source 2), only until the next linear has
    read them. Backward makes them again: see linear_back. */
-SMASK__FN int smask__brief(const smask_tensor *t)
+SMASK__FN int smask__transient(const smask_tensor *t)
 {
     return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
 }
@@ -4975,10 +4975,10 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
         qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
-    if (y->wants || c->not_recording) y->source[2] = room;     /* else it stays  */
-    y->x = smask__brief(y) ? room->x : smask__floats(c, smask_count(y));
+    if (y->requires_grad || c->not_recording) y->source[2] = room;     /* else it stays  */
+    y->x = smask__transient(y) ? room->x : smask__floats(c, smask_count(y));
     y->index = index;
-    if (y->wants)
+    if (y->requires_grad)
         y->save[0] = smask__floats(c, 2 * (size_t)heads
             * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
     smask__attention a = smask__attention_of(y);
@@ -5131,7 +5131,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     a.b = b != NULL ? b->x : NULL;
     a.label = label;
     a.guess = guess;
-    if (y->wants) {
+    if (y->requires_grad) {
         a.gradients = 1;
         a.dx = y->save[0] = smask__floats(c, a.rows * a.D);
         a.dw = y->save[1] = smask__floats(c, a.V * a.D);
@@ -5311,7 +5311,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     y->source[0] = x;
     y->extra = again;
 #ifndef SPLITMASK_NO_AUTOGRAD
-    y->wants = !not_recording && !c->desc.inference;
+    y->requires_grad = !not_recording && !c->desc.inference;
 #endif
     return smask__done(c, y);
 }
@@ -5335,7 +5335,7 @@ SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
     for (; *at != NULL; at = &(*at)->next)
         if ((*at)->floats >= floats
             && (best == NULL || (*at)->floats < (*best)->floats)) best = at;
-    t->owns = SMASK__DX_OURS;
+    t->dx_state = SMASK__DX_TAPE;
     if (best == NULL) {
         t->dx = smask__floats(c, floats);
         return;
@@ -5361,13 +5361,13 @@ SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
    nobody outside the model can hold it (`inner`). */
 SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
 {
-    if (t->owns == SMASK__DX_OURS) smask__free_push(c, t->dx, smask_count(t));
-    t->owns = SMASK__DX_NONE;
+    if (t->dx_state == SMASK__DX_TAPE) smask__free_push(c, t->dx, smask_count(t));
+    t->dx_state = SMASK__DX_NONE;
     t->dx = NULL;
-    if (t->inner == SMASK__X_STAYS) return;
+    if (t->x_state == SMASK__X_STAYS) return;
     smask__free_push(c, t->x, smask_count(t));
     t->x = NULL;
-    t->inner = SMASK__X_SPENT;
+    t->x_state = SMASK__X_REUSED;
 }
 
 /* Where to put a gradient by t: *add tells whether there is something to add
@@ -5375,8 +5375,8 @@ SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
 SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
 {
     *add = 0;
-    if (t == NULL || !t->wants) return NULL;
-    *add = t->owns != SMASK__DX_NONE;
+    if (t == NULL || !t->requires_grad) return NULL;
+    *add = t->dx_state != SMASK__DX_NONE;
     if (!*add) smask__grad_alloc(c, t);
     return t->dx;
 }
@@ -5408,11 +5408,11 @@ SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
 SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
-    if (t == NULL || !t->wants) return;
-    if (y->owns == SMASK__DX_OURS && t->owns == SMASK__DX_NONE) {
+    if (t == NULL || !t->requires_grad) return;
+    if (y->dx_state == SMASK__DX_TAPE && t->dx_state == SMASK__DX_NONE) {
         t->dx = y->dx;
-        t->owns = SMASK__DX_OURS;
-        y->owns = SMASK__DX_NONE;
+        t->dx_state = SMASK__DX_TAPE;
+        y->dx_state = SMASK__DX_NONE;
         y->dx = NULL;
         return;
     }
@@ -5427,11 +5427,11 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
 
     a.dqkv = smask__grad(c, y->source[0], &a.add);
     const size_t mark = smask__mark(c);
-    if (!y->source[0]->wants) a.dqkv = smask__floats(c, 3 * smask_count(y));
+    if (!y->source[0]->requires_grad) a.dqkv = smask__floats(c, 3 * smask_count(y));
     a.dy = y->dx;
-    a.again = smask__brief(y);
+    a.again = smask__transient(y);
     a.bias = smask__attention_bias(c, y, &a);
-    if (y->source[1] != NULL && y->source[1]->wants)
+    if (y->source[1] != NULL && y->source[1]->requires_grad)
         a.dbias = (float *)smask_alloc(c, pairs * sizeof(float));
     smask__attention_bwd(c, &a);
     if (dtable != NULL && smask__ok(c))
@@ -5449,27 +5449,27 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
     float *dw = smask__grad_zeroed(c, s[1]), *db = smask__grad_zeroed(c, s[2]);
     float *dln_w = smask__grad_zeroed(c, s[4]);
     float *dln_b = smask__grad_zeroed(c, s[5]), *dx;
-    smask__wanted wanted;
+    smask__grads_wanted wanted;
 
     memset(&wanted, 0, sizeof wanted);
-    if (l.lens == SMASK__GELU && s[0]->inner == SMASK__X_SPARE
-        && s[0]->owns == SMASK__DX_NONE) {
+    if (l.lens == SMASK__GELU && s[0]->x_state == SMASK__X_REUSABLE
+        && s[0]->dx_state == SMASK__DX_NONE) {
         s[0]->dx = s[0]->x;              /* the gradient takes x's place      */
-        s[0]->owns = SMASK__DX_LENT;
+        s[0]->dx_state = SMASK__DX_FIXED;
         dx = s[0]->dx;
     } else {
         dx = smask__grad(c, s[0], &wanted.dx_add);
     }
-    wanted.x = s[0]->wants;
-    if (smask__brief(s[0])) {
+    wanted.x = s[0]->requires_grad;
+    if (smask__transient(s[0])) {
         smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
         smask__attention_back(c, s[0]);
         wanted.x = 0;
     }
-    wanted.w = s[1]->wants;
-    wanted.b = s[2] != NULL && s[2]->wants;
-    wanted.norm = (s[4] != NULL && s[4]->wants)
-        || (s[5] != NULL && s[5]->wants);
+    wanted.w = s[1]->requires_grad;
+    wanted.b = s[2] != NULL && s[2]->requires_grad;
+    wanted.norm = (s[4] != NULL && s[4]->requires_grad)
+        || (s[5] != NULL && s[5]->requires_grad);
     smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
     smask__grad_pass(c, y, s[3]);
 }
@@ -5557,7 +5557,7 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
     if (c->dry || !smask__ok(c)) return;
     for (int i = 0; i < 3; i++) {
         smask_tensor *t = y->source[i];
-        hidden[i] = t != NULL && !t->wants ? t->dx : NULL;
+        hidden[i] = t != NULL && !t->requires_grad ? t->dx : NULL;
         if (hidden[i] != NULL) t->dx = NULL;
     }
     op->backward(y, op->user);
@@ -5572,11 +5572,11 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     const smask_tensor *to, smask__rules one)
 {
     for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
-        t = t->before) {
-        if (t->op == SMASK_OP_PARAM || t->owns == SMASK__DX_NONE) continue;
+        t = t->previous) {
+        if (t->op == SMASK_OP_PARAM || t->dx_state == SMASK__DX_NONE) continue;
         for (int i = 0; i < SMASK_SOURCES; i++)
             if (t->source[i] != NULL
-                && t->source[i]->inner == SMASK__X_SPENT) {
+                && t->source[i]->x_state == SMASK__X_REUSED) {
                 smask__fail(c, SMASK_STATE, "backward",
                     "has been here in this step; add the losses first");
                 return;
@@ -5606,14 +5606,14 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
         x->shape[2], x->shape[3], NULL, NULL, NULL);
     if (leaf != NULL) {
         leaf->x = x->x;
-        leaf->wants = x->wants;
+        leaf->requires_grad = x->requires_grad;
     }
     t = leaf != NULL ? again->fn(c, leaf, again->user) : NULL;
     if (t != NULL) {
         t->dx = y->dx;
-        t->owns = SMASK__DX_LENT;
+        t->dx_state = SMASK__DX_FIXED;
         smask__walk(c, t, leaf, one);
-        if (leaf->wants && leaf->owns != SMASK__DX_NONE)
+        if (leaf->requires_grad && leaf->dx_state != SMASK__DX_NONE)
             smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
                 1, leaf->dx, NULL, smask_count(x));
         else if (dx != NULL && !add)
@@ -5656,7 +5656,7 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
         n = smask__norm_of(y);
         n.dx = smask__grad(c, s[0], &n.add);
         n.dy = y->dx;
-        smask__norm_do(c, &n, 1, s[0]->wants, a, b);
+        smask__norm_do(c, &n, 1, s[0]->requires_grad, a, b);
         break;
     case SMASK_OP_GELU:                  /* y = x Phi(x)                   */
         a = smask__grad_zeroed(c, s[0]);
@@ -5664,7 +5664,7 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
             smask_count(y));
         break;
     case SMASK_OP_ATTENTION:             /* y = softmax(q k') v            */
-        if (!smask__brief(y)) smask__attention_back(c, y);
+        if (!smask__transient(y)) smask__attention_back(c, y);
         break;
     case SMASK_OP_GATHER:                  /* y = x[index] + position        */
         a = smask__grad_zeroed(c, s[0]);
@@ -5724,7 +5724,7 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
     if (!c->dry && !smask__finite(loss->x[0]))
         return smask__fail(c, SMASK_NUMERIC, "backward",
             "the loss is not finite");
-    if (!loss->wants)
+    if (!loss->requires_grad)
         return smask__fail(c, SMASK_STATE, "backward",
             "the loss depends on no parameter, or nothing was recorded");
     if (loss->op == SMASK_OP_PARAM) {
@@ -5783,10 +5783,10 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         return smask__fail(c, SMASK_STATE, "gradcheck",
             "runs between steps; not dry, for inference, or NO_AUTOGRAD");
     /* The others stand still, so that their gradients stay as they are. */
-    for (smask_tensor *p = c->last; p != NULL; p = p->before)
+    for (smask_tensor *p = c->last; p != NULL; p = p->previous)
         if (p->op == SMASK_OP_PARAM && p != t) {
-            p->arg[0] = p->wants;
-            p->wants = 0;
+            p->arg[0] = p->requires_grad;
+            p->requires_grad = 0;
         }
     const size_t count = smask_count(t);
     memset(t->dx, 0, count * sizeof *t->dx);
@@ -5810,8 +5810,8 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
         if (apart > (double)*worst) *worst = (float)apart;
     }
     memset(t->dx, 0, count * sizeof *t->dx);
-    for (smask_tensor *p = c->last; p != NULL; p = p->before)
-        if (p->op == SMASK_OP_PARAM && p != t) p->wants = p->arg[0];
+    for (smask_tensor *p = c->last; p != NULL; p = p->previous)
+        if (p->op == SMASK_OP_PARAM && p != t) p->requires_grad = p->arg[0];
     c->random = random;
     return c->error;
 }
@@ -6136,7 +6136,7 @@ SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
     if (!d->no_position)
         v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
     if (d->sincos && v->position != NULL) {          /* fixed: no gradients   */
-        v->position->wants = 0;
+        v->position->requires_grad = 0;
         if (v->position->x != NULL && m->at == NULL) {
             memset(v->position->x, 0, smask_count(v->position)
                 * sizeof(float));
@@ -6312,10 +6312,10 @@ typedef struct smask__block_call {
 
 /* A tensor that nobody outside this chapter will hold: backward may use
    its memory again as soon as it has passed. A room is not its own. */
-SMASK__FN smask_tensor *smask__inner(smask_tensor *t)
+SMASK__FN smask_tensor *smask__reusable(smask_tensor *t)
 {
     if (t != NULL)
-        t->inner = smask__brief(t) ? SMASK__X_STAYS : SMASK__X_SPARE;
+        t->x_state = smask__transient(t) ? SMASK__X_STAYS : SMASK__X_REUSABLE;
     return t;
 }
 
@@ -6343,13 +6343,13 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
     smask_tensor *h;
 
     h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
-    h = smask__attention_op(c, smask__inner(h), k->heads, call->bias,
+    h = smask__attention_op(c, smask__reusable(h), k->heads, call->bias,
         call->bias != NULL ? call->v->bias_index : NULL, call->room);
-    x = smask_linear_add(c, smask__inner(h), k->out_w, k->out_b, x,
+    x = smask_linear_add(c, smask__reusable(h), k->out_w, k->out_b, x,
         call->keep[0]);
-    h = smask_norm_linear(c, smask__inner(x), k->ln2_w, k->ln2_b, k->up_w,
+    h = smask_norm_linear(c, smask__reusable(x), k->ln2_w, k->ln2_b, k->up_w,
         k->up_b);                                              /* (B,N,F)  */
-    return smask_gelu_linear_add(c, smask__inner(h), k->down_w, k->down_b, x,
+    return smask_gelu_linear_add(c, smask__reusable(h), k->down_w, k->down_b, x,
         call->keep[1]);
 }
 
@@ -7563,7 +7563,7 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
     for (int32_t i = 0; i < p->count && list != NULL; i++) {
         const smask_tensor *t = p->item[i].t;
         const size_t bytes = smask_count(t) * sizeof(float);
-        if (t->wants) list[i] = (float *)smask_alloc(c, bytes);
+        if (t->requires_grad) list[i] = (float *)smask_alloc(c, bytes);
         if (list[i] != NULL && copy) memcpy(list[i], t->x, bytes);
     }
     return smask__ok(c) ? list : NULL;
@@ -7646,7 +7646,7 @@ SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
     const smask_tensor *t = w->p->item[i].t;
 
     (void)worker;
-    w->sum[piece] = t->wants && w->a->m[i] != NULL
+    w->sum[piece] = t->requires_grad && w->a->m[i] != NULL
         ? (double)smask__dot(w->isa, t->dx + at, t->dx + at, n) : 0;
 }
 
@@ -7666,7 +7666,7 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
         w->correct2 };
 
     (void)worker;
-    if (!p->t->wants) return;
+    if (!p->t->requires_grad) return;
     if (w->a->m[i] == NULL) {            /* not learnt when adam_init ran  */
         memset(p->t->dx + at, 0, n * sizeof(float));
         return;

@@ -227,7 +227,7 @@ static void choose_scenes(smask_ctx *c, run *r)
     s->token = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
     for (b = 0; b < s->branches; b++) {
         s->seen[b] = (unsigned char *)smask_alloc(c, K * N);
-        s->before[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
+        s->previous[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
         s->after[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
     }
     if (!smask_is_dry(c) && smask_error(c) == SMASK_OK)
@@ -266,7 +266,7 @@ static void take_pictures(smask_ctx *c, run *r, int after)
         memcpy(s->token, r->losses.tokens,
             (size_t)(s->count * N) * sizeof(int32_t));
         for (b = 0; b < m->branches; b++) {
-            int32_t *to = after ? s->after[b] : s->before[b];
+            int32_t *to = after ? s->after[b] : s->previous[b];
             for (i = 0; i < s->count; i++) {
                 for (k = 0; k < m->seen[b]; k++)
                     s->seen[b][i * N

@@ -168,7 +168,7 @@ static void tensors_are_aligned(void)
     desc.memory_size = sizeof field - 1;
     SAME(smask_setup(&c, &desc), SMASK_OK);
     SAME(train(&c, &j), SMASK_OK);
-    for (t = j.last; t != NULL; t = t->before, nodes++) {
+    for (t = j.last; t != NULL; t = t->previous, nodes++) {
         int i;
         if (t->op != SMASK_OP_INPUT) CHECK((uintptr_t)t->x % 64 == 0);
         CHECK((uintptr_t)t->dx % 64 == 0);

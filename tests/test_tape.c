@@ -614,11 +614,11 @@ static void inputs_want_nothing(void)
     for (i = 0; i < 12; i++) data[i] = before[i] = (float)i;
     smask_begin_step(&c);
     x = smask_input(&c, data, 3, 4, 0, 0);
-    CHECK(x->x == data && !x->wants);
+    CHECK(x->x == data && !x->requires_grad);
     h = smask_linear_add(&c, x, w, NULL, x, NULL);
     h = smask_add(&c, h, x);
-    CHECK(h->wants == 1);
-    CHECK(smask_add(&c, x, x)->wants == 0);
+    CHECK(h->requires_grad == 1);
+    CHECK(smask_add(&c, x, x)->requires_grad == 0);
     SAME(smask_backward(&c, loss_of(&c, h)), SMASK_OK);
     CHECK(x->dx == NULL);
     CHECK(memcmp(data, before, sizeof data) == 0);
@@ -651,7 +651,7 @@ static void one_frozen(const entry *e, int form, int frozen)
     k.p[frozen] = smask_input(&c, k.p[frozen]->x, k.p[frozen]->shape[0],
         k.p[frozen]->shape[1], k.p[frozen]->shape[2], 0);
     loss = e->loss(&c, &k);
-    if (CHECK(loss != NULL) && loss->wants)
+    if (CHECK(loss != NULL) && loss->requires_grad)
         SAME(smask_backward(&c, loss), SMASK_OK);
     for (j = 0; j < MOST && k.p[j] != NULL; j++)
         for (i = 0; j != frozen && i < smask_count(k.p[j]); i++)
@@ -700,7 +700,7 @@ static void not_recording(void)
         loss = registry[e].loss(&c, &k);
         if (CHECK(loss != NULL)) {
             without = loss->x[0];
-            CHECK(!loss->wants);
+            CHECK(!loss->requires_grad);
         }
         CHECK(c.low <= bytes);
         CHECK(memcmp(&with, &without, sizeof with) == 0);
@@ -719,8 +719,8 @@ static void for_inference(void)
     smask_ctx c = setup_of(1);
     smask_tensor *w = draw(&c, 4, 4, 0, 0, 1);
 
-    CHECK(w != NULL && w->dx == NULL && !w->wants);
-    CHECK(smask_gelu(&c, w)->wants == 0);
+    CHECK(w != NULL && w->dx == NULL && !w->requires_grad);
+    CHECK(smask_gelu(&c, w)->requires_grad == 0);
     smask_shutdown(&c);
 }
 

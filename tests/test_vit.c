@@ -438,7 +438,7 @@ static outcome run(const fixture_case *k, const smask_vit_desc *model,
     else SAME(fixture_model(&c, &v, &d), SMASK_OK);
     SAME(case_tokenizer(&c, &t, k), SMASK_OK);
     for (i = 0; only != NULL && i < v.params.count; i++)
-        v.params.item[i].t->wants = &v.params.item[i]
+        v.params.item[i].t->requires_grad = &v.params.item[i]
             == smask_params_find(&v.params, only);
     v.training = 1;
     case_seed(&c, 0);

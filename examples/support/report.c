@@ -802,7 +802,7 @@ static void put_scenes(FILE *f, const canvas *v, int style)
                 : b ? "half B" : "half A");
         }
         for (b = 0; b < s->branches; b++) {
-            put_guess(f, v, scene, b, s->before[b], "before", style);
+            put_guess(f, v, scene, b, s->previous[b], "before", style);
             put_guess(f, v, scene, b, s->after[b], "after", style);
         }
         fprintf(f, "</div>\n");
