@@ -1506,20 +1506,20 @@ SMASK__FN int smask__add(size_t a, size_t b, size_t *out)
 }
 
 /* a b, or a size that no arena has; four such still add up. */
-SMASK__FN size_t smask__area(size_t a, size_t b)
+SMASK__FN size_t smask__mul_sat(size_t a, size_t b)
 {
     size_t n;
 
     return smask__mul(a, b, &n) && n < (size_t)-1 / 16 ? n : (size_t)-1 / 16;
 }
 
-SMASK__INLINE size_t smask__least(size_t a, size_t b) { return a < b ? a : b; }
-SMASK__INLINE size_t smask__most(size_t a, size_t b) { return a > b ? a : b; }
+SMASK__INLINE size_t smask__min(size_t a, size_t b) { return a < b ? a : b; }
+SMASK__INLINE size_t smask__max(size_t a, size_t b) { return a > b ? a : b; }
 /* a / b, rounded up; a, rounded up to a multiple of b. */
-SMASK__INLINE size_t smask__over(size_t a, size_t b) { return (a + b - 1) / b; }
-SMASK__INLINE size_t smask__up(size_t a, size_t b)
+SMASK__INLINE size_t smask__ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+SMASK__INLINE size_t smask__round_up(size_t a, size_t b)
 {
-    return smask__over(a, b) * b;
+    return smask__ceil_div(a, b) * b;
 }
 
 /* Is x an ordinary number? By its bits, for -ffast-math removes isnan. */
@@ -2492,8 +2492,8 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
 {
     const size_t ld = across ? 1 : t->a_ld, step = across ? t->a_ld : 1;
     const size_t b_ld = t->b_ld;
-    const size_t n0 = smask__least(t->n - j, SMASK__W);
-    const size_t n1 = smask__least(t->n - j - n0, SMASK__W);
+    const size_t n0 = smask__min(t->n - j, SMASK__W);
+    const size_t n1 = smask__min(t->n - j - n0, SMASK__W);
     const float *a0 = a, *a1 = a + 3 * ld, *a2 = a + 6 * ld;
     const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
     size_t p = t->k;
@@ -2574,7 +2574,7 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
 
     for (size_t i = 0; i < t->m; i += SMASK__MR) {
         const float *a = t->a + i / SMASK__MR * t->a_group;
-        size_t rows = smask__least(t->m - i, SMASK__MR), at = i;
+        size_t rows = smask__min(t->m - i, SMASK__MR), at = i;
         if (rows == SMASK__MR) {
             SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across, wide,
                 paired);
@@ -2665,9 +2665,9 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
         const size_t ahead = i1 + 8 < stop ? 8 * v->ld : 0;
         float *y = to;
         for (size_t j = column; j < end; j += width, y += stride) {
-            const size_t w = smask__least(width, end - j);
+            const size_t w = smask__min(width, end - j);
             for (size_t k = 0; k < w; k += SMASK__W) {
-                const size_t n = smask__least(end - j - k, SMASK__W);
+                const size_t n = smask__min(end - j - k, SMASK__W);
                 v_t s = SMASK__N(seen)(v, x, j + k, n, a, b, lens);
                 SMASK__PREFETCH(x + j + k + ahead);
                 if (paired) {
@@ -2721,8 +2721,8 @@ SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
     for (size_t i = 0; i < rows; i++, x += ld, to += pitch)
         for (size_t j = 0; j < columns; j += 2 * SMASK__W) {
             const size_t left = columns - j;
-            const size_t n0 = smask__least(left, SMASK__W);
-            const size_t n1 = smask__least(left - n0, SMASK__W);
+            const size_t n0 = smask__min(left, SMASK__W);
+            const size_t n1 = smask__min(left - n0, SMASK__W);
             v_store_part(to + j / 2, v_twins(v_load_part(x + j, n0),
                 v_load_part(x + j + n0, n1)), (n0 + n1 + 1) / 2);
         }
@@ -2764,7 +2764,7 @@ SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
 
 #define SMASK__EACH(j, n, count)                                            \
     for (size_t j = 0, n; j < count; j += SMASK__W)                         \
-        if ((n = smask__least(count - j, SMASK__W)) != 0)
+        if ((n = smask__min(count - j, SMASK__W)) != 0)
 
 SMASK__FN void SMASK__N(add)(float *y, const float *x, size_t count)
 {
@@ -2796,7 +2796,7 @@ SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
     }
     for (; j < count; j += SMASK__W) {
         v_t s;
-        n = smask__least(count - j, SMASK__W);
+        n = smask__min(count - j, SMASK__W);
         s = v_load_part(y + j, n);
         for (i = 0; i < rows; i++) s = s + v_load_part(x + i * ld + j, n);
         v_store_part(y + j, s, n);
@@ -3114,7 +3114,7 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
     float best = 0, block;
 
     for (i = 0; i < n; i += 128) {
-        SMASK__CALL(isa, most, (x + i, smask__least(n - i, 128), &block))
+        SMASK__CALL(isa, most, (x + i, smask__min(n - i, 128), &block))
         if (i > 0 && !(block > best)) continue;
         best = block;
         at = i;
@@ -3271,20 +3271,20 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 
     p->isa = c->isa;
     p->paired = smask__isa_is_bf16(c->desc.isa) && !p->exact;
-    parts = smask__over(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
+    parts = smask__ceil_div(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
 #ifdef SPLITMASK_CBLAS
-    p->mr = smask__most(p->m, 1);
-    p->nr = smask__most(p->n, 1);
+    p->mr = smask__max(p->m, 1);
+    p->nr = smask__max(p->n, 1);
 #else
     p->mr = smask__tile_rows(c->isa);
     p->nr = smask__tile_columns(c->isa);
 #endif
-    p->kc = parts > 1 ? smask__up(smask__over(p->k, parts), 4) : p->k;
+    p->kc = parts > 1 ? smask__round_up(smask__ceil_div(p->k, parts), 4) : p->k;
     if (p->mc == 0)
-        p->mc = smask__least(smask__over(p->m, 16), SMASK__MC);
-    p->mc = smask__up(smask__most(p->mc, 1), smask__tile_rows(c->isa));
+        p->mc = smask__min(smask__ceil_div(p->m, 16), SMASK__MC);
+    p->mc = smask__round_up(smask__max(p->mc, 1), smask__tile_rows(c->isa));
     if (p->nc == 0 || p->nc > p->n) p->nc = p->n;
-    p->nc = smask__up(smask__most(p->nc, 1), p->nr);
+    p->nc = smask__round_up(smask__max(p->nc, 1), p->nr);
 }
 
 SMASK__FN void smask__multiply(int isa, const smask__slab *t)
@@ -3329,19 +3329,19 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
     const size_t begin = (size_t)piece * SMASK__PANELS_A_PIECE * p->nr;
-    const size_t end = smask__least(p->n,
+    const size_t end = smask__min(p->n,
         begin + SMASK__PANELS_A_PIECE * p->nr);
 
     (void)worker;
     for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
-        const size_t len = smask__least(p->kc, p->k - k0);
-        float *to = p->packed + k0 * smask__up(p->n, p->nr) + begin * len;
+        const size_t len = smask__min(p->kc, p->k - k0);
+        float *to = p->packed + k0 * smask__round_up(p->n, p->nr) + begin * len;
         if (!p->turned)
             SMASK__CALL(p->isa, fetch, (&p->b, k0, len, begin,
                 end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
         for (size_t j = begin; p->turned && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
-            const size_t columns = smask__least(end - j, p->nr);
+            const size_t columns = smask__min(end - j, p->nr);
             smask__turn(p->isa, b, p->b.ld, columns, len, to, p->nr);
             if (p->paired) {             /* where they lie                 */
                 const smask__view v = smask__view_of(to, p->nr);
@@ -3372,7 +3372,7 @@ SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
 
 SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
 {
-    smask__run(c, smask__over(p->n, SMASK__PANELS_A_PIECE * p->nr),
+    smask__run(c, smask__ceil_div(p->n, SMASK__PANELS_A_PIECE * p->nr),
         smask__pack_piece, p);
 }
 
@@ -3383,7 +3383,7 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
     p->packed = NULL;
     if (p->m <= 1024 && !p->turned && !p->paired
         && smask__in_place(&p->b, p->n, p->nr)) return;
-    p->packed = smask__floats(c, smask__area(p->k, smask__up(p->n, p->nr)));
+    p->packed = smask__floats(c, smask__mul_sat(p->k, smask__round_up(p->n, p->nr)));
     smask__pack_now(c, p);
 }
 
@@ -3406,8 +3406,8 @@ SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
    end together, unless the tiles do not suffice. */
 SMASK__FN size_t smask__pieces_down(const smask__product *p)
 {
-    return smask__least(smask__up(smask__over(p->m, p->mc), 4),
-        smask__over(p->m, smask__tile_rows(p->isa)));
+    return smask__min(smask__round_up(smask__ceil_div(p->m, p->mc), 4),
+        smask__ceil_div(p->m, smask__tile_rows(p->isa)));
 }
 
 /* Columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them: in
@@ -3441,28 +3441,28 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
     const size_t mr = smask__tile_rows(p->isa);
-    const size_t tiles = smask__over(p->m, mr);
+    const size_t tiles = smask__ceil_div(p->m, mr);
     const size_t down = smask__pieces_down(p), at = (size_t)piece % down;
     const size_t row = at * tiles / down * mr;
     const size_t column = (size_t)piece / down * p->nc;
-    const size_t n_up = smask__up(p->n, p->nr);
+    const size_t n_up = smask__round_up(p->n, p->nr);
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
     smask__slab t;
 
     memset(&t, 0, sizeof t);
     t.paired = p->paired;
-    t.m = smask__least(p->m, (at + 1) * tiles / down * mr) - row;
-    t.n = smask__least(p->n - column, p->nc);
+    t.m = smask__min(p->m, (at + 1) * tiles / down * mr) - row;
+    t.n = smask__min(p->n - column, p->nc);
     t.c_ld = p->own ? p->n : p->c_ld;
     t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
     if (p->stat != NULL)
         smask__norm_stat(p->isa, p->a.x + row * p->a.ld, p->a.ld, t.m,
             p->k, p->stat + 2 * row);
     for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
-        const size_t len = smask__least(p->kc, p->k - k0);
+        const size_t len = smask__min(p->kc, p->k - k0);
         t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
-        t.k = p->paired ? smask__over(len, 2) : len;
+        t.k = p->paired ? smask__ceil_div(len, 2) : len;
         t.a_group = p->mr * t.a_ld;
         if (p->packed != NULL) {
             t.b = p->packed + k0 * n_up + column * len;
@@ -3494,10 +3494,10 @@ SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
     size_t floats = p->mc * (p->kc + 16) + p->mc;
 
     if (p->own) floats += p->mc * p->n;
-    p->work_floats = smask__up(floats, 16);
-    p->work = smask__floats(c, smask__area(smask__workers(c),
+    p->work_floats = smask__round_up(floats, 16);
+    p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
         p->work_floats));
-    smask__run(c, smask__pieces_down(p) * smask__over(p->n, p->nc),
+    smask__run(c, smask__pieces_down(p) * smask__ceil_div(p->n, p->nc),
         smask__rows_piece, p);
     smask__rewind(c, mark);
 }
@@ -3515,7 +3515,7 @@ SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
 /* Floats of a group of MR columns of A, with room to run over. */
 SMASK__FN size_t smask__group(const smask__product *p)
 {
-    return smask__up(p->mr * p->kc + 16, 16);
+    return smask__round_up(p->mr * p->kc + 16, 16);
 }
 
 /* sums[j] += sum_i A[i, j]: rows k0 .. k0 + len - 1 of A, which the product
@@ -3539,7 +3539,7 @@ SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
 SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
-    const size_t down = smask__over(p->m, p->mc);
+    const size_t down = smask__ceil_div(p->m, p->mc);
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
     /* Of A a step reads one line, however far the rows are apart: nothing
@@ -3550,15 +3550,15 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
     float *a = p->work + (size_t)worker * p->work_floats;
-    float *b = a + smask__over(p->mc, p->mr) * smask__group(p);
+    float *b = a + smask__ceil_div(p->mc, p->mr) * smask__group(p);
     smask__slab t;
     size_t k0, len;
 
     memset(&t, 0, sizeof t);
     t.across = 1;
     t.paired = p->paired;
-    t.m = smask__least(p->m - row, p->mc);
-    t.n = smask__least(p->n - column, p->nc);
+    t.m = smask__min(p->m - row, p->mc);
+    t.n = smask__min(p->n - column, p->nc);
     t.a_ld = pack_a ? p->mr : p->a.ld;
     t.a_group = pack_a ? smask__group(p) : p->mr;
     t.b_ld = pack_b ? p->nr : p->b.ld;
@@ -3566,8 +3566,8 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     t.c = p->c + row * p->c_ld + column;
     t.c_ld = p->c_ld;
     for (k0 = 0; k0 < p->k; k0 += p->kc) {
-        len = smask__least(p->kc, p->k - k0);
-        t.k = p->paired ? smask__over(len, 2) : len;
+        len = smask__min(p->kc, p->k - k0);
+        t.k = p->paired ? smask__ceil_div(len, 2) : len;
         t.add = p->add || k0 > 0;
         t.a = pack_a ? a : p->a.x + k0 * p->a.ld + row;
         t.b = pack_b ? b : p->b.x + k0 * p->b.ld + column;
@@ -3588,21 +3588,21 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
 SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
-    size_t down = smask__over(p->m, 196), over = smask__over(p->n, 384);
+    size_t down = smask__ceil_div(p->m, 196), over = smask__ceil_div(p->n, 384);
 
     while (down * over % 4 != 0 && p->m / down + p->n / over > 64) {
         if (p->m / down >= p->n / over) down++;
         else over++;
     }
-    p->mc = smask__over(p->m, down);
-    p->nc = smask__over(p->n, over);
+    p->mc = smask__ceil_div(p->m, down);
+    p->nc = smask__ceil_div(p->n, over);
     smask__product_plan(c, p);
-    p->mc = smask__up(p->mc, p->mr);
-    p->work_floats = smask__over(p->mc, p->mr) * smask__group(p)
-        + smask__up(p->nc * p->kc, 16);
-    p->work = smask__floats(c, smask__area(smask__workers(c),
+    p->mc = smask__round_up(p->mc, p->mr);
+    p->work_floats = smask__ceil_div(p->mc, p->mr) * smask__group(p)
+        + smask__round_up(p->nc * p->kc, 16);
+    p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
         p->work_floats));
-    smask__run(c, smask__over(p->m, p->mc) * smask__over(p->n, p->nc),
+    smask__run(c, smask__ceil_div(p->m, p->mc) * smask__ceil_div(p->n, p->nc),
         smask__across_piece, p);
     smask__rewind(c, mark);
 }
@@ -3654,8 +3654,8 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
 /* Pieces of whole rows. */
 SMASK__FN size_t smask__piece_rows(size_t rows, size_t columns)
 {
-    return smask__least(smask__most(rows, 1),
-        smask__most(1, SMASK__PIECE / smask__most(columns, 1)));
+    return smask__min(smask__max(rows, 1),
+        smask__max(1, SMASK__PIECE / smask__max(columns, 1)));
 }
 
 /* ---- Lists: y += x, y = a x, gelu, and so on, in pieces ---- */
@@ -3675,7 +3675,7 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
 {
     const smask__list *l = (const smask__list *)arg;
     const size_t at = (size_t)piece * SMASK__PIECE;
-    const size_t n = smask__least(l->count - at, SMASK__PIECE);
+    const size_t n = smask__min(l->count - at, SMASK__PIECE);
     float *y = l->y + at;
     const float *x = l->x + at;
 
@@ -3704,7 +3704,7 @@ SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
     l.z = z;
     l.a = a;
     l.count = count;
-    smask__run(c, smask__over(count, SMASK__PIECE), smask__list_piece, &l);
+    smask__run(c, smask__ceil_div(count, SMASK__PIECE), smask__list_piece, &l);
 }
 
 /* ---- Linear, with a lens before it:
@@ -3877,7 +3877,7 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
     const smask__norm *a = (const smask__norm *)arg;
     const size_t D = a->D;
     size_t i = (size_t)piece * a->piece;
-    const size_t end = smask__least(a->rows, i + a->piece);
+    const size_t end = smask__min(a->rows, i + a->piece);
     float *dw = a->partial != NULL
         ? a->partial + 2 * (size_t)piece * D : NULL;
 
@@ -3908,7 +3908,7 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
 
     a->piece = smask__piece_rows(a->rows, a->D);
     a->isa = c->isa;
-    pieces = smask__over(a->rows, a->piece);
+    pieces = smask__ceil_div(a->rows, a->piece);
     if (back && !wanted) a->dx = smask__floats(c, a->rows * a->D);
     if (back) a->partial = smask__floats(c, pieces * 2 * a->D);
     smask__run(c, pieces, smask__norm_piece, a);
@@ -3954,15 +3954,15 @@ SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
     a->mr = smask__tile_rows(c->isa);
     a->nr = smask__tile_columns(c->isa);
 #endif
-    a->n_up = smask__up(a->N, a->nr > 0 ? a->nr : 1);
-    a->k_up = smask__up(a->K, a->nr > 0 ? a->nr : 1);
-    a->s_ld = smask__up(a->N, 16) + 16;
+    a->n_up = smask__round_up(a->N, a->nr > 0 ? a->nr : 1);
+    a->k_up = smask__round_up(a->K, a->nr > 0 ? a->nr : 1);
+    a->s_ld = smask__round_up(a->N, 16) + 16;
     a->floats = a->K * a->n_up + a->N * a->k_up + 2 * a->N
-        + smask__area(a->N, a->s_ld);
+        + smask__mul_sat(a->N, a->s_ld);
     if (backward)
-        a->floats += a->K * a->n_up + smask__area(a->N, a->s_ld);
-    a->floats = smask__up(a->floats, 16);
-    return smask__area(smask__workers(c), a->floats);
+        a->floats += a->K * a->n_up + smask__mul_sat(a->N, a->s_ld);
+    a->floats = smask__round_up(a->floats, 16);
+    return smask__mul_sat(smask__workers(c), a->floats);
 }
 
 /* A right factor: panels, and how far apart rows and panels are. */
@@ -3997,7 +3997,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
         return f;
     }
     for (size_t j = 0; j < columns; j += nr, to += nr * k)
-        smask__turn(a->isa, x + j * ld, ld, smask__least(columns - j, nr),
+        smask__turn(a->isa, x + j * ld, ld, smask__min(columns - j, nr),
             k, to, nr);
     return f;
 }
@@ -4158,7 +4158,7 @@ SMASK__FN void smask__gather_fwd_piece(void *arg, int piece, int worker)
     const smask__gather *g = (const smask__gather *)arg;
     const size_t D = g->D;
     size_t i = (size_t)piece * g->piece;
-    const size_t end = smask__least(g->count, i + g->piece);
+    const size_t end = smask__min(g->count, i + g->piece);
 
     (void)worker;
     for (; i < end; i++) {
@@ -4215,7 +4215,7 @@ SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
     const smask__head_loss *a = (const smask__head_loss *)arg;
     const float share = 1 / (float)a->rows;
     size_t i = 16 * (size_t)piece;
-    const size_t end = smask__least(a->count, i + 16);
+    const size_t end = smask__min(a->count, i + 16);
     double loss = 0;
     int32_t hits = 0;
 
@@ -4243,16 +4243,16 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     int32_t *hits)
 {
     const size_t mark = smask__mark(c);
-    const size_t most = smask__least(a->rows, smask__up(smask__most(
+    const size_t most = smask__min(a->rows, smask__round_up(smask__max(
         (size_t)7 * 262144 / a->V, 224), 112));
-    const size_t pieces = smask__over(most, 16);
+    const size_t pieces = smask__ceil_div(most, 16);
     smask__product z, dx, dw;
     double loss = 0;
     size_t i;
 
     *hits = 0;
     a->isa = c->isa;
-    a->ld = smask__up(a->V, 16) + 16;
+    a->ld = smask__round_up(a->V, 16) + 16;
     a->z = smask__floats(c, most * a->ld);
     a->loss = (double *)smask__data(c, pieces, sizeof *a->loss);
     a->hits = (int32_t *)smask__data(c, pieces, sizeof *a->hits);
@@ -4276,13 +4276,13 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     if (a->gradients) smask__pack(c, &dx);
     for (a->first = 0; a->first < a->rows && smask__ok(c);
         a->first += most) {
-        a->count = smask__least(most, a->rows - a->first);
+        a->count = smask__min(most, a->rows - a->first);
         z.m = a->count;
         z.a = smask__view_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
         smask__product_rows(c, &z);
-        smask__run(c, smask__over(a->count, 16), smask__head_softmax_piece,
+        smask__run(c, smask__ceil_div(a->count, 16), smask__head_softmax_piece,
             a);
-        for (i = 0; !c->dry && smask__ok(c) && i < smask__over(a->count, 16);
+        for (i = 0; !c->dry && smask__ok(c) && i < smask__ceil_div(a->count, 16);
             i++) {
             loss += a->loss[i];
             *hits += a->hits[i];
@@ -4530,9 +4530,9 @@ SMASK__DEF void smask_end_step(smask_ctx *c)
         smask__fail(c, SMASK_STATE, "end_step", "no step has begun");
         return;
     }
-    c->step_peak = smask__most(c->step_peak,
+    c->step_peak = smask__max(c->step_peak,
         c->peak - c->kept_low - c->kept_high);
-    c->peak = smask__most(c->peak, c->kept_peak);
+    c->peak = smask__max(c->peak, c->kept_peak);
     c->in_step = 0;
     smask__rewind(c, c->kept_low);
     c->high = c->kept_high;
@@ -4845,8 +4845,8 @@ SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
     p.turned = 1;
     smask__product_plan(c, &p);
     if (w->arg[1] == SMASK__PANELS_NONE)
-        w->save[0] = smask__floats(c, smask__area(p.k,
-            smask__up(p.n, p.nr)));
+        w->save[0] = smask__floats(c, smask__mul_sat(p.k,
+            smask__round_up(p.n, p.nr)));
     if (!smask__ok(c)) return;
     w->arg[1] = SMASK__PANELS_READY;
     p.packed = w->save[0];
@@ -4943,7 +4943,7 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     const smask_tensor *y, const smask__attention *a)
 {
     if (y->source[1] == NULL) return NULL;
-    float *bias = smask__floats(c, smask__area(a->H * a->N, a->N));
+    float *bias = smask__floats(c, smask__mul_sat(a->H * a->N, a->N));
     if (bias != NULL)
         smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
     return bias;
@@ -5039,7 +5039,7 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
             return smask__refuse(c, SMASK_RANGE, "gather", at == -1
                 ? "-1 needs a fill" : "an index is outside x");
     }
-    smask__run(c, smask__over(g.count, g.piece), smask__gather_fwd_piece, &g);
+    smask__run(c, smask__ceil_div(g.count, g.piece), smask__gather_fwd_piece, &g);
     return smask__done(c, y);
 }
 
@@ -5161,7 +5161,7 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
         NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
-    y->save[0] = smask__floats(c, smask__area(rows, rows));
+    y->save[0] = smask__floats(c, smask__mul_sat(rows, rows));
     smask_gemm(c, SMASK_NT, rows, rows, D, x->x, D, x->x, D, y->save[0],
         rows, 0);
     if (!c->dry && smask__ok(c))
@@ -5329,7 +5329,7 @@ typedef struct smask__free {
 
 SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
 {
-    const size_t floats = smask__up(smask_count(t), 16);
+    const size_t floats = smask__round_up(smask_count(t), 16);
     smask__free **at = &c->free_list, **best = NULL;
 
     for (; *at != NULL; at = &(*at)->next)
@@ -5352,7 +5352,7 @@ SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
 
     if (f == NULL) return;
     f->x = x;
-    f->floats = smask__up(count, 16);
+    f->floats = smask__round_up(count, 16);
     f->next = c->free_list;
     c->free_list = f;
 }
@@ -5423,7 +5423,7 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
 {
     smask__attention a = smask__attention_of(y);
     float *dtable = smask__grad_zeroed(c, y->source[1]);
-    const size_t pairs = smask__area(a.H * a.N, a.N);
+    const size_t pairs = smask__mul_sat(a.H * a.N, a.N);
 
     a.dqkv = smask__grad(c, y->source[0], &a.add);
     const size_t mark = smask__mark(c);
@@ -6033,7 +6033,7 @@ SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
 SMASK__FN int32_t *smask__bias_index(smask_ctx *c, int32_t G, int32_t skip)
 {
     const int32_t T = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
-    int32_t *index = smask__indices(c, smask__area((size_t)T, (size_t)T));
+    int32_t *index = smask__indices(c, smask__mul_sat((size_t)T, (size_t)T));
     int32_t *at = index, i, j;
 
     for (i = 0; i < T && index != NULL; i++)
@@ -6465,7 +6465,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
         whole = joined;                  /* the part's values lie in it:   */
         if (!c->dry) part->x = whole->x + (size_t)b * smask__item(whole);
         smask__rewind(c, smask__mark(c)  /* what it took last is free      */
-            - smask__up(smask_count(part) * sizeof(float), SMASK__ALIGN));
+            - smask__round_up(smask_count(part) * sizeof(float), SMASK__ALIGN));
     }
     return whole;
 }
@@ -6687,8 +6687,8 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     k.p.exact = 1;
     k.p.after = smask__pick_rows;
     k.p.arg = &k;
-    k.p.mc = smask__least(smask__least(smask__over(rows, 16), SMASK__MC),
-        smask__most(SMASK__SCORES / k.p.n, 1));
+    k.p.mc = smask__min(smask__min(smask__ceil_div(rows, 16), SMASK__MC),
+        smask__max(SMASK__SCORES / k.p.n, 1));
     smask__product_do(c, &k.p);
 }
 
@@ -6831,13 +6831,13 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     const float *images, size_t B, int32_t *ids)
 {
     const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
-    const size_t group = smask__least(B, smask__over(SMASK__CUT, N * d));
+    const size_t group = smask__min(B, smask__ceil_div(SMASK__CUT, N * d));
     smask__cut cut = smask__cut_of(t, images,
         (float *)smask__data(c, group, N * d * sizeof(float)));
     const size_t pixels = cut.C * cut.S * cut.S;
 
     for (size_t b = 0; b < B && smask__ok(c); b += group) {
-        const size_t count = smask__least(B - b, group);
+        const size_t count = smask__min(B - b, group);
         smask__run(c, count, smask__cut_piece, &cut);
         smask__token_ids(c, t, cut.rows, count * N, ids);
         if (c->dry) continue;
@@ -6935,9 +6935,9 @@ SMASK__FN void smask__token_sample(smask_ctx *c, const smask__lloyd *l,
 SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
 {
     const smask__lloyd *l = (const smask__lloyd *)arg;
-    const size_t each = smask__over(l->V, SMASK__PIECES), d = l->d;
-    const size_t first = smask__least((size_t)piece * each, l->V);
-    const size_t count = smask__least(each, l->V - first);
+    const size_t each = smask__ceil_div(l->V, SMASK__PIECES), d = l->d;
+    const size_t first = smask__min((size_t)piece * each, l->V);
+    const size_t count = smask__min(each, l->V - first);
     float *const words = l->t->codebook + first * d;
     double *const sum = l->sum + first * d;
     int32_t *const size = l->size + first;
@@ -7631,10 +7631,10 @@ SMASK__FN int32_t smask__adam_find(const smask_params *p, int piece,
     size_t first = (size_t)piece * SMASK__PIECE;
     int32_t i = 0;
 
-    for (; first >= smask__up(smask_count(p->item[i].t), SMASK__PIECE); i++)
-        first -= smask__up(smask_count(p->item[i].t), SMASK__PIECE);
+    for (; first >= smask__round_up(smask_count(p->item[i].t), SMASK__PIECE); i++)
+        first -= smask__round_up(smask_count(p->item[i].t), SMASK__PIECE);
     *at = first;
-    *count = smask__least(smask_count(p->item[i].t) - first, SMASK__PIECE);
+    *count = smask__min(smask_count(p->item[i].t) - first, SMASK__PIECE);
     return i;
 }
 
@@ -7688,7 +7688,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
         return smask__fail(c, SMASK_STATE, "adam_update",
             "smask_adam_init comes first");
     for (int32_t k = 0; k < p->count; k++) {
-        pieces += smask__over(smask_count(p->item[k].t), SMASK__PIECE);
+        pieces += smask__ceil_div(smask_count(p->item[k].t), SMASK__PIECE);
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
     }
     w.sum = (double *)smask__data(c, pieces, sizeof *w.sum);
@@ -7900,7 +7900,7 @@ SMASK__FN int smask__pen_pass(smask__pen *p)
     unsigned char bytes[8];
 
     if (p->pass >= 0) smask__ink(p, "}", 1);
-    const size_t full = smask__up(p->header, 8);
+    const size_t full = smask__round_up(p->header, 8);
     if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
     for (size_t i = 0; i < 8; i++)
@@ -8136,7 +8136,7 @@ SMASK__FN int smask__file_get(smask_ctx *c, smask_file *f, void *data,
     unsigned char waste[512];
 
     while (bytes > 0 && smask__ok(c)) {
-        const size_t n = data != NULL ? bytes : smask__least(bytes, 512);
+        const size_t n = data != NULL ? bytes : smask__min(bytes, 512);
         if (f->io.read(f->io.user, data != NULL ? data : waste, n) != n)
             smask__fail(c, SMASK_IO, "read", "the file is cut short");
         bytes -= n;

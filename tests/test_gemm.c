@@ -604,7 +604,7 @@ static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
     p.b = smask__view_of(b, ld);
     p.turned = turned;
     smask__product_plan(&c, &p);
-    floats = k * smask__up(n, p.nr);
+    floats = k * smask__round_up(n, p.nr);
     for (j = 0; j < floats + 64; j++)
         ((float *)(void *)(c.base + c.low))[j] = canary;
     sprintf(doing, "pack %s n %lu k %lu turned %d", smask_isa_text(&c),
@@ -614,14 +614,14 @@ static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
     for (q = 0; good && q < k; q++) {
         const size_t k0 = q / p.kc * p.kc;
         const size_t len = k - k0 < p.kc ? k - k0 : p.kc;
-        for (j = 0; good && j < smask__up(n, p.nr); j++) {
-            const float x = p.packed[k0 * smask__up(n, p.nr)
+        for (j = 0; good && j < smask__round_up(n, p.nr); j++) {
+            const float x = p.packed[k0 * smask__round_up(n, p.nr)
                 + j / p.nr * p.nr * len + (q - k0) * p.nr + j % p.nr];
             good = x == (j >= n ? 0 : turned ? b[j * ld + q]
                 : b[q * ld + j]);
         }
     }
-    for (j = smask__up(floats, 16); j < floats + 48; j++)
+    for (j = smask__round_up(floats, 16); j < floats + 48; j++)
         good = good && p.packed[j] == canary;
     if (!good) printf("wrong: %s\n", doing);
     smask_shutdown(&c);
