@@ -5247,39 +5247,39 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     return y;
 }
 
-/* A spot on the tape. Going back there drops all that came after it. */
-typedef struct smask__spot {
+/* A start on the tape. Going back there drops all that came after it. */
+typedef struct smask__tape_mark {
     size_t low, high;
     smask_tensor *last;
     int nodes;
-} smask__spot;
+} smask__tape_mark;
 
-SMASK__FN smask__spot smask__spot_of(const smask_ctx *c)
+SMASK__FN smask__tape_mark smask__tape_mark_of(const smask_ctx *c)
 {
-    const smask__spot spot = { c->low, c->high, c->last, c->nodes };
+    const smask__tape_mark start = { c->low, c->high, c->last, c->nodes };
 
-    return spot;
+    return start;
 }
 
-SMASK__FN void smask__go_back(smask_ctx *c, smask__spot spot)
+SMASK__FN void smask__tape_rewind(smask_ctx *c, smask__tape_mark start)
 {
-    c->low = spot.low;
-    c->high = spot.high;
-    c->last = spot.last;
-    c->nodes = spot.nodes;
+    c->low = start.low;
+    c->high = start.high;
+    c->last = start.last;
+    c->nodes = start.nodes;
 }
 
-/* Everything after the spot but t's values goes; they move down. The nodes
+/* Everything after the start but t's values goes; they move down. The nodes
    go, too: what comes back is a new one. */
-SMASK__FN smask_tensor *smask__keep_only(smask_ctx *c, smask_op op,
-    smask_tensor *t, smask__spot spot)
+SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
+    smask_tensor *t, smask__tape_mark start)
 {
     int32_t d[4];
 
     if (t == NULL) return NULL;
     memcpy(d, t->shape, sizeof d);
     const float *from = t->x;
-    smask__go_back(c, spot);
+    smask__tape_rewind(c, start);
     smask_tensor *y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
         NULL);
     if (y != NULL && y->x != NULL && y->x != from)
@@ -5299,14 +5299,14 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
-    smask__spot spot = smask__spot_of(c);
+    smask__tape_mark start = smask__tape_mark_of(c);
     c->not_recording = 1;
     smask_tensor *t = fn(c, x, user);
     c->not_recording = not_recording;
     if (t != NULL && t->op == SMASK_OP_PARAM)
         return smask__refuse(c, SMASK_ARG, "recompute",
             "what fn returns is a parameter; return an op's output");
-    smask_tensor *y = smask__keep_only(c, SMASK_OP_RECOMPUTE, t, spot);
+    smask_tensor *y = smask__tape_rewind_keeping(c, SMASK_OP_RECOMPUTE, t, start);
     if (y == NULL) return NULL;
     y->source[0] = x;
     y->extra = again;
@@ -5598,7 +5598,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     int add;
     float *dx = smask__grad(c, x, &add);
     struct smask__free *const list = c->free_list;
-    const smask__spot spot = smask__spot_of(c);
+    const smask__tape_mark start = smask__tape_mark_of(c);
 
     c->not_recording = 0;
     c->free_list = NULL;
@@ -5619,7 +5619,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
         else if (dx != NULL && !add)
             memset(dx, 0, smask_count(x) * sizeof *dx);
     }
-    smask__go_back(c, spot);
+    smask__tape_rewind(c, start);
     c->free_list = list;
     c->not_recording = not_recording;
 }
@@ -6166,7 +6166,7 @@ SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
 {
-    const smask__spot spot = smask__spot_of(c);
+    const smask__tape_mark start = smask__tape_mark_of(c);
     smask_vit_desc d;
 
     memset(&d, 0, sizeof d);
@@ -6178,7 +6178,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
         smask__make_all(c, v);
     if (!smask__ok(c)) {                 /* no half a model                */
         memset(v, 0, sizeof *v);
-        smask__go_back(c, spot);
+        smask__tape_rewind(c, start);
     }
     return c->error;
 }
@@ -6392,11 +6392,11 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
     const void *user)
 {
     const smask__block_call *call = (const smask__block_call *)user;
-    const smask__spot spot = smask__spot_of(c);
+    const smask__tape_mark start = smask__tape_mark_of(c);
 
     for (; call->k != NULL && x != NULL; call++) {
         x = smask__block_run(c, x, call);
-        if (c->not_recording) x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
+        if (c->not_recording) x = smask__tape_rewind_keeping(c, SMASK_OP_INPUT, x, start);
     }
     return x;
 }
@@ -6453,13 +6453,13 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     smask_tensor *whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1],
         x->shape[2], 0, NULL, NULL, NULL);
     for (int32_t b = 0; b < B; b += each) {
-        const smask__spot spot = smask__spot_of(c);
+        const smask__tape_mark start = smask__tape_mark_of(c);
         smask_tensor *part = smask__stack_of(c, v, k, depth, smask_slice(c, x,
             b, b + each < B ? each : B - b), bias, room);
         smask_tensor *joined = smask__join_one(c, whole, part, b);
         if (joined == NULL) return NULL;
         if (c->not_recording) {
-            smask__go_back(c, spot);
+            smask__tape_rewind(c, start);
             continue;
         }
         whole = joined;                  /* the part's values lie in it:   */
@@ -6600,7 +6600,7 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     c->not_recording = 1;
     smask_tensor *x = smask_vit_embed(c, v, images, B);
     x = smask__vit_place(c, v, x, B);
-    const smask__spot spot = smask__spot_of(c);
+    const smask__tape_mark start = smask__tape_mark_of(c);
     for (int32_t l = 0; l <= v->desc.depth && x != NULL; l++) {
         if (l < v->desc.depth)
             x = smask__block_list(c, v, v->blocks + l, 1, x, v->bias);
@@ -6609,7 +6609,7 @@ SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
         smask_tensor *pooled = smask_vit_pool(c, v, x);
         if (pooled != NULL && pooled->x != NULL)
             memcpy(out + (size_t)l * each, pooled->x, each * sizeof *out);
-        x = smask__keep_only(c, SMASK_OP_INPUT, x, spot);
+        x = smask__tape_rewind_keeping(c, SMASK_OP_INPUT, x, start);
     }
     c->not_recording = not_recording;
     return c->error;
@@ -7580,7 +7580,7 @@ SMASK__FN smask_result smask__can_learn(smask_ctx *c, const char *where)
 SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p)
 {
-    const smask__spot spot = smask__spot_of(c);
+    const smask__tape_mark start = smask__tape_mark_of(c);
 
     memset(a, 0, sizeof *a);
     if (desc != NULL) a->desc = *desc;
@@ -7590,7 +7590,7 @@ SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     if (wrong != NULL) return smask__fail(c, SMASK_ARG, "adam_init", wrong);
     a->m = smask__like_params(c, p, 0);
     a->v = smask__like_params(c, p, 0);
-    if (!smask__ok(c)) smask__go_back(c, spot);
+    if (!smask__ok(c)) smask__tape_rewind(c, start);
     return c->error;
 }
 
@@ -7718,7 +7718,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
 SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     float decay, const smask_params *p)
 {
-    const smask__spot spot = smask__spot_of(c);
+    const smask__tape_mark start = smask__tape_mark_of(c);
 
     memset(e, 0, sizeof *e);
     if (smask__can_learn(c, "ema_init") != SMASK_OK) return c->error;
@@ -7726,7 +7726,7 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
         return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
     e->decay = decay;
     e->mean = smask__like_params(c, p, 1);
-    if (!smask__ok(c)) smask__go_back(c, spot);
+    if (!smask__ok(c)) smask__tape_rewind(c, start);
     return c->error;
 }
 
