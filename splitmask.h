@@ -1584,7 +1584,7 @@ SMASK__FN char *smask__put_digits(char *to, uint64_t n)
 }
 
 /* Text into c->detail, cut where it is full. */
-SMASK__FN void smask__say(smask_ctx *c, const char *text)
+SMASK__FN void smask__add_detail(smask_ctx *c, const char *text)
 {
     size_t at = strlen(c->detail);
 
@@ -1598,17 +1598,17 @@ SMASK__FN void smask__say(smask_ctx *c, const char *text)
 
 /* Remember the first error: "where: ". 0 if it is not the first, and only
    its echo. */
-SMASK__FN int smask__blame(smask_ctx *c, smask_result code, const char *where)
+SMASK__FN int smask__set_error(smask_ctx *c, smask_result code, const char *where)
 {
     if (c->error != SMASK_OK) return 0;
     c->error = code;
     c->detail[0] = '\0';
-    smask__say(c, where);
-    smask__say(c, ": ");
+    smask__add_detail(c, where);
+    smask__add_detail(c, ": ");
     return 1;
 }
 
-SMASK__FN void smask__tell(const smask_ctx *c)
+SMASK__FN void smask__log_error(const smask_ctx *c)
 {
     const smask_logger *to = &c->desc.logger;
 
@@ -1618,9 +1618,9 @@ SMASK__FN void smask__tell(const smask_ctx *c)
 SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
     const char *where, const char *what)
 {
-    if (smask__blame(c, code, where)) {
-        smask__say(c, what);
-        smask__tell(c);
+    if (smask__set_error(c, code, where)) {
+        smask__add_detail(c, what);
+        smask__log_error(c);
     }
     return c->error;
 }
@@ -4379,18 +4379,18 @@ SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
 
 /* ---- Refusals ---- */
 
-SMASK__FN void smask__say_shape(smask_ctx *c, const char *name,
+SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
     const smask_tensor *t)
 {
     char digits[24];
 
-    smask__say(c, name);
+    smask__add_detail(c, name);
     for (int32_t i = 0; i < t->rank; i++) {
         smask__put_digits(digits, (uint64_t)t->shape[i]);
-        smask__say(c, i == 0 ? " (" : ",");
-        smask__say(c, digits);
+        smask__add_detail(c, i == 0 ? " (" : ",");
+        smask__add_detail(c, digits);
     }
-    smask__say(c, ")");
+    smask__add_detail(c, ")");
 }
 
 #define SMASK__CASE(name) case SMASK_OP_##name: return SMASK__TEXT(#name);
@@ -4405,7 +4405,7 @@ SMASK__FN const char *smask__op_text(smask_op op)
 #undef SMASK__CASE
 
 /* An error, where a tensor was asked for: NULL. */
-SMASK__FN smask_tensor *smask__refuse(smask_ctx *c, smask_result code,
+SMASK__FN smask_tensor *smask__fail_null(smask_ctx *c, smask_result code,
     const char *where, const char *what)
 {
     smask__fail(c, code, where, what);
@@ -4417,13 +4417,13 @@ SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
     const char *a_name, const smask_tensor *a, const char *b_name,
     const smask_tensor *b)
 {
-    if (!smask__blame(c, SMASK_SHAPE, where)) return NULL;
-    smask__say_shape(c, a_name, a);
+    if (!smask__set_error(c, SMASK_SHAPE, where)) return NULL;
+    smask__add_shape(c, a_name, a);
     if (b != NULL) {
-        smask__say(c, ", ");
-        smask__say_shape(c, b_name, b);
+        smask__add_detail(c, ", ");
+        smask__add_shape(c, b_name, b);
     }
-    smask__tell(c);
+    smask__log_error(c);
     return NULL;
 }
 
@@ -4597,14 +4597,14 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
 
     if (!smask__ok(c)) return NULL;
     if (c->desc.nodes > 0 && c->nodes >= c->desc.nodes)
-        return smask__refuse(c, SMASK_NODES, smask__op_text(op),
+        return smask__fail_null(c, SMASK_NODES, smask__op_text(op),
             "desc.nodes are all in use");
     for (i = 0; i < 4 && d[i] > 0; i++)
         if (!smask__mul(count, (size_t)d[i], &count)) break;
     rank = i;
     while (i < 4 && d[i] == 0) i++;
     if (rank == 0 || i < 4)
-        return smask__refuse(c, SMASK_SHAPE, smask__op_text(op),
+        return smask__fail_null(c, SMASK_SHAPE, smask__op_text(op),
             "a dimension is not positive, or too large");
     smask_tensor *t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
     if (t == NULL) return NULL;
@@ -4663,7 +4663,7 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
 
     if (t == NULL) return NULL;
     if (!c->dry && x == NULL)
-        return smask__refuse(c, SMASK_ARG, "input", "the values are missing");
+        return smask__fail_null(c, SMASK_ARG, "input", "the values are missing");
     if (!c->dry) t->x = (float *)(uintptr_t)x;       /* never written      */
     return t;
 }
@@ -4679,7 +4679,7 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     int32_t d0, int32_t d1, int32_t d2, int32_t d3)
 {
     if (c->in_step)
-        return smask__refuse(c, SMASK_STATE, "parameter",
+        return smask__fail_null(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
     smask_tensor *t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL,
         NULL, NULL);
@@ -4967,7 +4967,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
         return smask__fail_shapes(c, "attention",
             "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
     if (!c->dry && (bias == NULL) != (index == NULL))
-        return smask__refuse(c, SMASK_ARG, "attention",
+        return smask__fail_null(c, SMASK_ARG, "attention",
             "bias and index come together");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
@@ -4984,7 +4984,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     smask__attention a = smask__attention_of(y);
     for (size_t i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
         if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
-            return smask__refuse(c, SMASK_RANGE, "attention",
+            return smask__fail_null(c, SMASK_RANGE, "attention",
                 "an index is outside the bias table");
     const size_t mark = smask__mark(c);
     a.bias = smask__attention_bias(c, y, &a);
@@ -5036,7 +5036,7 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
         const int32_t at = index != NULL ? index[i] : (int32_t)i;
         if (at < -1 || (at == -1 && fill == NULL)
             || (at >= 0 && (size_t)at >= smask_row_count(x)))
-            return smask__refuse(c, SMASK_RANGE, "gather", at == -1
+            return smask__fail_null(c, SMASK_RANGE, "gather", at == -1
                 ? "-1 needs a fill" : "an index is outside x");
     }
     smask__run(c, smask__ceil_div(g.count, g.piece), smask__gather_fwd_piece, &g);
@@ -5117,11 +5117,11 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     if (b != NULL && !smask__is_vector(b, a.V))
         return smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
     if (label == NULL && !c->dry)
-        return smask__refuse(c, SMASK_ARG, "linear_cross_entropy",
+        return smask__fail_null(c, SMASK_ARG, "linear_cross_entropy",
             "the labels are missing");
     for (size_t i = 0; !c->dry && i < a.rows; i++)
         if (label[i] < 0 || (size_t)label[i] >= a.V)
-            return smask__refuse(c, SMASK_RANGE, "linear_cross_entropy",
+            return smask__fail_null(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
     smask_tensor *y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0,
         x, w, b);
@@ -5155,7 +5155,7 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
         return smask__fail_shapes(c, "info_nce",
             "of an even number of rows; got", x, "", NULL);
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
-        return smask__refuse(c, SMASK_ARG, "info_nce",
+        return smask__fail_null(c, SMASK_ARG, "info_nce",
             "the temperature is not in 0.001 .. 1000");
     smask_tensor *y = smask__made(c, SMASK_OP_INFO_NCE, 1, 0, 0, 0, x, NULL,
         NULL);
@@ -5177,7 +5177,7 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
 {
     if (a == NULL) return NULL;
     if (op == NULL || op->forward == NULL)
-        return smask__refuse(c, SMASK_ARG, "user", "the op has no forward");
+        return smask__fail_null(c, SMASK_ARG, "user", "the op has no forward");
     smask_tensor *y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
     if (y == NULL) return NULL;
     y->extra = op;
@@ -5198,7 +5198,7 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
 {
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
-        return smask__refuse(c, SMASK_RANGE, "slice", "not all of it is in x");
+        return smask__fail_null(c, SMASK_RANGE, "slice", "not all of it is in x");
     smask_tensor *y = smask__node(c, SMASK_OP_SLICE, count, x->shape[1],
         x->shape[2], x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
@@ -5232,7 +5232,7 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     for (int i = 0; i < parts; i++) {
         if (part[i] == NULL) return NULL;
         if (smask_row_count(part[i]) > (size_t)(INT32_MAX - rows))
-            return smask__refuse(c, SMASK_SHAPE, "join", "too many rows");
+            return smask__fail_null(c, SMASK_SHAPE, "join", "too many rows");
         if (smask_columns(part[i]) != smask_columns(part[0]))
             return smask__fail_shapes(c, "join", "part", part[i], "the first",
                 part[0]);
@@ -5304,7 +5304,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *t = fn(c, x, user);
     c->not_recording = not_recording;
     if (t != NULL && t->op == SMASK_OP_PARAM)
-        return smask__refuse(c, SMASK_ARG, "recompute",
+        return smask__fail_null(c, SMASK_ARG, "recompute",
             "what fn returns is a parameter; return an op's output");
     smask_tensor *y = smask__tape_rewind_keeping(c, SMASK_OP_RECOMPUTE, t, start);
     if (y == NULL) return NULL;
@@ -6290,7 +6290,7 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
 
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
         || (images == NULL && !c->dry))
-        return smask__refuse(c, SMASK_ARG, "vit_embed", v->patch_w == NULL
+        return smask__fail_null(c, SMASK_ARG, "vit_embed", v->patch_w == NULL
             ? "the model was not initialised" : images == NULL && !c->dry
             ? "the images are missing" : "the batch is out of range");
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
@@ -6542,7 +6542,7 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, *part[2];
 
     if (v->decoder == NULL || !smask__batch_fits(v, R))
-        return smask__refuse(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
+        return smask__fail_null(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
             "vit_decode", v->decoder == NULL ? "the model has no decoder"
             : "R is out of range");
     x = part[0] = smask__bridge(c, v, a);
@@ -6619,7 +6619,7 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B)
 {
     if (v->classifier_w == NULL)
-        return smask__refuse(c, SMASK_STATE, "vit_classify",
+        return smask__fail_null(c, SMASK_STATE, "vit_classify",
             "the model has no classifier; set desc.classes");
     smask_tensor *x = smask_vit_pool(c, v, smask_vit_encode(c, v, images, B));
     return smask_linear(c, x, v->classifier_w, v->classifier_b);
@@ -7495,7 +7495,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "beit_loss", v, t, B)) return NULL;
     if (v->mask == NULL)
-        return smask__refuse(c, SMASK_STATE, "beit_loss",
+        return smask__fail_null(c, SMASK_STATE, "beit_loss",
             "the model has no mask token; set desc.mask_token");
     l->tokens = smask__targets(c, t, images, B);
     if (smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask)
