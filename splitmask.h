@@ -1567,7 +1567,7 @@ SMASK__INLINE int smask__ok(const smask_ctx *c) { return c->error == SMASK_OK; }
 
 /* Texts are put together from parts of known length: each of these writes
    one, and returns its end. */
-SMASK__FN char *smask__put_text(char *to, const char *text)
+SMASK__FN char *smask__append_text(char *to, const char *text)
 {
     const size_t n = strlen(text);
 
@@ -1575,9 +1575,9 @@ SMASK__FN char *smask__put_text(char *to, const char *text)
     return to + n;
 }
 
-SMASK__FN char *smask__put_digits(char *to, uint64_t n)
+SMASK__FN char *smask__append_digits(char *to, uint64_t n)
 {
-    if (n > 9) to = smask__put_digits(to, n / 10);
+    if (n > 9) to = smask__append_digits(to, n / 10);
     to[0] = (char)('0' + n % 10);
     to[1] = '\0';
     return to + 1;
@@ -4386,7 +4386,7 @@ SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
 
     smask__add_detail(c, name);
     for (int32_t i = 0; i < t->rank; i++) {
-        smask__put_digits(digits, (uint64_t)t->shape[i]);
+        smask__append_digits(digits, (uint64_t)t->shape[i]);
         smask__add_detail(c, i == 0 ? " (" : ",");
         smask__add_detail(c, digits);
     }
@@ -5844,15 +5844,15 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
    travel as one whole number. Floats do so as their bits: nothing is rounded,
    and from 0 up floats have the order of their bits, so that the same limits
    serve; whatever is negative or not a number is above them all. */
-typedef struct smask__number {
+typedef struct smask__field {
     char key[28], field[24];
     size_t at;
     uint32_t least, most;
-} smask__number;
+} smask__field;
 
 #define SMASK__V(key, field, least, most)                                   \
     { key, #field, offsetof(smask_vit_desc, field), least, most },
-static const smask__number smask__vit_numbers[] = {
+static const smask__field smask__vit_fields[] = {
     SMASK__V("img_size", image, 1, 16384)
     SMASK__V("patch_size", patch, 1, 1024)
     SMASK__V("in_chans", channels, 1, 1024)
@@ -5877,8 +5877,8 @@ static const smask__number smask__vit_numbers[] = {
 #undef SMASK__V
 
 /* Is every field in its range? */
-SMASK__FN int smask__numbers_right(smask_ctx *c, const char *where,
-    const smask__number *list, const void *desc)
+SMASK__FN int smask__fields_in_range(smask_ctx *c, const char *where,
+    const smask__field *list, const void *desc)
 {
     char text[48];
     uint32_t n;
@@ -5886,7 +5886,7 @@ SMASK__FN int smask__numbers_right(smask_ctx *c, const char *where,
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
         if (n >= list->least && n <= list->most) continue;
-        smask__put_text(smask__put_text(text, list->field),
+        smask__append_text(smask__append_text(text, list->field),
             " is out of range");
         smask__fail(c, SMASK_ARG, where, text);
     }
@@ -5948,11 +5948,11 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     else if (t->x != NULL) smask__begin_value(m, t, first);
     smask_param *p = &list->item[list->count++];
     p->t = t;
-    end = smask__put_text(p->name, m->prefix);       /* blocks.3.name      */
+    end = smask__append_text(p->name, m->prefix);       /* blocks.3.name      */
     if (m->number >= 0)
-        end = smask__put_text(smask__put_digits(end, (uint64_t)m->number),
+        end = smask__append_text(smask__append_digits(end, (uint64_t)m->number),
             ".");
-    smask__put_text(end, name);
+    smask__append_text(end, name);
     p->decay = columns != 0;
     p->layer = m->layer;
     p->rank = t->rank;
@@ -6051,7 +6051,7 @@ SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
 {
     const char *what = NULL;
 
-    if (!smask__numbers_right(c, "vit_init", smask__vit_numbers, d))
+    if (!smask__fields_in_range(c, "vit_init", smask__vit_fields, d))
         return c->error;
     if (d->group < 1)
         what = "group is out of range";
@@ -6696,7 +6696,7 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
 
 #define SMASK__T(key, field, least, most) { "tokenizer." key, #field,       \
     offsetof(smask_tokenizer_desc, field), least, most },
-static const smask__number smask__tokenizer_numbers[] = {
+static const smask__field smask__tokenizer_fields[] = {
     SMASK__T("img_size", image, 1, 16384)
     SMASK__T("patch_size", patch, 1, 1024)
     SMASK__T("in_chans", channels, 1, 1024)
@@ -6717,7 +6717,7 @@ SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
     if (s->patch == 0) s->patch = 4;
     if (s->channels == 0) s->channels = 3;
     if (s->vocabulary == 0) s->vocabulary = 1024;
-    if (!smask__numbers_right(c, "tokenizer", smask__tokenizer_numbers, s))
+    if (!smask__fields_in_range(c, "tokenizer", smask__tokenizer_fields, s))
         return 0;
     if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
         wrong = "there is no such kind";
@@ -7795,7 +7795,7 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
             float *x = kind == 0 ? p->t->x
                 : list[kind] != NULL ? list[kind][i] : NULL;
             const smask__slot s = { kind, name, p->shape, p->rank, x };
-            smask__put_text(smask__put_text(name, prefix[kind]), p->name);
+            smask__append_text(smask__append_text(name, prefix[kind]), p->name);
             if (kind == 0 || x != NULL) fn(arg, &s);
         }
     if (t == NULL) return;
@@ -7807,62 +7807,62 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
     if (t->offset != NULL) fn(arg, &offset);
 }
 
-typedef struct smask__pen {
+typedef struct smask__json_writer {
     smask_ctx *c;
     const smask_io *io;
     int pass;                        /* 0 measure, 1 header, 2 floats      */
     size_t header, offset;           /* bytes of text; of floats so far    */
-} smask__pen;
+} smask__json_writer;
 
-SMASK__FN void smask__pen_bytes(smask__pen *p, const void *data, size_t n)
+SMASK__FN void smask__writer_bytes(smask__json_writer *p, const void *data, size_t n)
 {
     if (smask__ok(p->c) && p->io->write(p->io->user, data, n) != n)
         smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
 }
 
-SMASK__FN void smask__ink(smask__pen *p, const char *text, size_t n)
+SMASK__FN void smask__emit_text(smask__json_writer *p, const char *text, size_t n)
 {
     if (p->pass == 0) p->header += n;
-    if (p->pass == 1) smask__pen_bytes(p, text, n);
+    if (p->pass == 1) smask__writer_bytes(p, text, n);
 }
 
 /* A piece of JSON: `form` as it stands, but for $, which is `text` as a
    string, and #, which is n. Texts are UTF-8; control codes become blanks. */
-SMASK__FN void smask__put(smask__pen *p, const char *form, const char *text,
+SMASK__FN void smask__emit(smask__json_writer *p, const char *form, const char *text,
     uint64_t n)
 {
     char digits[24];
 
     for (; *form != '\0'; form++)
         if (*form == '#') {
-            smask__put_digits(digits, n);
-            smask__ink(p, digits, strlen(digits));
+            smask__append_digits(digits, n);
+            smask__emit_text(p, digits, strlen(digits));
         } else if (*form == '$') {
-            smask__ink(p, "\"", 1);
+            smask__emit_text(p, "\"", 1);
             for (; *text != '\0'; text++) {
-                if (*text == '"' || *text == '\\') smask__ink(p, "\\", 1);
-                smask__ink(p, (unsigned char)*text < 0x20 ? " " : text, 1);
+                if (*text == '"' || *text == '\\') smask__emit_text(p, "\\", 1);
+                smask__emit_text(p, (unsigned char)*text < 0x20 ? " " : text, 1);
             }
-            smask__ink(p, "\"", 1);
+            smask__emit_text(p, "\"", 1);
         } else {
-            smask__ink(p, form, 1);
+            smask__emit_text(p, form, 1);
         }
 }
 
 /* A LayerScale below 0 or not a number means none to chapter 8: 0. */
-SMASK__FN void smask__put_numbers(smask__pen *p, const smask__number *list,
+SMASK__FN void smask__emit_fields(smask__json_writer *p, const smask__field *list,
     const void *desc)
 {
     uint32_t n;
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
-        smask__put(p, ",$:\"#\"", list->key, n > 0x7f7fffff ? 0 : n);
+        smask__emit(p, ",$:\"#\"", list->key, n > 0x7f7fffff ? 0 : n);
     }
 }
 
 /* The bytes are made by shifts: the same file on any machine. */
-SMASK__FN void smask__put_floats(smask__pen *p, const float *x, size_t count)
+SMASK__FN void smask__emit_floats(smask__json_writer *p, const float *x, size_t count)
 {
     unsigned char bytes[1024];
     uint32_t bits;
@@ -7873,41 +7873,41 @@ SMASK__FN void smask__put_floats(smask__pen *p, const float *x, size_t count)
         for (size_t k = 0; k < 4; k++, bits >>= 8)
             to[k] = (unsigned char)(bits & 0xff);
         if (i + 1 == count || to + 4 == bytes + sizeof bytes)
-            smask__pen_bytes(p, bytes, (size_t)(to + 4 - bytes));
+            smask__writer_bytes(p, bytes, (size_t)(to + 4 - bytes));
     }
 }
 
 /* One tensor: its entry in the header, or its floats. */
-SMASK__FN void smask__put_tensor(void *arg, const smask__slot *s)
+SMASK__FN void smask__emit_tensor(void *arg, const smask__slot *s)
 {
-    smask__pen *p = (smask__pen *)arg;
+    smask__json_writer *p = (smask__json_writer *)arg;
     size_t count = 1;
 
     for (int32_t i = 0; i < s->rank; i++) count *= (size_t)s->shape[i];
-    if (p->pass == 2) smask__put_floats(p, s->x, count);
+    if (p->pass == 2) smask__emit_floats(p, s->x, count);
     if (p->pass == 2) return;
-    smask__put(p, ",$:{\"dtype\":\"F32\",\"shape\":[", s->name, 0);
+    smask__emit(p, ",$:{\"dtype\":\"F32\",\"shape\":[", s->name, 0);
     for (int32_t i = 0; i < s->rank; i++)
-        smask__put(p, i > 0 ? ",#" : "#", NULL, (uint64_t)s->shape[i]);
-    smask__put(p, "],\"data_offsets\":[#", NULL, p->offset);
-    smask__put(p, ",#]}", NULL, p->offset += 4 * count);
+        smask__emit(p, i > 0 ? ",#" : "#", NULL, (uint64_t)s->shape[i]);
+    smask__emit(p, "],\"data_offsets\":[#", NULL, p->offset);
+    smask__emit(p, ",#]}", NULL, p->offset += 4 * count);
 }
 
 /* End a pass and begin the next; 0 after the last. Spaces up to a multiple
    of 8 align the floats of a mapped file. PyTorch's loaders want "format". */
-SMASK__FN int smask__pen_pass(smask__pen *p)
+SMASK__FN int smask__writer_pass(smask__json_writer *p)
 {
     unsigned char bytes[8];
 
-    if (p->pass >= 0) smask__ink(p, "}", 1);
+    if (p->pass >= 0) smask__emit_text(p, "}", 1);
     const size_t full = smask__round_up(p->header, 8);
-    if (p->pass == 1) smask__pen_bytes(p, "       ", full - p->header);
+    if (p->pass == 1) smask__writer_bytes(p, "       ", full - p->header);
     if (++p->pass > 2) return 0;
     for (size_t i = 0; i < 8; i++)
         bytes[i] = (unsigned char)((uint64_t)full >> (8 * i) & 0xff);
-    if (p->pass == 1) smask__pen_bytes(p, bytes, 8);
+    if (p->pass == 1) smask__writer_bytes(p, bytes, 8);
     p->offset = 0;
-    smask__put(p, "{\"__metadata__\":{\"format\":\"pt\"", NULL, 0);
+    smask__emit(p, "{\"__metadata__\":{\"format\":\"pt\"", NULL, 0);
     return 1;
 }
 
@@ -7915,7 +7915,7 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_note *notes, int32_t note_count)
 {
-    smask__pen p = { c, io, -1, 0, 0 };
+    smask__json_writer p = { c, io, -1, 0, 0 };
 
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
@@ -7926,25 +7926,25 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     for (int32_t i = 0; notes != NULL && i < note_count; i++)
         if (notes[i].key == NULL || notes[i].value == NULL)
             return smask__fail(c, SMASK_ARG, "write", "a note is NULL");
-    while (smask__pen_pass(&p)) {
-        smask__put(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
-        smask__put_numbers(&p, smask__vit_numbers, &v->desc);
+    while (smask__writer_pass(&p)) {
+        smask__emit(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
+        smask__emit_fields(&p, smask__vit_fields, &v->desc);
         if (t != NULL) {
-            smask__put(&p, ",$:\"#\"", "tokenizer.kind",
+            smask__emit(&p, ",$:\"#\"", "tokenizer.kind",
                 (uint64_t)t->desc.kind);
-            smask__put_numbers(&p, smask__tokenizer_numbers, &t->desc);
+            smask__emit_fields(&p, smask__tokenizer_fields, &t->desc);
         }
         if (a != NULL) {
-            smask__put(&p, ",$:\"#\"", "adam.step", (uint64_t)a->step);
-            smask__put(&p, ",$:\"#\"", "random.state", c->random.state);
-            smask__put(&p, ",$:\"#\"", "random.stream", c->random.stream);
+            smask__emit(&p, ",$:\"#\"", "adam.step", (uint64_t)a->step);
+            smask__emit(&p, ",$:\"#\"", "random.state", c->random.state);
+            smask__emit(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
         for (int32_t i = 0; notes != NULL && i < note_count; i++) {
-            smask__put(&p, ",$:", notes[i].key, 0);
-            smask__put(&p, "$", notes[i].value, 0);
+            smask__emit(&p, ",$:", notes[i].key, 0);
+            smask__emit(&p, "$", notes[i].value, 0);
         }
-        smask__ink(&p, "}", 1);
-        smask__each(v, t, a, e, smask__put_tensor, &p);
+        smask__emit_text(&p, "}", 1);
+        smask__each(v, t, a, e, smask__emit_tensor, &p);
     }
     return c->error;
 }
@@ -7952,19 +7952,19 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
 SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count)
 {
-    smask__pen p = { c, io, -1, 0, 0 };
+    smask__json_writer p = { c, io, -1, 0, 0 };
     int32_t i, good = io != NULL && io->write != NULL;
 
     if (!smask__ok(c) || c->dry) return c->error;
     for (i = 0; i < count; i++) good &= tensors[i] != NULL;
     if (!good)
         return smask__fail(c, SMASK_ARG, "write", "no callback or tensor");
-    while (smask__pen_pass(&p)) {
-        smask__ink(&p, "}", 1);
+    while (smask__writer_pass(&p)) {
+        smask__emit_text(&p, "}", 1);
         for (i = 0; i < count; i++) {
             const smask__slot s = { 0, names[i], tensors[i]->shape,
                 tensors[i]->rank, tensors[i]->x };
-            smask__put_tensor(&p, &s);
+            smask__emit_tensor(&p, &s);
         }
     }
     return c->error;
@@ -7977,7 +7977,7 @@ SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
 
 typedef struct smask__json { const char *at, *end; } smask__json;
 
-SMASK__FN int smask__json_sign(smask__json *j, char sign)
+SMASK__FN int smask__json_char(smask__json *j, char sign)
 {
     while (j->at < j->end && memchr(" \n\r\t", *j->at, 4) != NULL) j->at++;
     if (j->at == j->end || *j->at != sign) return 0;
@@ -7988,24 +7988,24 @@ SMASK__FN int smask__json_sign(smask__json *j, char sign)
 /* Where the inside of a string lies, escapes and all. */
 SMASK__FN int smask__json_string(smask__json *j, const char **s, size_t *n)
 {
-    if (!smask__json_sign(j, '"')) return 0;
+    if (!smask__json_char(j, '"')) return 0;
     for (*s = j->at; j->at < j->end && *j->at != '"'; j->at++)
         if (*j->at == '\\' && ++j->at == j->end) return 0;
     *n = (size_t)(j->at - *s);
-    return smask__json_sign(j, '"');
+    return smask__json_char(j, '"');
 }
 
 /* "key": and before it, but for the first, a comma. */
 SMASK__FN int smask__json_key(smask__json *j, int first, const char **s,
     size_t *n)
 {
-    return (first || smask__json_sign(j, ',')) && smask__json_string(j, s, n)
-        && smask__json_sign(j, ':');
+    return (first || smask__json_char(j, ',')) && smask__json_string(j, s, n)
+        && smask__json_char(j, ':');
 }
 
 /* The number at *s, which moves past its digits. 0 if there are none, or
    too many, or a 0 in front, which JSON does not allow. */
-SMASK__FN int smask__whole(const char **s, const char *end, uint64_t *out)
+SMASK__FN int smask__json_integer(const char **s, const char *end, uint64_t *out)
 {
     const char *first = *s;
 
@@ -8022,18 +8022,18 @@ SMASK__FN int smask__json_list(smask__json *j, size_t *list, size_t *count)
 {
     uint64_t n;
 
-    if (!smask__json_sign(j, '[')) return 0;
-    for (*count = 0; !smask__json_sign(j, ']'); ++*count) {
-        if (*count > 0 && !smask__json_sign(j, ',')) return 0;
-        smask__json_sign(j, ' ');        /* over blanks                    */
-        if (!smask__whole(&j->at, j->end, &n) || n > (size_t)-1) return 0;
+    if (!smask__json_char(j, '[')) return 0;
+    for (*count = 0; !smask__json_char(j, ']'); ++*count) {
+        if (*count > 0 && !smask__json_char(j, ',')) return 0;
+        smask__json_char(j, ' ');        /* over blanks                    */
+        if (!smask__json_integer(&j->at, j->end, &n) || n > (size_t)-1) return 0;
         if (*count < 4) list[*count] = (size_t)n;
     }
     return 1;
 }
 
 /* Are the n characters of s this text? */
-SMASK__FN int smask__is(const char *s, size_t n, const char *text)
+SMASK__FN int smask__text_is(const char *s, size_t n, const char *text)
 {
     return strlen(text) == n && memcmp(s, text, n) == 0;
 }
@@ -8053,18 +8053,18 @@ SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
     const char *s;
     int seen = 0, part;
 
-    if (!smask__json_sign(j, '{')) return 0;
-    while (!smask__json_sign(j, '}')) {
+    if (!smask__json_char(j, '{')) return 0;
+    while (!smask__json_char(j, '}')) {
         if (!smask__json_key(j, seen == 0, &s, &n)) return 0;
-        part = smask__is(s, n, "dtype") ? 1 : smask__is(s, n, "shape") ? 2
-            : smask__is(s, n, "data_offsets") ? 4 : 0;
+        part = smask__text_is(s, n, "dtype") ? 1 : smask__text_is(s, n, "shape") ? 2
+            : smask__text_is(s, n, "data_offsets") ? 4 : 0;
         if (part == 0 || (seen & part) != 0
             || !(part == 1 ? smask__json_string(j, &s, &n)
                 : part == 2 ? smask__json_list(j, shape, &rank)
                 : smask__json_list(j, place, &two)) || two != 2) return 0;
         seen |= part;
         while (part == 1 && e->type < SMASK__TYPES
-            && !smask__is(s, n, smask__types[e->type].name)) e->type++;
+            && !smask__text_is(s, n, smask__types[e->type].name)) e->type++;
     }
     n = smask__types[e->type % SMASK__TYPES].bytes;
     for (i = 0; i < rank && i < 4; i++) {
@@ -8087,11 +8087,11 @@ SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
     const char *k, *value;
     size_t k_bytes, bytes;
 
-    if (!smask__json_sign(j, '{')) return 0;
-    for (int i = 0; !smask__json_sign(j, '}'); i++) {
+    if (!smask__json_char(j, '{')) return 0;
+    for (int i = 0; !smask__json_char(j, '}'); i++) {
         if (!smask__json_key(j, i == 0, &k, &k_bytes)
             || !smask__json_string(j, &value, &bytes)) return 0;
-        if (*s != NULL || !smask__is(k, k_bytes, key)) continue;
+        if (*s != NULL || !smask__text_is(k, k_bytes, key)) continue;
         *s = value;
         *n = bytes;
     }
@@ -8109,12 +8109,12 @@ SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
 
     *s = NULL;
     *count = 0;
-    if (!smask__json_sign(j, '{')) return 0;
-    while (!smask__json_sign(j, '}')) {
+    if (!smask__json_char(j, '{')) return 0;
+    while (!smask__json_char(j, '}')) {
         memset(&e, 0, sizeof e);
         if (!smask__json_key(j, *count + metadata == 0, &e.name,
                 &e.name_bytes)) return 0;
-        if (smask__is(e.name, e.name_bytes, "__metadata__")) {
+        if (smask__text_is(e.name, e.name_bytes, "__metadata__")) {
             if (metadata++ > 0 || !smask__json_pairs(j, key, s, n)) return 0;
             continue;
         }
@@ -8125,7 +8125,7 @@ SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
                 > e.begin + e.end; i--) list[i] = list[i - 1];
         list[i] = e;
     }
-    smask__json_sign(j, ' ');
+    smask__json_char(j, ' ');
     return j->at == j->end;
 }
 
@@ -8153,7 +8153,7 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     size_t end = 0, n;
 
     if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
-        smask__put_digits(text + strlen(text), (uint64_t)(j.at - f->header));
+        smask__append_digits(text + strlen(text), (uint64_t)(j.at - f->header));
         smask__fail(c, SMASK_FORMAT, "open", text);
     }
     f->entry = (smask_file_entry *)smask__data(c, (size_t)f->count,
@@ -8220,7 +8220,7 @@ SMASK__DEF int smask_file_note(const smask_file *f, const char *key,
 
 /* A whole number of the metadata. 0 if it is not there; if it is none, that
    is an error. */
-SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
+SMASK__FN int smask__metadata_integer(smask_ctx *c, const smask_file *f,
     const char *key, uint64_t most, uint64_t *out)
 {
     char text[24];
@@ -8228,22 +8228,22 @@ SMASK__FN int smask__note_whole(smask_ctx *c, const smask_file *f,
     const int n = smask_file_note(f, key, text, sizeof text);
 
     if (n < 0) return 0;
-    if (n < (int)sizeof text && smask__whole(&s, text + n, out)
+    if (n < (int)sizeof text && smask__json_integer(&s, text + n, out)
         && s == text + n && *out <= most) return 1;
     smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
     return 0;
 }
 
 /* What the metadata has of the list; the rest is as it is in the desc. */
-SMASK__FN smask_result smask__note_numbers(smask_ctx *c, const smask_file *f,
-    const smask__number *list, void *desc)
+SMASK__FN smask_result smask__metadata_fields(smask_ctx *c, const smask_file *f,
+    const smask__field *list, void *desc)
 {
     for (; list->key[0] != '\0'; list++) {
         char *field = (char *)desc + list->at;
         uint32_t bits;
         uint64_t n;
         memcpy(&bits, field, sizeof bits);
-        if (smask__note_whole(c, f, list->key, list->most, &n))
+        if (smask__metadata_integer(c, f, list->key, list->most, &n))
             bits = (uint32_t)n;
         if (bits > list->most)
             smask__fail(c, SMASK_FORMAT, list->key, "is too large");
@@ -8256,7 +8256,7 @@ SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     const char *name)
 {
     for (int32_t i = 0; i < f->count; i++)
-        if (smask__is(f->entry[i].name, f->entry[i].name_bytes, name))
+        if (smask__text_is(f->entry[i].name, f->entry[i].name_bytes, name))
             return &f->entry[i];
     return NULL;
 }
@@ -8322,12 +8322,12 @@ SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
 
     memset(desc, 0, sizeof *desc);
     if (!smask__ok(c)) return c->error;
-    if (!smask__note_whole(c, f, "splitmask", (uint64_t)-1, &version))
+    if (!smask__metadata_integer(c, f, "splitmask", (uint64_t)-1, &version))
         smask__file_shapes(c, f, desc);
     if (version > 1)
         smask__fail(c, SMASK_FORMAT, "file",
             "written by a later version of splitmask.h: use that one");
-    smask__note_numbers(c, f, smask__vit_numbers, desc);
+    smask__metadata_fields(c, f, smask__vit_fields, desc);
     if (smask__ok(c)) smask__vit_defaults(desc);
     if (smask__ok(c) && desc->dim % desc->heads != 0)
         smask__fail(c, SMASK_FORMAT, "file",
@@ -8342,11 +8342,11 @@ SMASK__DEF smask_result smask_file_tokenizer(smask_ctx *c,
 
     memset(desc, 0, sizeof *desc);
     if (!smask__ok(c)) return c->error;
-    if (!smask__note_whole(c, f, "tokenizer.kind", SMASK_TOKENS_GIVEN,
+    if (!smask__metadata_integer(c, f, "tokenizer.kind", SMASK_TOKENS_GIVEN,
             &kind))
         smask__fail(c, SMASK_FORMAT, "file", "has no tokenizer");
     desc->kind = (smask_token_kind)kind;
-    return smask__note_numbers(c, f, smask__tokenizer_numbers, desc);
+    return smask__metadata_fields(c, f, smask__tokenizer_fields, desc);
 }
 
 /* Half precision to float, in bits. Below 2^-14 the exponent is stuck and
@@ -8403,7 +8403,7 @@ SMASK__FN void smask__match_slot(void *arg, const smask__slot *s)
 
     for (i = 0; i < m->f->count; i++) {
         const smask_file_entry *e = &m->f->entry[i];
-        if (!smask__is(e->name, e->name_bytes, s->name)) continue;
+        if (!smask__text_is(e->name, e->name_bytes, s->name)) continue;
         if (e->rank == s->rank && memcmp(e->shape, s->shape,
                 (size_t)s->rank * sizeof *s->shape) == 0) {
             m->home[i] = s->x;
@@ -8446,9 +8446,9 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask__each(v, t, a, e, smask__match_slot, &m);
     if (a != NULL)
         m.lacks[1] += 3
-            - smask__note_whole(c, f, "adam.step", most >> 2, &step)
-            - smask__note_whole(c, f, "random.state", most, &r.state)
-            - smask__note_whole(c, f, "random.stream", most, &r.stream);
+            - smask__metadata_integer(c, f, "adam.step", most >> 2, &step)
+            - smask__metadata_integer(c, f, "random.state", most, &r.state)
+            - smask__metadata_integer(c, f, "random.stream", most, &r.stream);
     if (m.lacks[1] > 0)
         smask__fail(c, SMASK_STATE, "read",
             "the file lacks training state or codebook that is asked for");
