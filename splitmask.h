@@ -678,7 +678,7 @@ typedef struct smask_adam {
 typedef struct smask_ema { float **mean; float decay; } smask_ema;
 
 /* One line of a file's metadata: UTF-8. */
-typedef struct smask_note { const char *key, *value; } smask_note;
+typedef struct smask_metadata { const char *key, *value; } smask_metadata;
 
 /* An open safetensors file: header parsed, data still to be read. */
 typedef struct smask_file_entry {
@@ -1370,7 +1370,7 @@ SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
    source     the format [HF22]                                        */
 SMASK_API smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
-    const smask_ema *e, const smask_note *notes, int32_t note_count);
+    const smask_ema *e, const smask_metadata *metadata, int32_t metadata_count);
 /* Write any list of tensors as float32, under `names` (count), which must
    differ. Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
 SMASK_API smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
@@ -1390,18 +1390,18 @@ SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
 /* A metadata text by key into out (NUL-terminated, cut if too long).
    Of the escapes of JSON, \" and \\ are undone.
    Returns its length in bytes, uncut, or -1 if there is none. */
-SMASK_API int smask_file_note(const smask_file *f, const char *key,
+SMASK_API int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes);
 /* The architecture of the file: from its metadata or, without, from the
    shapes of its tensors (timm's ViT and DeiT; heads of width 64), with the
    defaults where neither tells. Pass it to smask_vit_init.
    errors     FORMAT if it is neither, was written by a later version, or a
               number makes no sense                                    */
-SMASK_API smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
+SMASK_API smask_result smask_read_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc);
 /* The tokenizer of the file, for smask_tokenizer_init.
    errors     FORMAT if it has none, or a number makes no sense        */
-SMASK_API smask_result smask_file_tokenizer(smask_ctx *c,
+SMASK_API smask_result smask_read_tokenizer_desc(smask_ctx *c,
     const smask_file *f, smask_tokenizer_desc *desc);
 /* Read the data, in one pass. Weights the file has and the model has not
    are skipped; weights the model has and the file has not keep their
@@ -7770,19 +7770,19 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
-typedef struct smask__slot {
+typedef struct smask__array {
     int kind;                        /* 0 weight, 1 m, 2 v, 3 mean, 4 words */
     const char *name;
     const int32_t *shape;
     int32_t rank;
     float *x;
-} smask__slot;
+} smask__array;
 
 /* What travels, in either direction: fn(arg, slot) for each array of these,
    which all but v may be NULL. */
-SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
+SMASK__FN void smask__for_each_array(const smask_vit *v, const smask_tokenizer *t,
     const smask_adam *a, const smask_ema *e,
-    void (*fn)(void *arg, const smask__slot *s), void *arg)
+    void (*fn)(void *arg, const smask__array *s), void *arg)
 {
     static const char prefix[][8] = { "", "adam.m.", "adam.v.", "ema." };
     float *const *list[4] = { NULL, a != NULL ? a->m : NULL,
@@ -7794,15 +7794,15 @@ SMASK__FN void smask__each(const smask_vit *v, const smask_tokenizer *t,
             const smask_param *p = &v->params.item[i];
             float *x = kind == 0 ? p->t->x
                 : list[kind] != NULL ? list[kind][i] : NULL;
-            const smask__slot s = { kind, name, p->shape, p->rank, x };
+            const smask__array s = { kind, name, p->shape, p->rank, x };
             smask__append_text(smask__append_text(name, prefix[kind]), p->name);
             if (kind == 0 || x != NULL) fn(arg, &s);
         }
     if (t == NULL) return;
     const int32_t shape[2] = { t->desc.vocabulary, t->width };
-    const smask__slot words = { 4, "tokenizer.codebook", shape, 2,
+    const smask__array words = { 4, "tokenizer.codebook", shape, 2,
         t->codebook };
-    const smask__slot offset = { 4, "tokenizer.offset", shape, 1, t->offset };
+    const smask__array offset = { 4, "tokenizer.offset", shape, 1, t->offset };
     if (t->codebook != NULL) fn(arg, &words);
     if (t->offset != NULL) fn(arg, &offset);
 }
@@ -7878,7 +7878,7 @@ SMASK__FN void smask__emit_floats(smask__json_writer *p, const float *x, size_t 
 }
 
 /* One tensor: its entry in the header, or its floats. */
-SMASK__FN void smask__emit_tensor(void *arg, const smask__slot *s)
+SMASK__FN void smask__emit_tensor(void *arg, const smask__array *s)
 {
     smask__json_writer *p = (smask__json_writer *)arg;
     size_t count = 1;
@@ -7913,7 +7913,7 @@ SMASK__FN int smask__writer_pass(smask__json_writer *p)
 
 SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
-    const smask_ema *e, const smask_note *notes, int32_t note_count)
+    const smask_ema *e, const smask_metadata *metadata, int32_t metadata_count)
 {
     smask__json_writer p = { c, io, -1, 0, 0 };
 
@@ -7923,8 +7923,8 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
         return smask__fail(c, SMASK_ARG, "write",
             "an optimiser or a mean that was not set up");
-    for (int32_t i = 0; notes != NULL && i < note_count; i++)
-        if (notes[i].key == NULL || notes[i].value == NULL)
+    for (int32_t i = 0; metadata != NULL && i < metadata_count; i++)
+        if (metadata[i].key == NULL || metadata[i].value == NULL)
             return smask__fail(c, SMASK_ARG, "write", "a note is NULL");
     while (smask__writer_pass(&p)) {
         smask__emit(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
@@ -7939,12 +7939,12 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
             smask__emit(&p, ",$:\"#\"", "random.state", c->random.state);
             smask__emit(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
-        for (int32_t i = 0; notes != NULL && i < note_count; i++) {
-            smask__emit(&p, ",$:", notes[i].key, 0);
-            smask__emit(&p, "$", notes[i].value, 0);
+        for (int32_t i = 0; metadata != NULL && i < metadata_count; i++) {
+            smask__emit(&p, ",$:", metadata[i].key, 0);
+            smask__emit(&p, "$", metadata[i].value, 0);
         }
         smask__emit_text(&p, "}", 1);
-        smask__each(v, t, a, e, smask__emit_tensor, &p);
+        smask__for_each_array(v, t, a, e, smask__emit_tensor, &p);
     }
     return c->error;
 }
@@ -7962,7 +7962,7 @@ SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     while (smask__writer_pass(&p)) {
         smask__emit_text(&p, "}", 1);
         for (i = 0; i < count; i++) {
-            const smask__slot s = { 0, names[i], tensors[i]->shape,
+            const smask__array s = { 0, names[i], tensors[i]->shape,
                 tensors[i]->rank, tensors[i]->x };
             smask__emit_tensor(&p, &s);
         }
@@ -8130,7 +8130,7 @@ SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
 }
 
 /* Data NULL: read and forget. */
-SMASK__FN int smask__file_get(smask_ctx *c, smask_file *f, void *data,
+SMASK__FN int smask__read_bytes(smask_ctx *c, smask_file *f, void *data,
     size_t bytes)
 {
     unsigned char waste[512];
@@ -8181,14 +8181,14 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
         return smask__fail(c, c->dry ? SMASK_STATE : SMASK_ARG, "open",
             "no callback, or a dry run: open before, plan for the header");
     f->io = *io;
-    smask__file_get(c, f, length, 8);
+    smask__read_bytes(c, f, length, 8);
     for (int i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
     if (smask__ok(c) && (bytes < 2 || bytes > 100000000))    /* the format */
         smask__fail(c, SMASK_FORMAT, "open",
             "no safetensors file: impossible length of its header");
     f->header_bytes = (size_t)bytes;
     f->header = text = (char *)smask__data(c, f->header_bytes, 1);
-    if (smask__file_get(c, f, text, f->header_bytes))
+    if (smask__read_bytes(c, f, text, f->header_bytes))
         smask__header_parse(c, f);
     if (smask__ok(c)) return SMASK_OK;
     smask__rewind(c, mark);
@@ -8197,7 +8197,7 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
 }
 
 /* Of the escapes, those that are written here are undone. */
-SMASK__DEF int smask_file_note(const smask_file *f, const char *key,
+SMASK__DEF int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes)
 {
     smask__json j = { f->header, NULL };
@@ -8225,7 +8225,7 @@ SMASK__FN int smask__metadata_integer(smask_ctx *c, const smask_file *f,
 {
     char text[24];
     const char *s = text;
-    const int n = smask_file_note(f, key, text, sizeof text);
+    const int n = smask_read_metadata(f, key, text, sizeof text);
 
     if (n < 0) return 0;
     if (n < (int)sizeof text && smask__json_integer(&s, text + n, out)
@@ -8262,7 +8262,7 @@ SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
 }
 
 /* Dimension i of a tensor of that rank; 0 if there is none. */
-SMASK__FN int32_t smask__file_side(const smask_file *f, const char *name,
+SMASK__FN int32_t smask__file_dim(const smask_file *f, const char *name,
     int32_t rank, int32_t i)
 {
     const smask_file_entry *e = smask__file_find(f, name);
@@ -8274,21 +8274,21 @@ SMASK__FN int32_t smask__file_side(const smask_file *f, const char *name,
    what timm pools. What shapes do not tell is num_heads: without metadata
    heads are 64 wide. What chapter 8 does not compute is refused: to skip it
    would give wrong features without a word. */
-SMASK__FN void smask__file_shapes(smask_ctx *c, const smask_file *f,
+SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *d)
 {
     static const char patch[] = "patch_embed.proj.weight";
     static const char up[] = "blocks.0.mlp.fc1.weight";
-    const int32_t F = smask__file_side(f, up, 2, 0);
+    const int32_t F = smask__file_dim(f, up, 2, 0);
     int32_t N, grid = 0, i;
 
     if (smask__file_find(f, "dist_token") || smask__file_find(f, "reg_token")
         || smask__file_find(f, "blocks.0.attn.q_norm.weight"))
         smask__fail(c, SMASK_FORMAT, "file",
             "dist_token, reg_token or q_norm: that model is unknown here");
-    d->dim = smask__file_side(f, patch, 4, 0);
-    d->channels = smask__file_side(f, patch, 4, 1);
-    d->patch = smask__file_side(f, patch, 4, 2);
+    d->dim = smask__file_dim(f, patch, 4, 0);
+    d->channels = smask__file_dim(f, patch, 4, 1);
+    d->patch = smask__file_dim(f, patch, 4, 2);
     for (i = 0; i < f->count; i++) {
         const size_t n = f->entry[i].name_bytes;
         const char *name = f->entry[i].name;
@@ -8299,15 +8299,15 @@ SMASK__FN void smask__file_shapes(smask_ctx *c, const smask_file *f,
     d->pool_class = d->class_token;
     if (smask__file_find(f, "blocks.0.ls1.gamma") != NULL)
         d->layer_scale = 1e-5f;          /* timm's; the file has the values */
-    if (smask__file_side(f, "head.weight", 2, 1) == d->dim)
-        d->classes = smask__file_side(f, "head.weight", 2, 0);
-    N = smask__file_side(f, "pos_embed", 3, 1) - d->class_token;
+    if (smask__file_dim(f, "head.weight", 2, 1) == d->dim)
+        d->classes = smask__file_dim(f, "head.weight", 2, 0);
+    N = smask__file_dim(f, "pos_embed", 3, 1) - d->class_token;
     while (grid < 16384 && grid * grid < N) grid++;
     if (d->dim < 1 || d->patch < 1 || grid < 1 || grid * grid != N
         || grid > 16384 / d->patch || F < 1 || F % d->dim || d->depth < 1
-        || smask__file_side(f, patch, 4, 3) != d->patch
-        || smask__file_side(f, "pos_embed", 3, 2) != d->dim
-        || smask__file_side(f, up, 2, 1) != d->dim)
+        || smask__file_dim(f, patch, 4, 3) != d->patch
+        || smask__file_dim(f, "pos_embed", 3, 2) != d->dim
+        || smask__file_dim(f, up, 2, 1) != d->dim)
         smask__fail(c, SMASK_FORMAT, "file", "no vision transformer, or "
             "none of square patches and widths that fit together");
     if (!smask__ok(c)) return;
@@ -8315,7 +8315,7 @@ SMASK__FN void smask__file_shapes(smask_ctx *c, const smask_file *f,
     d->mlp_ratio = F / d->dim;
 }
 
-SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
+SMASK__DEF smask_result smask_read_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc)
 {
     uint64_t version = 0;
@@ -8323,7 +8323,7 @@ SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
     memset(desc, 0, sizeof *desc);
     if (!smask__ok(c)) return c->error;
     if (!smask__metadata_integer(c, f, "splitmask", (uint64_t)-1, &version))
-        smask__file_shapes(c, f, desc);
+        smask__infer_vit_desc(c, f, desc);
     if (version > 1)
         smask__fail(c, SMASK_FORMAT, "file",
             "written by a later version of splitmask.h: use that one");
@@ -8335,7 +8335,7 @@ SMASK__DEF smask_result smask_file_vit(smask_ctx *c, const smask_file *f,
     return c->error;
 }
 
-SMASK__DEF smask_result smask_file_tokenizer(smask_ctx *c,
+SMASK__DEF smask_result smask_read_tokenizer_desc(smask_ctx *c,
     const smask_file *f, smask_tokenizer_desc *desc)
 {
     uint64_t kind = 0;
@@ -8366,7 +8366,7 @@ SMASK__FN uint32_t smask__float16_bits(uint32_t h)
 
 /* The floats of one entry; out NULL: nowhere. They are read into the far end
    of `out` and widened from its front, where nothing unread is. */
-SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
+SMASK__FN void smask__read_entry(smask_ctx *c, smask_file *f,
     const smask_file_entry *e, float *out)
 {
     const size_t width = out != NULL ? smask__types[e->type].bytes : 4;
@@ -8375,7 +8375,7 @@ SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
 
     f->at = e->end;
     if (out != NULL) raw += (4 - width) * count;
-    if (!smask__file_get(c, f, raw, bytes) || out == NULL) return;
+    if (!smask__read_bytes(c, f, raw, bytes) || out == NULL) return;
     for (size_t i = 0; i < count; i++, raw += width) {
         uint32_t bits = (uint32_t)raw[0] | (uint32_t)raw[1] << 8;
         if (e->type == 0)
@@ -8386,18 +8386,18 @@ SMASK__FN void smask__entry_take(smask_ctx *c, smask_file *f,
 }
 
 /* What the check before the first float finds. */
-typedef struct smask__match {
+typedef struct smask__lookup {
     smask_ctx *c;
     const smask_file *f;
-    float **home;                    /* of each entry: its floats; or NULL */
-    int32_t lacks[2];                /* weights, others not in the file    */
-} smask__match;
+    float **destination;                    /* of each entry: its floats; or NULL */
+    int32_t missing[2];                /* weights, others not in the file    */
+} smask__lookup;
 
 /* The entry of this slot. A classifier for other classes is no fault but
    another task: it is left where it is. */
-SMASK__FN void smask__match_slot(void *arg, const smask__slot *s)
+SMASK__FN void smask__lookup_array(void *arg, const smask__array *s)
 {
-    smask__match *m = (smask__match *)arg;
+    smask__lookup *m = (smask__lookup *)arg;
     const char *wrong = NULL;
     int32_t i, found = 0;
 
@@ -8406,7 +8406,7 @@ SMASK__FN void smask__match_slot(void *arg, const smask__slot *s)
         if (!smask__text_is(e->name, e->name_bytes, s->name)) continue;
         if (e->rank == s->rank && memcmp(e->shape, s->shape,
                 (size_t)s->rank * sizeof *s->shape) == 0) {
-            m->home[i] = s->x;
+            m->destination[i] = s->x;
             found++;
         } else if (strncmp(s->name, "head.", 5) != 0)
             wrong = "has another shape in the file than in the model";
@@ -8414,7 +8414,7 @@ SMASK__FN void smask__match_slot(void *arg, const smask__slot *s)
         if (found > 1) wrong = "is in the file twice";
     }
     if (wrong != NULL) smask__fail(m->c, SMASK_FORMAT, s->name, wrong);
-    m->lacks[s->kind > 0] += found == 0;
+    m->missing[s->kind > 0] += found == 0;
 }
 
 SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
@@ -8422,7 +8422,7 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
 {
     const size_t mark = smask__mark(c);
     const uint64_t most = (uint64_t)-1;
-    smask__match m = { c, f, NULL, { 0, 0 } };
+    smask__lookup m = { c, f, NULL, { 0, 0 } };
     smask_random r = c->random;
     uint64_t step = 0;
 
@@ -8440,23 +8440,23 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (f->header == NULL || f->at != 0)
         return smask__fail(c, SMASK_STATE, "read",
             "the file is not open, or has been read already");
-    m.home = (float **)smask__data(c, (size_t)f->count, sizeof *m.home);
-    if (m.home == NULL) return c->error;
-    for (int32_t i = 0; i < f->count; i++) m.home[i] = NULL;
-    smask__each(v, t, a, e, smask__match_slot, &m);
+    m.destination = (float **)smask__data(c, (size_t)f->count, sizeof *m.destination);
+    if (m.destination == NULL) return c->error;
+    for (int32_t i = 0; i < f->count; i++) m.destination[i] = NULL;
+    smask__for_each_array(v, t, a, e, smask__lookup_array, &m);
     if (a != NULL)
-        m.lacks[1] += 3
+        m.missing[1] += 3
             - smask__metadata_integer(c, f, "adam.step", most >> 2, &step)
             - smask__metadata_integer(c, f, "random.state", most, &r.state)
             - smask__metadata_integer(c, f, "random.stream", most, &r.stream);
-    if (m.lacks[1] > 0)
+    if (m.missing[1] > 0)
         smask__fail(c, SMASK_STATE, "read",
             "the file lacks training state or codebook that is asked for");
     if (a != NULL && (r.stream & 1) == 0)            /* no such generator  */
         smask__fail(c, SMASK_FORMAT, "read", "random.stream is even");
-    if (missing != NULL) *missing = m.lacks[0];
+    if (missing != NULL) *missing = m.missing[0];
     for (int32_t i = 0; i < f->count && smask__ok(c); i++)
-        smask__entry_take(c, f, &f->entry[i], m.home[i]);
+        smask__read_entry(c, f, &f->entry[i], m.destination[i]);
     smask__rewind(c, mark);
     if (!smask__ok(c)) return c->error;
     c->random = r;
@@ -8478,8 +8478,8 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
             "is of another size, or not F32, F16 or BF16");
     if (f->at > e->begin)
         return smask__fail(c, SMASK_STATE, name, "has been passed by");
-    if (smask__file_get(c, f, NULL, e->begin - f->at))
-        smask__entry_take(c, f, e, out);
+    if (smask__read_bytes(c, f, NULL, e->begin - f->at))
+        smask__read_entry(c, f, e, out);
     return c->error;
 }
 

@@ -375,7 +375,7 @@ static void open_data(training *t)
 static void save(smask_ctx *c, training *t)
 {
     char pixels[2][128], data[1100];
-    smask_note notes[4];
+    smask_metadata notes[4];
 
     notes_pixels(notes, pixels, t->mean, t->deviation, t->v.desc.channels);
     notes[2].key = "data";

@@ -787,7 +787,7 @@ static void save(smask_ctx *c, run *r)
 {
     char pixels[2][128], data[1100], images[32];
     char value[OPTIONS][1100], key[OPTIONS][40];
-    smask_note notes[OPTIONS + 6];
+    smask_metadata notes[OPTIONS + 6];
     int32_t count = 2, i;
 
     notes_pixels(notes, pixels, r->data.mean, r->data.deviation,
@@ -827,7 +827,7 @@ static FILE *open_state(const run *r, smask_io *io)
 static void check_state(run *r)
 {
     char key[40], value[1100], old[1100], images[32], pixels[2][128];
-    smask_note pixel[2];
+    smask_metadata pixel[2];
     smask_ctx c;
     smask_io io;
     smask_file file;
@@ -844,7 +844,7 @@ static void check_state(run *r)
         const char *now;
         if (is_free(o->name)) continue;
         snprintf(key, sizeof key, "option%.32s", o->name);
-        if (smask_file_note(&file, key, old, sizeof old) < 0)
+        if (smask_read_metadata(&file, key, old, sizeof old) < 0)
             fail("--resume: %s was not written by pretrain; give another "
                 "--out", r->model_file);
         now = option_value(o, value, sizeof value);
@@ -859,14 +859,14 @@ static void check_state(run *r)
                 r->model_file, o->name, old, now);
     }
     snprintf(images, sizeof images, "%ld", (long)r->train_count);
-    if (smask_file_note(&file, "images", old, sizeof old) < 0
+    if (smask_read_metadata(&file, "images", old, sizeof old) < 0
         || strcmp(old, images) != 0)
         fail("--resume: %s was trained on %s images, and --data %s now has "
             "%s", r->model_file, old, r->path, images);
     notes_pixels(pixel, pixels, r->data.mean, r->data.deviation,
         r->channels);
     for (i = 0; i < 2; i++)
-        if (smask_file_note(&file, pixel[i].key, old, sizeof old) < 0
+        if (smask_read_metadata(&file, pixel[i].key, old, sizeof old) < 0
             || strcmp(old, pixel[i].value) != 0)
             fail("--resume: the images of --data %s are not those that %s "
                 "was trained on: the %s of their pixels is %s, not %s",

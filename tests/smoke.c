@@ -288,7 +288,7 @@ static void files(void)
     SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
     SAME(smask_write(&c, &io, &v, NULL, NULL, NULL, NULL, 0), SMASK_OK);
     SAME(smask_open(&c, &f, &io), SMASK_OK);
-    SAME(smask_file_vit(&c, &f, &found), SMASK_OK);
+    SAME(smask_read_vit_desc(&c, &f, &found), SMASK_OK);
     SAME(found.dim, 24);
     SAME(found.heads, 3);
     SAME(smask_vit_init(&c, &w, &found), SMASK_OK);

@@ -178,7 +178,7 @@ static int same_model(const model *a, const model *b, int training)
         && a->c.random.stream == b->c.random.stream));
 }
 
-static memory write_model(model *m, int all, const smask_note *notes,
+static memory write_model(model *m, int all, const smask_metadata *metadata,
     int32_t count)
 {
     memory file;
@@ -257,8 +257,8 @@ static void same_descs(const model *m, memory *file)
     file->at = 0;
     smask_setup(&c, NULL);
     SAME(smask_open(&c, &f, &io), SMASK_OK);
-    SAME(smask_file_vit(&c, &f, &d), SMASK_OK);
-    SAME(smask_file_tokenizer(&c, &f, &w), SMASK_OK);
+    SAME(smask_read_vit_desc(&c, &f, &d), SMASK_OK);
+    SAME(smask_read_tokenizer_desc(&c, &f, &w), SMASK_OK);
 #define FIELD(name) NEAR(d.name, m->v.desc.name, 0);
     VIT_FIELDS(FIELD)
 #undef FIELD
@@ -378,7 +378,7 @@ static void notes_come_back(void)
         german, "0123456789012345678901234567890123456789" };
     static model a;
     const smask_vit_desc d = small_desc();
-    smask_note notes[6];
+    smask_metadata notes[6];
     char out[256];
     smask_file f;
     memory file;
@@ -387,8 +387,8 @@ static void notes_come_back(void)
 
     make(&a, &d, 1, 0);
     for (i = 0; i < 5; i++) {
-        notes[i].key = keys[i];
-        notes[i].value = odd[i];
+        metadata[i].key = keys[i];
+        metadata[i].value = odd[i];
     }
     notes[5].key = "codes";              /* these become blanks            */
     notes[5].value = "line\nfeed\ttab\x01\x1f";
@@ -396,21 +396,21 @@ static void notes_come_back(void)
     io = io_of(&file);
     SAME(smask_open(&a.c, &f, &io), SMASK_OK);
     for (i = 0; i < 5; i++) {
-        SAME(smask_file_note(&f, notes[i].key, out, sizeof out),
+        SAME(smask_read_metadata(&f, metadata[i].key, out, sizeof out),
             strlen(odd[i]));
         CHECK_TEXT(out, odd[i]);
     }
-    smask_file_note(&f, "codes", out, sizeof out);
+    smask_read_metadata(&f, "codes", out, sizeof out);
     CHECK_TEXT(out, "line feed tab  ");
-    SAME(smask_file_note(&f, "none", out, sizeof out), -1);
+    SAME(smask_read_metadata(&f, "none", out, sizeof out), -1);
     CHECK_TEXT(out, "");
-    SAME(smask_file_note(&f, "a\"", NULL, 0), -1);
-    SAME(smask_file_note(&f, "b c", out, 6), 5);
+    SAME(smask_read_metadata(&f, "a\"", NULL, 0), -1);
+    SAME(smask_read_metadata(&f, "b c", out, 6), 5);
     CHECK_TEXT(out, "plain");
-    SAME(smask_file_note(&f, "b c", out, 4), 5);
+    SAME(smask_read_metadata(&f, "b c", out, 4), 5);
     CHECK_TEXT(out, "pla");
-    SAME(smask_file_note(&f, "b c", NULL, 0), 5);
-    CHECK_TEXT((smask_file_note(&f, "embed_dim", out, 9), out), "16");
+    SAME(smask_read_metadata(&f, "b c", NULL, 0), 5);
+    CHECK_TEXT((smask_read_metadata(&f, "embed_dim", out, 9), out), "16");
     free(file.data);
     smask_shutdown(&a.c);
 }
@@ -439,7 +439,7 @@ static void fractions_are_exact(void)
         io = io_of(&file);
         smask_begin_step(&a.c);
         SAME(smask_open(&a.c, &f, &io), SMASK_OK);
-        SAME(smask_file_vit(&a.c, &f, &told), SMASK_OK);
+        SAME(smask_read_vit_desc(&a.c, &f, &told), SMASK_OK);
         NEAR(told.layer_scale, i == 4 ? 0 : a.v.desc.layer_scale, 0);
         NEAR(told.drop_path, a.v.desc.drop_path, 0);
         smask_end_step(&a.c);
@@ -758,9 +758,9 @@ static void random_damage(void)
         smask_begin_step(&b.c);
         result = smask_open(&b.c, &f, &io);
         if (result == SMASK_OK && i % 4 == 0) {
-            smask_file_vit(&b.c, &f, &told);
+            smask_read_vit_desc(&b.c, &f, &told);
             smask_clear(&b.c);
-            smask_file_tokenizer(&b.c, &f, &words);
+            smask_read_tokenizer_desc(&b.c, &f, &words);
             smask_clear(&b.c);
         }
         if (result == SMASK_OK)
@@ -923,7 +923,7 @@ static void timm_files(void)
             int32_t k;
             smask_setup(&c, NULL);
             SAME(smask_open(&c, &f, &io), SMASK_OK);
-            SAME(smask_file_vit(&c, &f, &d), SMASK_OK);
+            SAME(smask_read_vit_desc(&c, &f, &d), SMASK_OK);
             SAME(d.image, 12);
             SAME(d.patch, 4);
             SAME(d.channels, 3);
@@ -980,7 +980,7 @@ static void timm_relatives(void)
         smask_io io = io_of(&file);
         smask_setup(&c, NULL);
         SAME(smask_open(&c, &f, &io), SMASK_OK);
-        SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
+        SAME(smask_read_vit_desc(&c, &f, &d), SMASK_FORMAT);
         CHECK(strstr(smask_detail(&c), "unknown here") != NULL);
         smask_shutdown(&c);
         free(file.data);
@@ -990,11 +990,11 @@ static void timm_relatives(void)
         smask_io io = io_of(&file);
         smask_setup(&c, NULL);
         SAME(smask_open(&c, &f, &io), SMASK_OK);
-        SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
+        SAME(smask_read_vit_desc(&c, &f, &d), SMASK_FORMAT);
         smask_clear(&c);
         {
             smask_tokenizer_desc w;
-            SAME(smask_file_tokenizer(&c, &f, &w), SMASK_FORMAT);
+            SAME(smask_read_tokenizer_desc(&c, &f, &w), SMASK_FORMAT);
         }
         smask_shutdown(&c);
         free(file.data);
@@ -1042,7 +1042,7 @@ static void wild_architectures(void)
         io = io_of(&file);
         smask_setup(&c, NULL);
         SAME(smask_open(&c, &f, &io), SMASK_OK);
-        if (!SAME(smask_file_vit(&c, &f, &d), pairs[i].result))
+        if (!SAME(smask_read_vit_desc(&c, &f, &d), pairs[i].result))
             printf("    %s\n", text);
         smask_shutdown(&c);
         free(file.data);
@@ -1055,7 +1055,7 @@ static void wild_architectures(void)
         smask_file f;
         smask_setup(&c, NULL);
         smask_open(&c, &f, &io);
-        SAME(smask_file_vit(&c, &f, &d), SMASK_FORMAT);
+        SAME(smask_read_vit_desc(&c, &f, &d), SMASK_FORMAT);
         CHECK(strstr(smask_detail(&c), "later version") != NULL);
         smask_shutdown(&c);
         free(file.data);

@@ -88,7 +88,7 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
     }
     io = io_reading(stream);
     result = smask_open(&c, &file, &io);
-    if (result == SMASK_OK) result = smask_file_vit(&c, &file, &m->desc);
+    if (result == SMASK_OK) result = smask_read_vit_desc(&c, &file, &m->desc);
     if (result != SMASK_OK) {
         say(trouble, trouble_bytes, result, path,
             "not a model that can be read here", smask_detail(&c));
@@ -99,9 +99,9 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
         m->desc.classes = 0;
         m->spare = 2 * file.header_bytes + 65536
             + (size_t)file.count * sizeof(smask_file_entry);
-        if (smask_file_note(&file, "mean", text, sizeof text) > 0)
+        if (smask_read_metadata(&file, "mean", text, sizeof text) > 0)
             means = read_numbers(text, m->mean);
-        if (smask_file_note(&file, "std", text, sizeof text) > 0
+        if (smask_read_metadata(&file, "std", text, sizeof text) > 0
             && read_numbers(text, m->deviation) == means)
             m->channels = means;
         for (i = 0; i < m->channels; i++)

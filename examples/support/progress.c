@@ -329,7 +329,7 @@ smask_io io_reading(FILE *stream)
     return io;
 }
 
-void notes_pixels(smask_note notes[2], char text[2][128], const float *mean,
+void notes_pixels(smask_metadata notes[2], char text[2][128], const float *mean,
     const float *deviation, int32_t channels)
 {
     int32_t i;
@@ -385,7 +385,7 @@ static size_t write_file(void *user, const void *data, size_t bytes)
 
 void model_save_training(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
-    const smask_note *notes, int32_t note_count, const char *path)
+    const smask_metadata *metadata, int32_t metadata_count, const char *path)
 {
     char part[1200];
     smask_io io;
@@ -402,7 +402,7 @@ void model_save_training(smask_ctx *c, const smask_vit *v,
     io.write = write_file;
     io.user = file;
     errno = 0;
-    written = smask_write(c, &io, v, t, a, e, notes, note_count);
+    written = smask_write(c, &io, v, t, a, e, notes, metadata_count);
     /* What lies in a buffer is not written yet: closing tells. */
     if (fclose(file) != 0 && written == SMASK_OK) written = SMASK_IO;
     if (written == SMASK_OK && rename(part, path) == 0) return;
@@ -414,8 +414,8 @@ void model_save_training(smask_ctx *c, const smask_vit *v,
     fail("%s: not written: %s", path, smask_result_text(written));
 }
 
-void model_save(smask_ctx *c, const smask_vit *v, const smask_note *notes,
-    int32_t note_count, const char *path)
+void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
+    int32_t metadata_count, const char *path)
 {
-    model_save_training(c, v, NULL, NULL, NULL, notes, note_count, path);
+    model_save_training(c, v, NULL, NULL, NULL, notes, metadata_count, path);
 }

@@ -122,20 +122,20 @@ smask_io io_reading(FILE *stream);
 
 /* Two notes for a model file, mean and std: how its pixels were normalised;
    evaluate, finetune and embed do the same to theirs. `text` keeps them. */
-void notes_pixels(smask_note notes[2], char text[2][128], const float *mean,
+void notes_pixels(smask_metadata notes[2], char text[2][128], const float *mean,
     const float *deviation, int32_t channels);
 /* A text that any reader of the file can take: what is no UTF-8 becomes ?. */
 const char *note_text(char *to, size_t bytes, const char *text);
 
 /* Write a model, first beside its place, then moved there, so that no half
    file is ever found under its name. */
-void model_save(smask_ctx *c, const smask_vit *v, const smask_note *notes,
-    int32_t note_count, const char *path);
+void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
+    int32_t metadata_count, const char *path);
 /* The same with the tokenizer and all that a resumed run needs; t, a and e
    may be NULL. */
 void model_save_training(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
-    const smask_note *notes, int32_t note_count, const char *path);
+    const smask_metadata *metadata, int32_t metadata_count, const char *path);
 
 /* --------------------------------------------------------------- images */
 
