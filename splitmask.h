@@ -500,7 +500,7 @@ typedef struct smask_vit_desc {
                                         the encoder                    [0] */
     int32_t relative_bias;           /* 1: shared, 2: per layer (BEiT) [0] */
     int32_t no_position;             /* 1: no absolute positions       [0] */
-    int32_t no_bridge;               /* 1: no linear before decoder    [0] */
+    int32_t no_decoder_embed;               /* 1: no linear before decoder    [0] */
     int32_t decoder_shares_position; /* 1: encoder's table, and only at
                                         the masked slots               [0] */
     int32_t mask_token;              /* 1: BEiT's, inside the encoder  [0] */
@@ -559,7 +559,7 @@ typedef struct smask_vit {
     smask_tensor *bias;              /* shared relative position bias      */
     smask_block *blocks;             /* desc.depth of them                 */
     smask_tensor *norm_w, *norm_b;   /* (D)                                */
-    smask_tensor *bridge_w, *bridge_b;        /* (D, D)  (D)               */
+    smask_tensor *decoder_embed_w, *decoder_embed_b;        /* (D, D)  (D)               */
     smask_tensor *decoder_mask;               /* (D)                       */
     smask_tensor *decoder_position;           /* (N, D)                    */
     smask_block *decoder;                     /* desc.decoder_depth        */
@@ -5869,7 +5869,7 @@ static const smask__field smask__vit_fields[] = {
     SMASK__V("mask_token", mask_token, 0, 1)
     SMASK__V("relative_bias", relative_bias, 0, 2)
     SMASK__V("no_position", no_position, 0, 1)
-    SMASK__V("no_bridge", no_bridge, 0, 1)
+    SMASK__V("no_bridge", no_decoder_embed, 0, 1)
     SMASK__V("decoder_shares_position", decoder_shares_position, 0, 1)
     SMASK__V("init_values_bits", layer_scale, 0, 0x7f7fffff) /* finite     */
     SMASK__V("drop_path_bits", drop_path, 0, 0x3f7fffff)     /* below 1    */
@@ -6099,9 +6099,9 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
     const int32_t D = d->dim, N = v->tokens, V = d->vocabulary;
 
     if (d->decoder_depth > 0) {
-        if (!d->no_bridge) {
-            SMASK__MAKE(v->bridge_w, "decoder.bridge.weight", D, D, N);
-            SMASK__MAKE(v->bridge_b, "decoder.bridge.bias", D, 0, 0);
+        if (!d->no_decoder_embed) {
+            SMASK__MAKE(v->decoder_embed_w, "decoder.bridge.weight", D, D, N);
+            SMASK__MAKE(v->decoder_embed_b, "decoder.bridge.bias", D, 0, 0);
         }
         v->decoder_mask = smask__make_as(m, "decoder.mask_token", D, 0, 1,
             1, 1, D, 0);
@@ -6504,12 +6504,12 @@ SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 /* ---- Decoder ---- */
 
 /* Norm and bridge: what the decoder gets of the encoder. */
-SMASK__FN smask_tensor *smask__bridge(smask_ctx *c, const smask_vit *v,
+SMASK__FN smask_tensor *smask__decoder_embed(smask_ctx *c, const smask_vit *v,
     smask_tensor *x)
 {
-    return v->bridge_w != NULL
-        ? smask_norm_linear(c, x, v->norm_w, v->norm_b, v->bridge_w,
-            v->bridge_b)
+    return v->decoder_embed_w != NULL
+        ? smask_norm_linear(c, x, v->norm_w, v->norm_b, v->decoder_embed_w,
+            v->decoder_embed_b)
         : smask_layernorm(c, x, v->norm_w, v->norm_b);
 }
 
@@ -6545,8 +6545,8 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
         return smask__fail_null(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
             "vit_decode", v->decoder == NULL ? "the model has no decoder"
             : "R is out of range");
-    x = part[0] = smask__bridge(c, v, a);
-    part[1] = b != NULL ? smask__bridge(c, v, b) : NULL;
+    x = part[0] = smask__decoder_embed(c, v, a);
+    part[1] = b != NULL ? smask__decoder_embed(c, v, b) : NULL;
     if (b != NULL) x = smask_join(c, part, 2);
     if (v->desc.decoder_shares_position)
         x = smask__decoder_shared(c, v, x, index, R);
@@ -8723,7 +8723,7 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
      positions           learnt, added before the split (desc.sincos)
      decoder positions   a table of its own, added to all N tokens
                          (desc.decoder_shares_position)
-     encoder -> decoder  final norm, then one linear layer (desc.no_bridge)
+     encoder -> decoder  final norm, then one linear layer (desc.no_decoder_embed)
      decoder             decoder_depth blocks, the paper's 2; heads and MLP
                          as the encoder's, then a norm and the head
      mask                BEiT's blocks, scaled to the grid: 8 to 38 % of it

@@ -1540,8 +1540,8 @@ static smask_tensor *probe_bridge(smask_ctx *c, const probe *p,
     const smask_vit *v = (const smask_vit *)p->user;
 
     (void)r;
-    return smask_norm_linear(c, x, v->norm_w, v->norm_b, v->bridge_w,
-        v->bridge_b);
+    return smask_norm_linear(c, x, v->norm_w, v->norm_b, v->decoder_embed_w,
+        v->decoder_embed_b);
 }
 
 static smask_tensor *probe_norm(smask_ctx *c, const probe *p,

@@ -240,7 +240,7 @@ static int opens(memory *file, smask_result expected, const char *detail)
 
 #define VIT_FIELDS(X) X(image) X(patch) X(channels) X(dim) X(depth)         \
     X(heads) X(mlp_ratio) X(vocabulary) X(decoder_depth) X(class_token)     \
-    X(pool_class) X(sincos) X(relative_bias) X(no_position) X(no_bridge)    \
+    X(pool_class) X(sincos) X(relative_bias) X(no_position) X(no_decoder_embed)    \
     X(decoder_shares_position) X(mask_token) X(classes) X(layer_scale)      \
     X(drop_path)
 #define TOKENIZER_FIELDS(X) X(kind) X(image) X(patch) X(channels)           \
@@ -283,7 +283,7 @@ static void round_trip(void)
         if (kind == 3) d.relative_bias = 2;
         if (kind == 3) d.mask_token = 1;
         if (kind == 3) d.layer_scale = 0.1f;
-        if (kind == 4) d.no_bridge = d.decoder_shares_position = 1;
+        if (kind == 4) d.no_decoder_embed = d.decoder_shares_position = 1;
         if (kind == 5) d.sincos = 1;
         if (kind == 5) d.classes = 7;
         make(&a, &d, 1, kind == 2);

@@ -11,7 +11,7 @@ static const int32_t *stored_mask(const char *name)
 #define MASK(which)                                                         \
     if (strcmp(name, #which) == 0) return reference_objectives_##which
     MASK(splitmask);
-    MASK(no_bridge);
+    MASK(no_decoder_embed);
     MASK(shares_position);
     MASK(sincos);
     MASK(layer_scale);
@@ -103,7 +103,7 @@ static void objective(const char *name)
 
 #define CASE(name) static void name(void) { objective(#name); }
 CASE(splitmask)
-CASE(no_bridge)
+CASE(no_decoder_embed)
 CASE(shares_position)
 CASE(sincos)
 CASE(layer_scale)
@@ -262,7 +262,7 @@ static void foreign_token(void)
 static void all(void)
 {
     RUN(splitmask);
-    RUN(no_bridge);
+    RUN(no_decoder_embed);
     RUN(shares_position);
     RUN(sincos);
     RUN(layer_scale);
