@@ -1965,22 +1965,22 @@ SMASK__DEF const char *smask_isa_text(const smask_ctx *c)
      NORM   (x - mean[row]) * rstd[row] * w + b     stat: mean, rstd by row */
 typedef enum smask__lens { SMASK__PLAIN, SMASK__KEEP, SMASK__GELU,
     SMASK__NORM } smask__lens;
-typedef struct smask__view {
+typedef struct smask__operand {
     const float *x;
     size_t ld;                       /* floats from one row to the next    */
     smask__lens lens;
     const float *stat, *w, *b;       /* NORM                               */
     const float *keep;               /* KEEP                               */
     size_t group;                    /* KEEP: rows that share a factor     */
-} smask__view;
+} smask__operand;
 
 /* A product of blocks, C (m,n) = A B: see >>gemm for the layout. */
-typedef struct smask__slab {
+typedef struct smask__block_product {
     size_t m, n, k;
-    const float *a;                  /* rows: a[i * a_ld + p]; across:
+    const float *a;                  /* rows: a[i * a_ld + p]; a_transposed:
                                         groups of rows, a[p * a_ld + i]    */
     size_t a_ld, a_group;            /* floats from group to group         */
-    int across;
+    int a_transposed;
     const float *b;                  /* panels of columns: b[p * b_ld + j] */
     size_t b_ld, b_panel;            /* floats from panel to panel         */
     float *c;
@@ -1991,7 +1991,7 @@ typedef struct smask__slab {
     const float *scale;              /* (m)                                */
     const float *r;                  /* (m,n), added last                  */
     size_t r_ld;
-} smask__slab;
+} smask__block_product;
 
 /* Rows and columns of a tile of C, by kind: see >>gemm. */
 SMASK__FN size_t smask__tile_rows(int isa)
@@ -2107,16 +2107,16 @@ typedef struct smask__adam_step {
     1), _mm_loadu_ps((p) + 8 * (ld)), 2), _mm_loadu_ps((p) + 12 * (ld)), 3)
 #define v_low(a, b) _mm512_maskz_unpacklo_ps(SMASK__ALL, a, b)  /* a0 b0.. */
 #define v_high(a, b) _mm512_maskz_unpackhi_ps(SMASK__ALL, a, b) /* a2 b2.. */
-#define v_pair0(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
-#define v_pair1(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
+#define v_low64(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
+#define v_high64(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
 #ifdef SMASK__HAS_BF16
 /* A twin is two bfloat16 values in the place of one float.
      v_dot    a0 b0 + a1 b1 + c, twin by twin
-     v_twins  the floats of a, then of b, neighbours in one twin
-     v_zip    each float of a and its like in b in one twin               */
+     v_bf16_pairs  the floats of a, then of b, neighbours in one twin
+     v_bf16_interleave    each float of a and its like in b in one twin               */
 #define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
-#define v_twins(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
-#define v_zip(a, b) ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(        \
+#define v_bf16_pairs(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
+#define v_bf16_interleave(a, b) ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(        \
     31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,           \
     23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),                \
     (__m512i)_mm512_cvtne2ps_pbh(b, a)))
@@ -2169,8 +2169,8 @@ SMASK__INLINE float smask__top_avx512(__m512 v)
     _mm_loadu_ps((p) + 4 * (ld)), 1)
 #define v_low(a, b) _mm256_unpacklo_ps(a, b)
 #define v_high(a, b) _mm256_unpackhi_ps(a, b)
-#define v_pair0(a, b) _mm256_shuffle_ps(a, b, 0x44)
-#define v_pair1(a, b) _mm256_shuffle_ps(a, b, 0xee)
+#define v_low64(a, b) _mm256_shuffle_ps(a, b, 0x44)
+#define v_high64(a, b) _mm256_shuffle_ps(a, b, 0xee)
 
 #elif SMASK__PASS == 4
 /* Four floats by the compiler's own vectors: SSE2, NEON, WASM SIMD128. */
@@ -2200,8 +2200,8 @@ typedef int32_t smask__four_int __attribute__((vector_size(16)));
 #define v_quad(p, ld) smask__load_vector4(p)
 #define v_low(a, b) smask__mix_vector4(a, b, 0, 1)
 #define v_high(a, b) smask__mix_vector4(a, b, 2, 3)
-#define v_pair0(a, b) smask__pair_vector4(a, b, 0)
-#define v_pair1(a, b) smask__pair_vector4(a, b, 2)
+#define v_low64(a, b) smask__join64_vector4(a, b, 0)
+#define v_high64(a, b) smask__join64_vector4(a, b, 2)
 
 SMASK__INLINE v_t smask__set_vector4(float x)
 {
@@ -2247,7 +2247,7 @@ SMASK__INLINE v_t smask__mix_vector4(v_t a, v_t b, const int i, const int j)
     const v_t v = { a[i], b[i], a[j], b[j] };
     return v;
 }
-SMASK__INLINE v_t smask__pair_vector4(v_t a, v_t b, const int i)
+SMASK__INLINE v_t smask__join64_vector4(v_t a, v_t b, const int i)
 {
     const v_t v = { a[i], a[i + 1], b[i], b[i + 1] };
     return v;
@@ -2298,12 +2298,12 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 
 /* Only one reading has twins; in the others they are never asked for. */
 #ifdef v_dot
-#define SMASK__TWINS 1
+#define SMASK__BF16_PAIRS 1
 #else
-#define SMASK__TWINS 0
+#define SMASK__BF16_PAIRS 0
 #define v_dot(a, b, c) v_fma(a, b, c)
-#define v_twins(a, b) ((void)(b), (a))
-#define v_zip(a, b) ((void)(b), (a))
+#define v_bf16_pairs(a, b) ((void)(b), (a))
+#define v_bf16_interleave(a, b) ((void)(b), (a))
 #endif
 
 /* The first n isa; the others read as 0 and are not written. */
@@ -2447,7 +2447,7 @@ SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
 /* One element of A, times two vectors of B, onto row i. */
 #define SMASK__ROW(i, g, q)                                                 \
     if (i < rows) {                                                         \
-        const v_t s = v_set(across ? a0[i] : a##g[(q) * ld + u]);           \
+        const v_t s = v_set(a_transposed ? a0[i] : a##g[(q) * ld + u]);           \
         c##i##_0 = paired ? v_dot(s, b0, c##i##_0)                          \
             : v_fma(s, b0, c##i##_0);                                       \
         v_stay(c##i##_0);                                                   \
@@ -2483,14 +2483,14 @@ SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
     }
 
 /* The micro-kernel: `rows` rows of C from row `at`, columns from j; two
-   vectors of them if `wide`, else one. rows, across, wide and paired are
+   vectors of them if `wide`, else one. rows, a_transposed, wide and paired are
    constants wherever it is called, so every `if` on them is gone and c0_0 ..
    c13_1 are registers. */
-SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
-    const float *b, size_t at, size_t j, const size_t rows, const int across,
+SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
+    const float *b, size_t at, size_t j, const size_t rows, const int a_transposed,
     const int wide, const int paired)
 {
-    const size_t ld = across ? 1 : t->a_ld, step = across ? t->a_ld : 1;
+    const size_t ld = a_transposed ? 1 : t->a_ld, step = a_transposed ? t->a_ld : 1;
     const size_t b_ld = t->b_ld;
     const size_t n0 = smask__min(t->n - j, SMASK__W);
     const size_t n1 = smask__min(t->n - j - n0, SMASK__W);
@@ -2511,12 +2511,12 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         SMASK__TILE_ROWS(SMASK__ROW)                                        \
         (void)u;                                                            \
         b += b_ld;                                                          \
-        if (across) a0 += step;                                             \
+        if (a_transposed) a0 += step;                                             \
     }
 #define SMASK__ALONG(n)                                                     \
-    if (!across) { a0 += n; a1 += n; a2 += n; a3 += n; a4 += n; }
+    if (!a_transposed) { a0 += n; a1 += n; a2 += n; a3 += n; a4 += n; }
     /* C is prefetched in passing, a row each time: all its lines at once
-       would hold up the operands. So are rows of A, if across, some 700
+       would hold up the operands. So are rows of A, if a_transposed, some 700
        cycles before they are needed: each is a new line, often in a new
        page, which the processor does not foresee. (All four together, and
        without asking where A ends, or clang runs out of registers. What is
@@ -2526,7 +2526,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
         SMASK__PREFETCH(soon);
         SMASK__STEP(2) SMASK__STEP(3)
         if (wide) SMASK__PREFETCH(soon + SMASK__W);
-        if (across) {
+        if (a_transposed) {
             SMASK__PREFETCH(later);
             SMASK__PREFETCH(later + step);
             SMASK__PREFETCH(later + 2 * step);
@@ -2562,13 +2562,13 @@ SMASK__INLINE void SMASK__N(tile)(const smask__slab *t, const float *a,
    computed that is not wanted. */
 #define SMASK__TILE(count)                                                  \
     while (rows >= count) {                                                 \
-        SMASK__N(tile)(t, a, b, at, j, count, across, wide, paired);        \
+        SMASK__N(tile)(t, a, b, at, j, count, a_transposed, wide, paired);        \
         rows -= count;                                                      \
         at += count;                                                        \
-        a += across ? (size_t)count : count * t->a_ld;                      \
+        a += a_transposed ? (size_t)count : count * t->a_ld;                      \
     }
-SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
-    const int across, const int wide, const int paired)
+SMASK__INLINE void SMASK__N(panel)(const smask__block_product *t, size_t j,
+    const int a_transposed, const int wide, const int paired)
 {
     const float *b = t->b + j / SMASK__NR * t->b_panel;
 
@@ -2576,7 +2576,7 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
         const float *a = t->a + i / SMASK__MR * t->a_group;
         size_t rows = smask__min(t->m - i, SMASK__MR), at = i;
         if (rows == SMASK__MR) {
-            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, across, wide,
+            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, a_transposed, wide,
                 paired);
         } else {
 #if SMASK__MR > 8
@@ -2590,30 +2590,30 @@ SMASK__INLINE void SMASK__N(panel)(const smask__slab *t, size_t j,
 }
 #undef SMASK__TILE
 
-SMASK__INLINE void SMASK__N(panels)(const smask__slab *t, const int across,
+SMASK__INLINE void SMASK__N(panels)(const smask__block_product *t, const int a_transposed,
     const int paired)
 {
     for (size_t j = 0; j < t->n; j += SMASK__NR)
-        if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, across, 1, paired);
-        else SMASK__N(panel)(t, j, across, 0, paired);
+        if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, a_transposed, 1, paired);
+        else SMASK__N(panel)(t, j, a_transposed, 0, paired);
 }
 
 /* Functions apart, for without optimisation one that had all tiles would
    need megabytes of stack. */
-SMASK__FN void SMASK__N(block_rows)(const smask__slab *t)
+SMASK__FN void SMASK__N(block_nn)(const smask__block_product *t)
 {
     SMASK__N(panels)(t, 0, 0);
 }
-SMASK__FN void SMASK__N(block_across)(const smask__slab *t)
+SMASK__FN void SMASK__N(block_tn)(const smask__block_product *t)
 {
     SMASK__N(panels)(t, 1, 0);
 }
-#if SMASK__TWINS
-SMASK__FN void SMASK__N(twins_rows)(const smask__slab *t)
+#if SMASK__BF16_PAIRS
+SMASK__FN void SMASK__N(bf16_nn)(const smask__block_product *t)
 {
     SMASK__N(panels)(t, 0, 1);
 }
-SMASK__FN void SMASK__N(twins_across)(const smask__slab *t)
+SMASK__FN void SMASK__N(bf16_tn)(const smask__block_product *t)
 {
     SMASK__N(panels)(t, 1, 1);
 }
@@ -2621,20 +2621,20 @@ SMASK__FN void SMASK__N(twins_across)(const smask__slab *t)
 
 /* What a row's lens needs: for NORM a and b are mean and 1 / std, for KEEP
    a is the factor. */
-SMASK__INLINE v_t SMASK__N(lens_a)(const smask__view *v, size_t row,
+SMASK__INLINE v_t SMASK__N(lens_a)(const smask__operand *v, size_t row,
     const smask__lens lens)
 {
     return v_set(lens == SMASK__NORM ? v->stat[2 * row]
         : lens == SMASK__KEEP ? v->keep[row / v->group] : 0.0f);
 }
-SMASK__INLINE v_t SMASK__N(lens_b)(const smask__view *v, size_t row,
+SMASK__INLINE v_t SMASK__N(lens_b)(const smask__operand *v, size_t row,
     const smask__lens lens)
 {
     return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f);
 }
 
 /* n columns from j of a row x, through the lens: y = f(x). */
-SMASK__INLINE v_t SMASK__N(seen)(const smask__view *v, const float *x,
+SMASK__INLINE v_t SMASK__N(lens_apply)(const smask__operand *v, const float *x,
     size_t j, size_t n, v_t a, v_t b, const smask__lens lens)
 {
     const v_t y = n == SMASK__W ? v_load(x + j) : v_load_part(x + j, n);
@@ -2649,7 +2649,7 @@ SMASK__INLINE v_t SMASK__N(seen)(const smask__view *v, const float *x,
     return y;
 }
 
-SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
+SMASK__INLINE void SMASK__N(fetch_as)(const smask__operand *v, size_t row,
     size_t rows, size_t column, size_t columns, float *to, size_t pitch,
     size_t width, size_t stride, const smask__lens lens, const int paired)
 {
@@ -2668,12 +2668,12 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
             const size_t w = smask__min(width, end - j);
             for (size_t k = 0; k < w; k += SMASK__W) {
                 const size_t n = smask__min(end - j - k, SMASK__W);
-                v_t s = SMASK__N(seen)(v, x, j + k, n, a, b, lens);
+                v_t s = SMASK__N(lens_apply)(v, x, j + k, n, a, b, lens);
                 SMASK__PREFETCH(x + j + k + ahead);
                 if (paired) {
                     SMASK__PREFETCH(x1 + j + k + ahead);
-                    s = v_zip(s, i1 == i ? v_set(0.0f)
-                        : SMASK__N(seen)(v, x1, j + k, n, a1, b1, lens));
+                    s = v_bf16_interleave(s, i1 == i ? v_set(0.0f)
+                        : SMASK__N(lens_apply)(v, x1, j + k, n, a1, b1, lens));
                 }
                 if (n == SMASK__W) v_store(y + k, s);
                 else v_store_part(y + k, s, n);
@@ -2691,13 +2691,13 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__view *v, size_t row,
    row will be, and behind the last row a panel has a vector's room.
    Paired, each two rows become one row of twins, an odd last one together
    with zeros; what is read may then lie where it is written to. */
-SMASK__FN void SMASK__N(fetch)(const smask__view *v, size_t row, size_t rows,
+SMASK__FN void SMASK__N(fetch)(const smask__operand *v, size_t row, size_t rows,
     size_t column, size_t columns, float *to, size_t pitch, size_t width,
     size_t stride, int paired)
 {
 #define SMASK__AS(lens)                                                     \
     case lens:                                                              \
-        if (SMASK__TWINS && paired)                                         \
+        if (SMASK__BF16_PAIRS && paired)                                         \
             SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
                 width, stride, lens, 1);                                    \
         else                                                                \
@@ -2723,15 +2723,15 @@ SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
             const size_t left = columns - j;
             const size_t n0 = smask__min(left, SMASK__W);
             const size_t n1 = smask__min(left - n0, SMASK__W);
-            v_store_part(to + j / 2, v_twins(v_load_part(x + j, n0),
+            v_store_part(to + j / 2, v_bf16_pairs(v_load_part(x + j, n0),
                 v_load_part(x + j + n0, n1)), (n0 + n1 + 1) / 2);
         }
 }
 
 /* x (rows, k), rows ld apart -> one panel, to[p * NR + i] = x[i][p], with
-   columns of 0 for the rows that are missing. 4 x 4 squares are turned in
+   columns of 0 for the rows that are missing. 4 x 4 squares are transposed in
    registers: read whole rows, write whole columns. */
-SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
+SMASK__FN void SMASK__N(transpose)(const float *x, size_t ld, size_t rows,
     size_t k, float *to)
 {
     for (size_t half = 0; half < SMASK__NR; half += SMASK__W) {
@@ -2746,10 +2746,10 @@ SMASK__FN void SMASK__N(turn)(const float *x, size_t ld, size_t rows,
                 const v_t ab0 = v_low(a, b), ab1 = v_high(a, b);
                 const v_t cd0 = v_low(c, d), cd1 = v_high(c, d);
                 float *y = to + p * SMASK__NR + half;
-                v_store(y, v_pair0(ab0, cd0));
-                v_store(y + SMASK__NR, v_pair1(ab0, cd0));
-                v_store(y + 2 * SMASK__NR, v_pair0(ab1, cd1));
-                v_store(y + 3 * SMASK__NR, v_pair1(ab1, cd1));
+                v_store(y, v_low64(ab0, cd0));
+                v_store(y + SMASK__NR, v_high64(ab0, cd0));
+                v_store(y + 2 * SMASK__NR, v_low64(ab1, cd1));
+                v_store(y + 3 * SMASK__NR, v_high64(ab1, cd1));
             }
 #endif
         for (; p < k; p++)
@@ -3060,13 +3060,13 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 #undef v_quad
 #undef v_low
 #undef v_high
-#undef v_pair0
-#undef v_pair1
+#undef v_low64
+#undef v_high64
 #undef v_stay
 #undef v_dot
-#undef v_twins
-#undef v_zip
-#undef SMASK__TWINS
+#undef v_bf16_pairs
+#undef v_bf16_interleave
+#undef SMASK__BF16_PAIRS
 #undef SMASK__TUNE
 #if SMASK__PASS > 4
 #ifdef __clang__
@@ -3088,15 +3088,15 @@ SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
 }
 
 /* The product of a slab. */
-SMASK__FN void smask__tiles(int isa, const smask__slab *t)
+SMASK__FN void smask__tiles(int isa, const smask__block_product *t)
 {
 #ifdef SMASK__HAS_BF16
-    if (t->paired && t->across) smask__twins_across_avx512(t);
-    else if (t->paired) smask__twins_rows_avx512(t);
+    if (t->paired && t->a_transposed) smask__bf16_tn_avx512(t);
+    else if (t->paired) smask__bf16_nn_avx512(t);
     if (t->paired) return;
 #endif
-    if (t->across) SMASK__CALL(isa, block_across, (t))
-    else SMASK__CALL(isa, block_rows, (t))
+    if (t->a_transposed) SMASK__CALL(isa, block_tn, (t))
+    else SMASK__CALL(isa, block_nn, (t))
 }
 
 SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
@@ -3172,7 +3172,7 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
               what is added to C (bias, residual) or multiplied in
               (stochastic depth, gelu') passes while the tile is in
               registers or in the first cache.
-              A' B is the same loop with A read across: MR columns of it
+              A' B is the same loop with A read a_transposed: MR columns of it
               take the place of MR rows.
    May call   1 to 4.            Called by   6, 7, 9.
    Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
@@ -3214,14 +3214,14 @@ SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
 typedef struct smask__product {
     /* what is wanted: C (m,n) = A B */
     size_t m, n, k;
-    smask__view a;                   /* (m,k); for A' B: (k,m)             */
-    smask__view b;                   /* (k,n); turned: (n,k)               */
-    int turned;
+    smask__operand a;                   /* (m,k); for A' B: (k,m)             */
+    smask__operand b;                   /* (k,n); transposed: (n,k)               */
+    int b_transposed;
     float *c;
     size_t c_ld;
     int own;                         /* C is not kept: see `after`         */
     int add;
-    const float *bias, *r;           /* as in smask__slab                  */
+    const float *bias, *r;           /* as in smask__block_product                  */
     size_t r_ld;
     const float *keep;               /* one factor per `group` rows of C   */
     size_t group;
@@ -3241,9 +3241,9 @@ typedef struct smask__product {
     size_t work_floats;
 } smask__product;
 
-SMASK__FN smask__view smask__view_of(const float *x, size_t ld)
+SMASK__FN smask__operand smask__operand_of(const float *x, size_t ld)
 {
-    const smask__view v = { x, ld, SMASK__PLAIN, NULL, NULL, NULL, NULL, 0 };
+    const smask__operand v = { x, ld, SMASK__PLAIN, NULL, NULL, NULL, NULL, 0 };
 
     return v;
 }
@@ -3287,10 +3287,10 @@ SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
     p->nc = smask__round_up(smask__max(p->nc, 1), p->nr);
 }
 
-SMASK__FN void smask__multiply(int isa, const smask__slab *t)
+SMASK__FN void smask__multiply_block(int isa, const smask__block_product *t)
 {
 #ifdef SPLITMASK_CBLAS
-    cblas_sgemm(101, t->across ? 112 : 111, 111, (int)t->m, (int)t->n,
+    cblas_sgemm(101, t->a_transposed ? 112 : 111, 111, (int)t->m, (int)t->n,
         (int)t->k, 1, t->a, (int)t->a_ld, t->b, (int)t->b_ld,
         t->add ? 1 : 0, t->c, (int)t->c_ld);
     for (size_t i = 0; i < t->m; i++)
@@ -3307,11 +3307,11 @@ SMASK__FN void smask__multiply(int isa, const smask__slab *t)
 }
 
 /* One panel of x' for a tile, or for the CBLAS door's, as wide as it all. */
-SMASK__FN void smask__turn(int isa, const float *x, size_t ld,
+SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
     size_t columns, size_t k, float *to, size_t nr)
 {
     if (nr == smask__tile_columns(isa)) {
-        SMASK__CALL(isa, turn, (x, ld, columns, k, to))
+        SMASK__CALL(isa, transpose, (x, ld, columns, k, to))
         return;
     }
     for (size_t q = 0; q < k; q++)
@@ -3336,15 +3336,15 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
     for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
         const size_t len = smask__min(p->kc, p->k - k0);
         float *to = p->packed + k0 * smask__round_up(p->n, p->nr) + begin * len;
-        if (!p->turned)
+        if (!p->b_transposed)
             SMASK__CALL(p->isa, fetch, (&p->b, k0, len, begin,
                 end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
-        for (size_t j = begin; p->turned && j < end; j += p->nr) {
+        for (size_t j = begin; p->b_transposed && j < end; j += p->nr) {
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__min(end - j, p->nr);
-            smask__turn(p->isa, b, p->b.ld, columns, len, to, p->nr);
+            smask__transpose(p->isa, b, p->b.ld, columns, len, to, p->nr);
             if (p->paired) {             /* where they lie                 */
-                const smask__view v = smask__view_of(to, p->nr);
+                const smask__operand v = smask__operand_of(to, p->nr);
                 SMASK__CALL(p->isa, fetch, (&v, 0, len, 0, p->nr, to,
                     p->nr, p->nr, 0, 1))
             }
@@ -3355,7 +3355,7 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
 
 /* Do rows lie well in the first cache as they are? Those a multiple of 4 KB
    apart push each other out. */
-SMASK__FN int smask__rows_near(const smask__view *v)
+SMASK__FN int smask__rows_near(const smask__operand *v)
 {
     return v->lens == SMASK__PLAIN && v->ld % 1024 != 0;
 }
@@ -3363,7 +3363,7 @@ SMASK__FN int smask__rows_near(const smask__view *v)
 /* Can tiles read a right factor where it is? Of it whole vectors are read.
    The scalar version takes a copy: some compilers make vectors of it that
    read a row too many. */
-SMASK__FN int smask__in_place(const smask__view *v, size_t columns,
+SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
     size_t nr)
 {
     return smask__rows_near(v) && v->ld % 16 == 0 && columns % 16 == 0
@@ -3381,7 +3381,7 @@ SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 {
     if (p->ready) return;
     p->packed = NULL;
-    if (p->m <= 1024 && !p->turned && !p->paired
+    if (p->m <= 1024 && !p->b_transposed && !p->paired
         && smask__in_place(&p->b, p->n, p->nr)) return;
     p->packed = smask__floats(c, smask__mul_sat(p->k, smask__round_up(p->n, p->nr)));
     smask__pack_now(c, p);
@@ -3437,7 +3437,7 @@ SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
 }
 
 /* One piece of A B: whole tiles, at most `mc` rows, and `nc` columns. */
-SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
+SMASK__FN void smask__nn_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
     const size_t mr = smask__tile_rows(p->isa);
@@ -3448,7 +3448,7 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
     const size_t n_up = smask__round_up(p->n, p->nr);
     float *work = p->work + (size_t)worker * p->work_floats;
     float *scale = work + p->mc * (p->kc + 16);
-    smask__slab t;
+    smask__block_product t;
 
     memset(&t, 0, sizeof t);
     t.paired = p->paired;
@@ -3482,13 +3482,13 @@ SMASK__FN void smask__rows_piece(void *arg, int piece, int worker)
             for (size_t i = 0; p->keep != NULL && i < t.m; i++)
                 scale[i] = p->keep[(row + i) / p->group];
         }
-        smask__multiply(p->isa, &t);
+        smask__multiply_block(p->isa, &t);
     }
     if (p->after != NULL) p->after(p->arg, row, t.m, t.c, piece);
 }
 
 /* C = A B with B packed already. */
-SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
+SMASK__FN void smask__product_nn(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
     size_t floats = p->mc * (p->kc + 16) + p->mc;
@@ -3498,7 +3498,7 @@ SMASK__FN void smask__product_rows(smask_ctx *c, smask__product *p)
     p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
         p->work_floats));
     smask__run(c, smask__pieces_down(p) * smask__ceil_div(p->n, p->nc),
-        smask__rows_piece, p);
+        smask__nn_piece, p);
     smask__rewind(c, mark);
 }
 
@@ -3508,7 +3508,7 @@ SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
 
     smask__product_plan(c, p);
     smask__pack(c, p);
-    smask__product_rows(c, p);
+    smask__product_nn(c, p);
     smask__rewind(c, mark);
 }
 
@@ -3536,7 +3536,7 @@ SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
 
 /* One piece of A' B: a rectangle of C, over all of k. What has to be packed
    is packed as it comes, part of k after part of k. */
-SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
+SMASK__FN void smask__tn_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
     const size_t down = smask__ceil_div(p->m, p->mc);
@@ -3544,18 +3544,18 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
     const size_t column = (size_t)piece / down * p->nc;
     /* Of A a step reads one line, however far the rows are apart: nothing
        beside the 28 multiply-adds of a large tile, half of the time of a
-       small one. Vectors of B that lie across two lines cost more than the
+       small one. Vectors of B that lie a_transposed two lines cost more than the
        copy. */
     const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 16;
     const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
     float *a = p->work + (size_t)worker * p->work_floats;
     float *b = a + smask__ceil_div(p->mc, p->mr) * smask__group(p);
-    smask__slab t;
+    smask__block_product t;
     size_t k0, len;
 
     memset(&t, 0, sizeof t);
-    t.across = 1;
+    t.a_transposed = 1;
     t.paired = p->paired;
     t.m = smask__min(p->m - row, p->mc);
     t.n = smask__min(p->n - column, p->nc);
@@ -3577,7 +3577,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
         if (pack_b)
             SMASK__CALL(p->isa, fetch, (&p->b, k0, len, column, t.n, b,
                 t.b_ld, t.b_ld, t.b_panel, p->paired))
-        smask__multiply(p->isa, &t);
+        smask__multiply_block(p->isa, &t);
         if (p->sums != NULL && column == 0)
             smask__sum_columns(p, k0, len, row, t.m);
     }
@@ -3585,7 +3585,7 @@ SMASK__FN void smask__across_piece(void *arg, int piece, int worker)
 
 /* C (m,n) = A' B. Rectangles of C near 196 x 384, or smaller, so that their
    number is a multiple of four and threads end together. */
-SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
+SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
     size_t down = smask__ceil_div(p->m, 196), over = smask__ceil_div(p->n, 384);
@@ -3603,7 +3603,7 @@ SMASK__FN void smask__product_across(smask_ctx *c, smask__product *p)
     p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
         p->work_floats));
     smask__run(c, smask__ceil_div(p->m, p->mc) * smask__ceil_div(p->n, p->nc),
-        smask__across_piece, p);
+        smask__tn_piece, p);
     smask__rewind(c, mark);
 }
 
@@ -3622,11 +3622,11 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
         return c->error;
     }
     smask__product p = smask__product_of(m, n, k, out, ldc);
-    p.a = smask__view_of(a, lda);
-    p.b = smask__view_of(b, ldb);
-    p.turned = trans == SMASK_NT;
+    p.a = smask__operand_of(a, lda);
+    p.b = smask__operand_of(b, ldb);
+    p.b_transposed = trans == SMASK_NT;
     p.add = add;
-    if (trans == SMASK_TN) smask__product_across(c, &p);
+    if (trans == SMASK_TN) smask__product_tn(c, &p);
     else smask__product_do(c, &p);
     return c->error;
 }
@@ -3722,9 +3722,9 @@ typedef struct smask__linear {
     float *panels;
 } smask__linear;
 
-SMASK__FN smask__view smask__linear_input(const smask__linear *l)
+SMASK__FN smask__operand smask__linear_input(const smask__linear *l)
 {
-    smask__view v = smask__view_of(l->x, l->in);
+    smask__operand v = smask__operand_of(l->x, l->in);
 
     v.lens = l->lens;
     v.stat = l->stat;
@@ -3740,8 +3740,8 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
 
     p.a = smask__linear_input(l);
     p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
-    p.b = smask__view_of(l->w, l->in);
-    p.turned = 1;                                    /* w is (out,in)      */
+    p.b = smask__operand_of(l->w, l->in);
+    p.b_transposed = 1;                                    /* w is (out,in)      */
     p.ready = l->ready;
     p.packed = l->panels;
     p.bias = l->b;
@@ -3811,7 +3811,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     float *dx, float *dln_w, float *dln_b)
 {
     const size_t mark = smask__mark(c);
-    smask__view v = smask__view_of(dy, l->out);
+    smask__operand v = smask__operand_of(dy, l->out);
     smask__product p;
     smask__lens_after after;
     size_t pieces;
@@ -3828,7 +3828,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         p.b = smask__linear_input(l);
         p.add = wanted->w;
         p.sums = db;
-        smask__product_across(c, &p);
+        smask__product_tn(c, &p);
     }
     if (!wanted->x && !wanted->norm) {
         smask__rewind(c, mark);
@@ -3836,7 +3836,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     }
     p = smask__product_of(l->rows, l->in, l->out, dx, l->in);
     p.a = v;
-    p.b = smask__view_of(l->w, l->in);               /* (out,in): k rows   */
+    p.b = smask__operand_of(l->w, l->in);               /* (out,in): k rows   */
     p.add = wanted->dx_add;
     if (l->lens != SMASK__PLAIN) {
         p.own = 1;                                   /* rows, then onwards */
@@ -3857,7 +3857,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         p.after = smask__gelu_after;
     }
     smask__pack(c, &p);
-    smask__product_rows(c, &p);
+    smask__product_nn(c, &p);
     if (l->lens == SMASK__NORM)
         smask__add_parts(c, after.partial, pieces, l->in, dln_w, dln_b);
     smask__rewind(c, mark);
@@ -3923,7 +3923,7 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
    the mean of all v_j, weighted by how well q_i fits k_j. The D columns
    are cut into H heads of K that do this apart, so that a token can look
    in H directions at once. All of it for one head stays in the worker's
-   cache. S and P are held turned, a column for each query: then softmax
+   cache. S and P are held transposed, a column for each query: then softmax
    runs down the columns of as many queries as a vector holds, and no sum
    has to cross its isa. Kept for backward are the largest of each row of
    S and 1 / sum exp, from which P comes back.                            */
@@ -3931,11 +3931,11 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
 typedef struct smask__attention {
     size_t B, N, D, H, K;
     const float *qkv;                /* (B,N,3D)                           */
-    const float *bias;               /* (H,N,N), turned, or NULL           */
+    const float *bias;               /* (H,N,N), transposed, or NULL           */
     float *y, *stat;                 /* (B,N,D)   (B,H,2,N) or NULL        */
     /* backward */
     const float *dy;
-    float *dqkv, *dbias;             /* dbias (H,N,N), turned, added to    */
+    float *dqkv, *dbias;             /* dbias (H,N,N), transposed, added to    */
     int add, again;                  /* again: make y, too                 */
     /* work of each worker */
     int isa;
@@ -3971,43 +3971,43 @@ typedef struct smask__factor {
     size_t ld, panel;
 } smask__factor;
 
-/* x (N,K), rows ld apart, as the right factor, or x' if turned. What lies
+/* x (N,K), rows ld apart, as the right factor, or x' if transposed. What lies
    well is read where it is. */
 SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
-    const float *x, size_t ld, int turned, float *to)
+    const float *x, size_t ld, int transposed, float *to)
 {
-    const size_t columns = turned ? a->N : a->K;
-    const size_t k = turned ? a->K : a->N;
+    const size_t columns = transposed ? a->N : a->K;
+    const size_t k = transposed ? a->K : a->N;
     const size_t nr = a->nr > 0 ? a->nr : columns;
-    const smask__view v = smask__view_of(x, ld);
+    const smask__operand v = smask__operand_of(x, ld);
     smask__factor f;
 
     f.b = to;
     f.ld = nr;
     f.panel = nr * k;
-    if (!turned && smask__in_place(&v, columns, nr)) {
+    if (!transposed && smask__in_place(&v, columns, nr)) {
         f.b = x;
         f.ld = ld;
         f.panel = nr;
         return f;
     }
-    if (!turned) {
+    if (!transposed) {
         SMASK__CALL(a->isa, fetch, (&v, 0, k, 0, columns, to, nr, nr,
             nr * k, 0))
         return f;
     }
     for (size_t j = 0; j < columns; j += nr, to += nr * k)
-        smask__turn(a->isa, x + j * ld, ld, smask__min(columns - j, nr),
+        smask__transpose(a->isa, x + j * ld, ld, smask__min(columns - j, nr),
             k, to, nr);
     return f;
 }
 
-/* C (N,n) = A B, or A' B if across: A (N,k) with rows a_ld apart. */
+/* C (N,n) = A B, or A' B if a_transposed: A (N,k) with rows a_ld apart. */
 SMASK__FN void smask__attention_times(const smask__attention *a,
-    const float *x, size_t ld, int across, smask__factor f, size_t n,
+    const float *x, size_t ld, int a_transposed, smask__factor f, size_t n,
     size_t k, float *out, size_t out_ld, int add, const float *scale)
 {
-    smask__slab t;
+    smask__block_product t;
 
     memset(&t, 0, sizeof t);
     t.m = a->N;
@@ -4015,8 +4015,8 @@ SMASK__FN void smask__attention_times(const smask__attention *a,
     t.k = k;
     t.a = x;
     t.a_ld = ld;
-    t.across = across;
-    t.a_group = across ? a->mr : a->mr * ld;
+    t.a_transposed = a_transposed;
+    t.a_group = a_transposed ? a->mr : a->mr * ld;
     t.b = f.b;
     t.b_ld = f.ld;
     t.b_panel = f.panel;
@@ -4024,7 +4024,7 @@ SMASK__FN void smask__attention_times(const smask__attention *a,
     t.c_ld = out_ld;
     t.add = add;
     t.scale = scale;
-    smask__multiply(a->isa, &t);
+    smask__multiply_block(a->isa, &t);
 }
 
 SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
@@ -4123,7 +4123,7 @@ SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
     smask__rewind(c, mark);
 }
 
-/* The bias table (rows,H), spread out to (H,N,N) by index (N,N), turned as
+/* The bias table (rows,H), spread out to (H,N,N) by index (N,N), transposed as
    the scores are, and back. */
 SMASK__FN void smask__bias_fwd(const float *table, const int32_t *index,
     size_t N, size_t H, float *bias)
@@ -4259,8 +4259,8 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     z = smask__product_of(most, a->V, a->D, a->z, a->ld);
     z.mc = SMASK__MC;
     z.nc = 512;                          /* its panels stay in the cache   */
-    z.b = smask__view_of(a->w, a->D);
-    z.turned = 1;
+    z.b = smask__operand_of(a->w, a->D);
+    z.b_transposed = 1;
     z.bias = a->b;
     smask__product_plan(c, &z);
     smask__pack(c, &z);
@@ -4269,7 +4269,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     dx.k = a->V;
     dx.mc = 56;
     dx.nc = 0;
-    dx.turned = 0;
+    dx.b_transposed = 0;
     dx.bias = NULL;
     dx.c_ld = a->D;
     smask__product_plan(c, &dx);
@@ -4278,8 +4278,8 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
         a->first += most) {
         a->count = smask__min(most, a->rows - a->first);
         z.m = a->count;
-        z.a = smask__view_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
-        smask__product_rows(c, &z);
+        z.a = smask__operand_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
+        smask__product_nn(c, &z);
         smask__run(c, smask__ceil_div(a->count, 16), smask__head_softmax_piece,
             a);
         for (i = 0; !c->dry && smask__ok(c) && i < smask__ceil_div(a->count, 16);
@@ -4289,15 +4289,15 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
         }
         if (!a->gradients) continue;
         dx.m = a->count;
-        dx.a = smask__view_of(a->z, a->ld);
+        dx.a = smask__operand_of(a->z, a->ld);
         dx.c = c->dry ? NULL : a->dx + a->first * a->D;
-        smask__product_rows(c, &dx);
+        smask__product_nn(c, &dx);
         dw = smask__product_of(a->V, a->D, a->count, a->dw, a->D);
         dw.a = dx.a;
         dw.b = z.a;
         dw.add = a->first > 0;
         dw.sums = a->db;
-        smask__product_across(c, &dw);
+        smask__product_tn(c, &dw);
     }
     smask__rewind(c, mark);
     return loss / (double)a->rows;
@@ -4841,8 +4841,8 @@ SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
     const size_t n = (size_t)w->shape[0];
     smask__product p = smask__product_of(1, n, smask_count(w) / n, NULL, 0);
 
-    p.b = smask__view_of(w->x, p.k);
-    p.turned = 1;
+    p.b = smask__operand_of(w->x, p.k);
+    p.b_transposed = 1;
     smask__product_plan(c, &p);
     if (w->arg[1] == SMASK__PANELS_NONE)
         w->save[0] = smask__floats(c, smask__mul_sat(p.k,
@@ -5287,7 +5287,7 @@ SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
     return y;
 }
 
-typedef struct smask__again { smask_fn fn; const void *user; } smask__again;
+typedef struct smask__recompute_call { smask_fn fn; const void *user; } smask__recompute_call;
 
 SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user)
@@ -5295,7 +5295,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     const int not_recording = c->not_recording;
 
     if (x == NULL) return NULL;
-    smask__again *again = (smask__again *)smask__structs(c, 1, sizeof *again);
+    smask__recompute_call *again = (smask__recompute_call *)smask__structs(c, 1, sizeof *again);
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
@@ -5592,7 +5592,7 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
 SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     smask__rules one)
 {
-    const smask__again *again = (const smask__again *)y->extra;
+    const smask__recompute_call *again = (const smask__recompute_call *)y->extra;
     smask_tensor *x = y->source[0], *leaf, *t;
     const int not_recording = c->not_recording;
     int add;
@@ -6229,7 +6229,7 @@ SMASK__FN void smask__centre(float *x, size_t n)
     for (size_t i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
 }
 
-/* The copy of half the side is never made, for no 2 x 2 square lies across
+/* The copy of half the side is never made, for no 2 x 2 square lies a_transposed
    the border of a patch: each row is the mean of two. */
 SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
 {
@@ -6679,9 +6679,9 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     k.id = id;
     k.p = smask__product_of(rows, (size_t)t->desc.vocabulary,
         (size_t)t->width, NULL, 0);
-    k.p.a = smask__view_of(x, k.p.k);
-    k.p.b = smask__view_of(t->codebook, k.p.k);
-    k.p.turned = 1;
+    k.p.a = smask__operand_of(x, k.p.k);
+    k.p.b = smask__operand_of(t->codebook, k.p.k);
+    k.p.b_transposed = 1;
     k.p.bias = t->offset;
     k.p.own = 1;
     k.p.exact = 1;

@@ -600,8 +600,8 @@ static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
     p.m = 2048;                          /* enough rows for a copy to pay  */
     p.n = n;
     p.k = k;
-    p.a = smask__view_of(b, ld);
-    p.b = smask__view_of(b, ld);
+    p.a = smask__operand_of(b, ld);
+    p.b = smask__operand_of(b, ld);
     p.turned = turned;
     smask__product_plan(&c, &p);
     floats = k * smask__round_up(n, p.nr);
