@@ -1181,7 +1181,7 @@ SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
 /* ---- 9  Tokens ---- */
 
-/* Make room for the codebook; PROJECTION is drawn at once, from the
+/* Make buffer for the codebook; PROJECTION is drawn at once, from the
    context's generator, PATCHES and KMEANS wait for smask_tokenizer_fit, and
    GIVEN has none: set t->given. `desc` may be NULL for the defaults; it is
    copied.
@@ -1701,7 +1701,7 @@ SMASK__FN void *smask__structs(smask_ctx *c, size_t count, size_t size)
         || !smask__add(c->high, bytes & ~(SMASK__ALIGN - 1), &high)
         || high > c->size || (!c->dry && c->low > c->size - high)) {
         smask__fail(c, SMASK_MEMORY, "arena", c->dry
-            ? "no room for the nodes of the plan" : "full");
+            ? "no buffer for the nodes of the plan" : "full");
         return NULL;
     }
     c->high = high;
@@ -2688,7 +2688,7 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__operand *v, size_t row,
      (i, j) -> to[j / width * stride + i * pitch + j % width]
    and 0 where the last panel lacks columns. Whole vectors are stored, also
    where width is no multiple of them: what runs over lies where the next
-   row will be, and behind the last row a panel has a vector's room.
+   row will be, and behind the last row a panel has a vector's buffer.
    Paired, each two rows become one row of twins, an odd last one together
    with zeros; what is read may then lie where it is written to. */
 SMASK__FN void SMASK__N(fetch)(const smask__operand *v, size_t row, size_t rows,
@@ -3321,7 +3321,7 @@ SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
 /* -- B into panels: part of k after part of k, in each the panels side by
    side; part k0 begins at k0 * (n rounded up to NR). Two panels are a
    piece: memory likes long reads. Of twins, a panel fills the first half of
-   its room: the second is where floats lie before they are paired. */
+   its buffer: the second is where floats lie before they are paired. */
 
 #define SMASK__PANELS_A_PIECE ((size_t)2)
 
@@ -3512,7 +3512,7 @@ SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
     smask__rewind(c, mark);
 }
 
-/* Floats of a group of MR columns of A, with room to run over. */
+/* Floats of a group of MR columns of A, with buffer to run over. */
 SMASK__FN size_t smask__group(const smask__product *p)
 {
     return smask__round_up(p->mr * p->kc + 16, 16);
@@ -4711,7 +4711,7 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
      LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
      LAYERNORM      x w b                mean, 1 / std
      GELU           x
-     ATTENTION      qkv bias room        top, 1 / sum   heads    index
+     ATTENTION      qkv bias buffer        top, 1 / sum   heads    index
      ROWS           x fill position                              index
      MEAN_ROWS      x                                   skip
      UNIT           x                    1 / |x|
@@ -4719,7 +4719,7 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
      LINEAR_CROSS.. x w b                dx, dw, db
      CONTRAST       x                    ds             stop_keys
      SLICE          x                                   first
-     JOIN           room part                           first
+     JOIN           buffer part                           first
      RECOMPUTE      x                                            extra: fn
      USER           a b d                yours                   extra: op
      PARAM                               panels         (gradient check),
@@ -4836,7 +4836,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
 }
 
 /* Keep a parameter w (out, in) also as the panels that x w' reads. */
-SMASK__FN void smask__keep_panels(smask_ctx *c, smask_tensor *w)
+SMASK__FN void smask__pack_weight(smask_ctx *c, smask_tensor *w)
 {
     const size_t n = (size_t)w->shape[0];
     smask__product p = smask__product_of(1, n, smask_count(w) / n, NULL, 0);
@@ -4949,17 +4949,17 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     return bias;
 }
 
-/* Brief: the values lie in a room (source 2), only until the next linear has
+/* Brief: the values lie in a buffer (source 2), only until the next linear has
    read them. Backward makes them again: see linear_back. */
 SMASK__FN int smask__transient(const smask_tensor *t)
 {
     return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
 }
 
-/* room: NULL, or a tensor of y's size or more whose values nobody needs. */
+/* buffer: NULL, or a tensor of y's size or more whose values nobody needs. */
 SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index,
-    smask_tensor *room)
+    smask_tensor *buffer)
 {
     if (qkv == NULL) return NULL;
     if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
@@ -4975,8 +4975,8 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
         qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
-    if (y->requires_grad || c->not_recording) y->source[2] = room;     /* else it stays  */
-    y->x = smask__transient(y) ? room->x : smask__floats(c, smask_count(y));
+    if (y->requires_grad || c->not_recording) y->source[2] = buffer;     /* else it stays  */
+    y->x = smask__transient(y) ? buffer->x : smask__floats(c, smask_count(y));
     y->index = index;
     if (y->requires_grad)
         y->save[0] = smask__floats(c, 2 * (size_t)heads
@@ -5207,16 +5207,16 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     return y;
 }
 
-/* The part is copied into a room for all, from item `first` on; what comes
-   back is the room with the part in it. Parts may not overlap. */
-SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *room,
+/* The part is copied into a buffer for all, from item `first` on; what comes
+   back is the buffer with the part in it. Parts may not overlap. */
+SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *buffer,
     smask_tensor *part, int32_t first)
 {
-    if (room == NULL || part == NULL) return NULL;
-    smask_tensor *y = smask__node(c, SMASK_OP_JOIN, room->shape[0],
-        room->shape[1], room->shape[2], room->shape[3], room, part, NULL);
+    if (buffer == NULL || part == NULL) return NULL;
+    smask_tensor *y = smask__node(c, SMASK_OP_JOIN, buffer->shape[0],
+        buffer->shape[1], buffer->shape[2], buffer->shape[3], buffer, part, NULL);
     if (y == NULL) return NULL;
-    y->x = room->x;
+    y->x = buffer->x;
     y->arg[0] = first;
     if (!c->dry)
         smask__list_do(c, SMASK__LIST_SCALE, y->x + (size_t)first
@@ -6211,13 +6211,13 @@ SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 /* ---- From pixels to tokens ---- */
 
 /* Images to be cut into patches, one a piece of work. */
-typedef struct smask__cut {
+typedef struct smask__patchify {
     const float *images;
     float *rows;
     size_t C, S, P;
     int half_resolution;             /* 1: of a copy of half the side      */
     int centre;                      /* 1: each patch less its mean        */
-} smask__cut;
+} smask__patchify;
 
 /* x -= mean(x). The sum of n equal floats is exact in double, so that a
    patch of one value becomes exactly 0, not a direction of noise. */
@@ -6231,9 +6231,9 @@ SMASK__FN void smask__centre(float *x, size_t n)
 
 /* The copy of half the side is never made, for no 2 x 2 square lies a_transposed
    the border of a patch: each row is the mean of two. */
-SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
+SMASK__FN void smask__patchify_piece(void *arg, int piece, int worker)
 {
-    const smask__cut *k = (const smask__cut *)arg;
+    const smask__patchify *k = (const smask__patchify *)arg;
     const size_t S = k->S, G = S / k->P, by = k->half_resolution ? 2 : 1;
     const size_t p = k->P / by, d = k->C * p * p;
     float *row = k->rows + (size_t)piece * G * G * d;
@@ -6252,26 +6252,26 @@ SMASK__FN void smask__cut_piece(void *arg, int piece, int worker)
     }
 }
 
-SMASK__FN void smask__cut_all(smask__cut k, size_t B)
+SMASK__FN void smask__patchify_all(smask__patchify k, size_t B)
 {
-    for (size_t b = 0; b < B; b++) smask__cut_piece(&k, (int)b, 0);
+    for (size_t b = 0; b < B; b++) smask__patchify_piece(&k, (int)b, 0);
 }
 
 SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows)
 {
-    const smask__cut k = { images, rows, C, S, P, 0, 0 };
+    const smask__patchify k = { images, rows, C, S, P, 0, 0 };
 
-    smask__cut_all(k, B);
+    smask__patchify_all(k, B);
 }
 
 /* One patch, as large as the image. */
 SMASK__DEF void smask_downsample2(const float *images, size_t B, size_t C, size_t S,
     float *out)
 {
-    const smask__cut k = { images, out, C, S, S, 1, 0 };
+    const smask__patchify k = { images, out, C, S, S, 1, 0 };
 
-    smask__cut_all(k, B);
+    smask__patchify_all(k, B);
 }
 
 /* Rows are counted in int32_t: two views of B images must fit. */
@@ -6285,7 +6285,7 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
 {
     const smask_vit_desc *d = &v->desc;
     const int32_t wide = d->channels * d->patch * d->patch;
-    smask__cut cut = { images, NULL, (size_t)d->channels, (size_t)d->image,
+    smask__patchify cut = { images, NULL, (size_t)d->channels, (size_t)d->image,
         (size_t)d->patch, 0, 0 };
 
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
@@ -6295,7 +6295,7 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
             ? "the images are missing" : "the batch is out of range");
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
-    smask__run(c, (size_t)B, smask__cut_piece, &cut);
+    smask__run(c, (size_t)B, smask__patchify_piece, &cut);
     return smask_linear(c, smask_input(c, cut.rows, B, v->tokens, wide, 0),
         v->patch_w, v->patch_b);
 }
@@ -6307,11 +6307,11 @@ typedef struct smask__block_call {
     const smask_block *k;
     smask_tensor *bias;
     const float *keep[2];            /* of attention, of the MLP           */
-    smask_tensor *room;              /* of attention's values, or NULL     */
+    smask_tensor *buffer;              /* of attention's values, or NULL     */
 } smask__block_call;
 
 /* A tensor that nobody outside this chapter will hold: backward may use
-   its memory again as soon as it has passed. A room is not its own. */
+   its memory again as soon as it has passed. A buffer is not its own. */
 SMASK__FN smask_tensor *smask__reusable(smask_tensor *t)
 {
     if (t != NULL)
@@ -6344,7 +6344,7 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
 
     h = smask_norm_linear(c, x, k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b);
     h = smask__attention_op(c, smask__reusable(h), k->heads, call->bias,
-        call->bias != NULL ? call->v->bias_index : NULL, call->room);
+        call->bias != NULL ? call->v->bias_index : NULL, call->buffer);
     x = smask_linear_add(c, smask__reusable(h), k->out_w, k->out_b, x,
         call->keep[0]);
     h = smask_norm_linear(c, smask__reusable(x), k->ln2_w, k->ln2_b, k->up_w,
@@ -6406,7 +6406,7 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
    of them are more to have at once. */
 SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias,
-    smask_tensor *room)
+    smask_tensor *buffer)
 {
     const int again = v->desc.recompute && !c->not_recording;
     const int32_t run = again ? 3 : depth;
@@ -6418,7 +6418,7 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
         for (int32_t at = 0; at < run && l + at < depth; at++) {
             call[at] = smask__block_call_of(c, v, &k[l + at], x,
                 k[l + at].bias != NULL ? k[l + at].bias : bias);
-            call[at].room = room;
+            call[at].buffer = buffer;
         }
         x = again ? smask_recompute(c, smask__stack_run, x, call)
             : smask__stack_run(c, x, call);
@@ -6439,9 +6439,9 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     if (each < 1) each = 1;
     if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
-    smask_tensor *room = smask__made(c, SMASK_OP_INPUT, each, x->shape[1],
+    smask_tensor *buffer = smask__made(c, SMASK_OP_INPUT, each, x->shape[1],
         x->shape[2], 0, NULL, NULL, NULL);
-    if (each == B) return smask__stack_of(c, v, k, depth, x, bias, room);
+    if (each == B) return smask__stack_of(c, v, k, depth, x, bias, buffer);
     if (k->ls1 != NULL && !v->desc.recompute && !c->not_recording) {
         smask_block *once = (smask_block *)smask__structs(c, (size_t)depth,
             sizeof *once);
@@ -6455,7 +6455,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     for (int32_t b = 0; b < B; b += each) {
         const smask__tape_mark start = smask__tape_mark_of(c);
         smask_tensor *part = smask__stack_of(c, v, k, depth, smask_slice(c, x,
-            b, b + each < B ? each : B - b), bias, room);
+            b, b + each < B ? each : B - b), bias, buffer);
         smask_tensor *joined = smask__join_one(c, whole, part, b);
         if (joined == NULL) return NULL;
         if (c->not_recording) {
@@ -6566,11 +6566,11 @@ SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
             "is called between steps, with desc.inference");
     for (int32_t l = 0; v->blocks != NULL && l < v->desc.depth; l++) {
         const smask_block *k = &v->blocks[l];
-        smask__keep_panels(c, k->qkv_w);
-        smask__keep_panels(c, k->up_w);
+        smask__pack_weight(c, k->qkv_w);
+        smask__pack_weight(c, k->up_w);
         if (k->ls1 != NULL) continue;    /* LayerScale: made anew each time */
-        smask__keep_panels(c, k->out_w);
-        smask__keep_panels(c, k->down_w);
+        smask__pack_weight(c, k->out_w);
+        smask__pack_weight(c, k->down_w);
     }
     return c->error;
 }
@@ -6654,13 +6654,13 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
 #define SMASK__SCORES ((size_t)1 << 17)  /* floats of scores per worker    */
 
-typedef struct smask__pick { smask__product p; int32_t *id; } smask__pick;
+typedef struct smask__nearest { smask__product p; int32_t *id; } smask__nearest;
 
 /* The winners of the rows that a worker has just scored. */
-SMASK__FN void smask__pick_rows(void *arg, size_t row, size_t rows,
+SMASK__FN void smask__nearest_rows(void *arg, size_t row, size_t rows,
     float *scores, int piece)
 {
-    const smask__pick *k = (const smask__pick *)arg;
+    const smask__nearest *k = (const smask__nearest *)arg;
     float most;
 
     (void)piece;
@@ -6673,7 +6673,7 @@ SMASK__FN void smask__pick_rows(void *arg, size_t row, size_t rows,
 SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     const float *x, size_t rows, int32_t *id)
 {
-    smask__pick k;
+    smask__nearest k;
 
     memset(&k, 0, sizeof k);
     k.id = id;
@@ -6685,7 +6685,7 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     k.p.bias = t->offset;
     k.p.own = 1;
     k.p.exact = 1;
-    k.p.after = smask__pick_rows;
+    k.p.after = smask__nearest_rows;
     k.p.arg = &k;
     k.p.mc = smask__min(smask__min(smask__ceil_div(rows, 16), SMASK__MC),
         smask__max(SMASK__SCORES / k.p.n, 1));
@@ -6708,7 +6708,7 @@ static const smask__field smask__tokenizer_fields[] = {
 #undef SMASK__T
 
 /* Defaults, and whether the sizes make sense. */
-SMASK__FN int smask__token_sizes(smask_ctx *c, smask_tokenizer *t)
+SMASK__FN int smask__tokenizer_check(smask_ctx *c, smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
     const char *wrong = NULL;
@@ -6744,7 +6744,7 @@ SMASK__FN double smask__square(const float *x, size_t d)
    stays, and x . e = 0 wins nothing that another word wants. By L2, since
    |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), the nearest c has the largest
    x . c + offset with offset = -|c|^2 / 2. Returns 1 if all is finite. */
-SMASK__FN int smask__token_words(smask_tokenizer *t, int unit)
+SMASK__FN int smask__codebook_finish(smask_tokenizer *t, int unit)
 {
     const size_t d = (size_t)t->width, V = (size_t)t->desc.vocabulary;
     int finite = 1;
@@ -6774,7 +6774,7 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     memset(&made, 0, sizeof made);
     if (desc != NULL) made.desc = *desc;
     *t = made;
-    if (!smask__token_sizes(c, t)) return c->error;
+    if (!smask__tokenizer_check(c, t)) return c->error;
     if (c->in_step)
         return smask__fail(c, SMASK_STATE, "tokenizer",
             "a codebook made in a step would die with it");
@@ -6794,7 +6794,7 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
             const float u = smask_uniform(&c->random);
             t->codebook[i * d + k] = t->desc.uniform01 ? u : 2 * u - 1;
         } while (!(smask__square(t->codebook + i * d, d) > 0));
-    smask__token_words(t, 1);
+    smask__codebook_finish(t, 1);
     return c->error;
 }
 
@@ -6806,11 +6806,11 @@ SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
     return G * G;
 }
 
-SMASK__FN smask__cut smask__cut_of(const smask_tokenizer *t,
+SMASK__FN smask__patchify smask__patchify_of(const smask_tokenizer *t,
     const float *images, float *rows)
 {
     const smask_tokenizer_desc *s = &t->desc;
-    const smask__cut k = { images, rows, (size_t)s->channels,
+    const smask__patchify k = { images, rows, (size_t)s->channels,
         (size_t)s->image, (size_t)s->patch, s->half_resolution, s->centre };
 
     return k;
@@ -6819,26 +6819,26 @@ SMASK__FN smask__cut smask__cut_of(const smask_tokenizer *t,
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows)
 {
-    smask__cut_all(smask__cut_of(t, images, rows), B);
+    smask__patchify_all(smask__patchify_of(t, images, rows), B);
 }
 
 /* -- Tokenizing ------------------------------------------------------------ */
 
-#define SMASK__CUT ((size_t)1 << 18)     /* floats of patches at a time    */
+#define SMASK__PATCH_FLOATS ((size_t)1 << 18)     /* floats of patches at a time    */
 
 /* Some images at a time: cut them up, then score their rows. */
 SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     const float *images, size_t B, int32_t *ids)
 {
     const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
-    const size_t group = smask__min(B, smask__ceil_div(SMASK__CUT, N * d));
-    smask__cut cut = smask__cut_of(t, images,
+    const size_t group = smask__min(B, smask__ceil_div(SMASK__PATCH_FLOATS, N * d));
+    smask__patchify cut = smask__patchify_of(t, images,
         (float *)smask__data(c, group, N * d * sizeof(float)));
     const size_t pixels = cut.C * cut.S * cut.S;
 
     for (size_t b = 0; b < B && smask__ok(c); b += group) {
         const size_t count = smask__min(B - b, group);
-        smask__run(c, count, smask__cut_piece, &cut);
+        smask__run(c, count, smask__patchify_piece, &cut);
         smask__token_ids(c, t, cut.rows, count * N, ids);
         if (c->dry) continue;
         cut.images += count * pixels;
@@ -6848,7 +6848,7 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
 
 /* A word is never all zeros but for a cluster of blank patches, so the
    search ends at the first float or the book is empty. */
-SMASK__FN int smask__token_ready(const smask_tokenizer *t)
+SMASK__FN int smask__codebook_ready(const smask_tokenizer *t)
 {
     const size_t count = (size_t)t->desc.vocabulary * (size_t)t->width;
     size_t i = 0;
@@ -6868,8 +6868,8 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     if (!smask__ok(c)) return c->error;
     if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
         return smask__fail(c, SMASK_ARG, "tokenize",
-            "no images, or no room for their ids");
-    if (smask_tokenizer_rows(t) == 0 || (!c->dry && !smask__token_ready(t)))
+            "no images, or no buffer for their ids");
+    if (smask_tokenizer_rows(t) == 0 || (!c->dry && !smask__codebook_ready(t)))
         return smask__fail(c, SMASK_STATE, "tokenize",
             "the codebook is empty (smask_tokenizer_fit), or t->given");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
@@ -6900,7 +6900,7 @@ typedef struct smask__lloyd {
    as it is needed (Fisher-Yates from the front), and leave out what is a
    word already (flat ground makes many patches alike) and, by cosine, what
    has no direction. */
-SMASK__FN void smask__token_sample(smask_ctx *c, const smask__lloyd *l,
+SMASK__FN void smask__codebook_sample(smask_ctx *c, const smask__lloyd *l,
     int zero)
 {
     float *const words = l->t->codebook;
@@ -6991,7 +6991,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     l->size = smask__indices(c, l->V);
     l->sum = (double *)smask__data(c, l->V, l->d * sizeof(double));
     for (int i = 0; i < total && smask__ok(c); i++) {
-        if (!c->dry) smask__token_words(l->t, 0);
+        if (!c->dry) smask__codebook_finish(l->t, 0);
         smask__token_ids(c, l->t, l->x, l->count, l->id);
         if (c->dry || !smask__ok(c)) break;
         smask__run(c, SMASK__PIECES, smask__lloyd_update, l);
@@ -7028,12 +7028,12 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
             : patches == NULL ? "the patches are missing"
             : "the tokenizer was not initialised");
     l.id = smask__indices(c, count);
-    smask__token_sample(c, &l, kmeans || t->desc.euclidean);
+    smask__codebook_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
         smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20, progress,
             user);
     if (!c->dry && smask__ok(c)
-        && !smask__token_words(t, t->offset == NULL))
+        && !smask__codebook_finish(t, t->offset == NULL))
         smask__fail(c, SMASK_NUMERIC, "tokenizer_fit",
             "patches hold values that are not finite, or too large");
     smask__rewind(c, mark);
@@ -7424,24 +7424,24 @@ SMASK__FN smask_tensor *smask__split(smask_ctx *c, const smask_vit *v,
 
 /* Are the means z of an image's two views each other's nearest? */
 SMASK__FN smask_tensor *smask__match_views(smask_ctx *c,
-    const smask_objective *how, smask_tensor *z, smask_losses *l)
+    const smask_objective *objective, smask_tensor *z, smask_losses *l)
 {
     int32_t hits = 0;
 
     z = smask_mean_tokens(c, z, 0);                              /* (2B,D)   */
-    if (!how->raw_features) z = smask_l2_normalize(c, z);
-    z = smask_info_nce(c, z, how->temperature, how->all_negatives,
-        how->stop_keys, &hits);
+    if (!objective->raw_features) z = smask_l2_normalize(c, z);
+    z = smask_info_nce(c, z, objective->temperature, objective->all_negatives,
+        objective->stop_keys, &hits);
     l->match_accuracy = (float)hits / (float)(2 * l->mask.B);
     if (z != NULL && z->x != NULL) l->match = z->x[0];
-    return how->match_weight != 1 ? smask_scale(c, z, how->match_weight) : z;
+    return objective->match_weight != 1 ? smask_scale(c, z, objective->match_weight) : z;
 }
 
 SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
     const float *images, int32_t B, smask_losses *out)
 {
-    const smask_objective how = smask__objective(o);
+    const smask_objective objective = smask__objective(o);
     smask_losses none, *l = out != NULL ? out : &none;
     smask_tensor *z, *inpaint = NULL, *match = NULL, *loss;
 
@@ -7451,21 +7451,21 @@ SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
         smask__fail(c, SMASK_STATE, "splitmask_loss",
             "the model has no decoder; set desc.decoder_depth");
     if (v->cls != NULL || v->desc.relative_bias != 0
-        || (how.no_inpaint && how.no_match))
+        || (objective.no_inpaint && objective.no_match))
         smask__fail(c, SMASK_ARG, "splitmask_loss", v->cls != NULL
             ? "no class token: features are means over patches"
             : v->desc.relative_bias ? "no relative positions: halves differ"
             : "no_inpaint and no_match leave nothing");
     if (!smask__ok(c)) return NULL;
     l->tokens = smask__targets(c, t, images, B);
-    if (smask_mask_split(c, B, v->grid, how.mask, how.ratio, &l->mask)
+    if (smask_mask_split(c, B, v->grid, objective.mask, objective.ratio, &l->mask)
         != SMASK_OK) return NULL;
 
     z = smask__split(c, v, images, &l->mask);
-    if (!how.no_inpaint)
-        inpaint = smask__inpaint(c, v, z, 0, 0, how.inpaint_weight, l);
-    if (!how.no_match) match = smask__match_views(c, &how, z, l);
-    loss = how.no_inpaint ? match : how.no_match ? inpaint
+    if (!objective.no_inpaint)
+        inpaint = smask__inpaint(c, v, z, 0, 0, objective.inpaint_weight, l);
+    if (!objective.no_match) match = smask__match_views(c, &objective, z, l);
+    loss = objective.no_inpaint ? match : objective.no_match ? inpaint
         : smask_add(c, inpaint, match);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
@@ -7488,7 +7488,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_objective *o, const float *images,
     int32_t B, smask_losses *out)
 {
-    const smask_objective how = smask__objective(o);
+    const smask_objective objective = smask__objective(o);
     smask_losses none, *l = out != NULL ? out : &none;
     smask_tensor *x, *loss;
 
@@ -7498,12 +7498,12 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
         return smask__fail_null(c, SMASK_STATE, "beit_loss",
             "the model has no mask token; set desc.mask_token");
     l->tokens = smask__targets(c, t, images, B);
-    if (smask_mask_beit(c, B, v->grid, how.mask, how.ratio, &l->mask)
+    if (smask_mask_beit(c, B, v->grid, objective.mask, objective.ratio, &l->mask)
         != SMASK_OK) return NULL;
 
     x = smask__hide(c, v, smask_vit_embed(c, v, images, B), &l->mask);
     x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
-    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, how.inpaint_weight, l);
+    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, objective.inpaint_weight, l);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
 }
