@@ -617,8 +617,8 @@ typedef enum smask_mask_kind {
    rising order. All arrays live until the end of the step. */
 typedef struct smask_mask {
     int32_t B, N, branches;          /* SplitMask: 2; BEiT: 1              */
-    int32_t seen[2], masked[2];      /* counts per image, by branch        */
-    int32_t *seen_at[2];             /* (B, seen)                          */
+    int32_t visible[2], masked[2];      /* counts per image, by branch        */
+    int32_t *visible_at[2];             /* (B, seen)                          */
     int32_t *masked_at[2];           /* (B, masked)                        */
 } smask_mask;
 
@@ -7182,16 +7182,16 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 
 /* -- From marks to lists --------------------------------------------------- */
 
-#define SMASK__SEEN_A 1
-#define SMASK__SEEN_B 2
+#define SMASK__VISIBLE_A 1
+#define SMASK__VISIBLE_B 2
 
 /* Image b's lists: what is marked as seen by a view, and what is not. */
 SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
     const smask_mask *m)
 {
     for (int32_t k = 0; k < m->branches; k++) {
-        const int bit = k == 0 ? SMASK__SEEN_A : SMASK__SEEN_B;
-        int32_t *seen = m->seen_at[k] + (size_t)b * (size_t)m->seen[k];
+        const int bit = k == 0 ? SMASK__VISIBLE_A : SMASK__VISIBLE_B;
+        int32_t *seen = m->visible_at[k] + (size_t)b * (size_t)m->visible[k];
         int32_t *masked = m->masked_at[k]
             + (size_t)b * (size_t)m->masked[k];
         for (int32_t i = 0; i < m->N; i++)
@@ -7212,13 +7212,13 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     if (kind == SMASK_MASK_BLOCKS)
         smask_mask_exact(r, grid, grid, m->masked[0], 0, 0, cell);
     else
-        smask__mark_any(r, cell, N, 0, SMASK__SEEN_A,
-            halves ? m->masked[0] : m->seen[0]);
+        smask__mark_any(r, cell, N, 0, SMASK__VISIBLE_A,
+            halves ? m->masked[0] : m->visible[0]);
     for (size_t i = 0; i < N && halves; i++)
-        cell[i] = cell[i] ? SMASK__SEEN_B : SMASK__SEEN_A;
+        cell[i] = cell[i] ? SMASK__VISIBLE_B : SMASK__VISIBLE_A;
     if (!halves)
         smask__mark_any(r, cell, N, kind == SMASK_MASK_QUARTERS
-            ? SMASK__SEEN_A : 0, SMASK__SEEN_B, m->seen[1]);
+            ? SMASK__VISIBLE_A : 0, SMASK__VISIBLE_B, m->visible[1]);
 }
 
 /* M is round(ratio N), or of_196 / 196 of N where that is 0; but each view
@@ -7246,10 +7246,10 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
     m->N = N;
     m->branches = branches;
     for (int32_t k = 0; k < branches; k++) {
-        m->seen[k] = kind >= SMASK_MASK_QUARTERS ? N / 4 : k > 0 ? M : N - M;
-        m->masked[k] = N - m->seen[k];
-        m->seen_at[k] = (int32_t *)smask__data(c, (size_t)B,
-            (size_t)m->seen[k] * sizeof(int32_t));
+        m->visible[k] = kind >= SMASK_MASK_QUARTERS ? N / 4 : k > 0 ? M : N - M;
+        m->masked[k] = N - m->visible[k];
+        m->visible_at[k] = (int32_t *)smask__data(c, (size_t)B,
+            (size_t)m->visible[k] * sizeof(int32_t));
         m->masked_at[k] = (int32_t *)smask__data(c, (size_t)B,
             (size_t)m->masked[k] * sizeof(int32_t));
     }
@@ -7376,7 +7376,7 @@ SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
 }
 
 /* Where the rows of the encoder's output go in the decoder: (2B,N). */
-SMASK__FN int32_t *smask__slots(smask_ctx *c, const smask_mask *m)
+SMASK__FN int32_t *smask__decoder_index(smask_ctx *c, const smask_mask *m)
 {
     const int32_t N = m->N;
     int32_t *slot = smask__indices(c, (size_t)(2 * m->B) * (size_t)N);
@@ -7385,25 +7385,25 @@ SMASK__FN int32_t *smask__slots(smask_ctx *c, const smask_mask *m)
     for (k = 0; k < 2 * m->B * N && slot != NULL; k++) slot[k] = -1;
     for (r = 0; r < 2 && slot != NULL; r++)
         for (b = 0; b < m->B; b++)
-            for (k = 0; k < m->seen[r]; k++)
+            for (k = 0; k < m->visible[r]; k++)
                 slot[(r * m->B + b) * N
-                    + m->seen_at[r][b * m->seen[r] + k]] = row++;
+                    + m->visible_at[r][b * m->visible[r] + k]] = row++;
     return slot;
 }
 
 /* The seen tokens of branch r (or, if the halves are alike, of both in one
    batch of 2B) through the encoder. */
-SMASK__FN smask_tensor *smask__seen(smask_ctx *c, const smask_vit *v,
+SMASK__FN smask_tensor *smask__encode_visible(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, const smask_mask *m, int32_t r, int32_t branches)
 {
-    const int32_t S = m->seen[r];
+    const int32_t S = m->visible[r];
     int32_t *index = smask__indices(c, (size_t)(branches * m->B)
         * (size_t)S), b, k, i = 0, to;
 
     for (to = r + branches; r < to && index != NULL; r++)
         for (b = 0; b < m->B; b++)
             for (k = 0; k < S; k++)
-                index[i++] = b * m->N + m->seen_at[r][b * S + k];
+                index[i++] = b * m->N + m->visible_at[r][b * S + k];
     x = smask_gather(c, x, branches * m->B, S, index, NULL, NULL);
     return smask_vit_blocks(c, v, x);
 }
@@ -7412,13 +7412,13 @@ SMASK__FN smask_tensor *smask__seen(smask_ctx *c, const smask_vit *v,
 SMASK__FN smask_tensor *smask__split(smask_ctx *c, const smask_vit *v,
     const float *images, const smask_mask *m)
 {
-    const int alike = m->seen[0] == m->seen[1];
-    int32_t *slots = smask__slots(c, m);
+    const int alike = m->visible[0] == m->visible[1];
+    int32_t *slots = smask__decoder_index(c, m);
     smask_tensor *x = smask_vit_embed(c, v, images, m->B), *a, *b;
 
     x = smask__vit_place(c, v, x, m->B);
-    a = smask__seen(c, v, x, m, 0, alike ? 2 : 1);
-    b = alike ? NULL : smask__seen(c, v, x, m, 1, 1);
+    a = smask__encode_visible(c, v, x, m, 0, alike ? 2 : 1);
+    b = alike ? NULL : smask__encode_visible(c, v, x, m, 1, 1);
     return smask_vit_decode(c, v, a, b, slots, 2 * m->B);
 }
 
@@ -7472,7 +7472,7 @@ SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
 }
 
 /* Masked patches are replaced by the mask token before the encoder. */
-SMASK__FN smask_tensor *smask__hide(smask_ctx *c, const smask_vit *v,
+SMASK__FN smask_tensor *smask__replace_masked(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, const smask_mask *m)
 {
     int32_t *index = smask__indices(c, (size_t)m->B * (size_t)m->N), b, k;
@@ -7501,7 +7501,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     if (smask_mask_beit(c, B, v->grid, objective.mask, objective.ratio, &l->mask)
         != SMASK_OK) return NULL;
 
-    x = smask__hide(c, v, smask_vit_embed(c, v, images, B), &l->mask);
+    x = smask__replace_masked(c, v, smask_vit_embed(c, v, images, B), &l->mask);
     x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
     loss = smask__inpaint(c, v, x, v->cls != NULL, 1, objective.inpaint_weight, l);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];

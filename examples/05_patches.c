@@ -60,8 +60,8 @@ static void who_sees(const smask_mask *m, int *views)
     int branch, i;
     for (i = 0; i < N; i++) views[i] = 0;
     for (branch = 0; branch < m->branches; branch++)
-        for (i = 0; i < m->seen[branch]; i++)
-            views[m->seen_at[branch][i]] |= 1 << branch;
+        for (i = 0; i < m->visible[branch]; i++)
+            views[m->visible_at[branch][i]] |= 1 << branch;
 }
 
 int main(void)

@@ -226,7 +226,7 @@ static void choose_scenes(smask_ctx *c, run *r)
     s->image = (float *)smask_alloc(c, K * r->pixels * sizeof(float));
     s->token = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
     for (b = 0; b < s->branches; b++) {
-        s->seen[b] = (unsigned char *)smask_alloc(c, K * N);
+        s->visible[b] = (unsigned char *)smask_alloc(c, K * N);
         s->previous[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
         s->after[b] = (int32_t *)smask_alloc(c, K * N * sizeof(int32_t));
     }
@@ -268,9 +268,9 @@ static void take_pictures(smask_ctx *c, run *r, int after)
         for (b = 0; b < m->branches; b++) {
             int32_t *to = after ? s->after[b] : s->previous[b];
             for (i = 0; i < s->count; i++) {
-                for (k = 0; k < m->seen[b]; k++)
-                    s->seen[b][i * N
-                        + m->seen_at[b][i * m->seen[b] + k]] = 1;
+                for (k = 0; k < m->visible[b]; k++)
+                    s->visible[b][i * N
+                        + m->visible_at[b][i * m->visible[b] + k]] = 1;
                 for (k = 0; k < m->masked[b] && guess != NULL; k++)
                     to[i * N + m->masked_at[b][i * m->masked[b] + k]]
                         = *guess++;

@@ -182,13 +182,13 @@ static int faults(const smask_mask *m)
     int32_t b, i;
 
     for (k = 0; k < m->branches; k++) {
-        wrong += m->seen[k] + m->masked[k] != m->N;
-        wrong += m->seen[k] < 1 || m->masked[k] < 1;
+        wrong += m->visible[k] + m->masked[k] != m->N;
+        wrong += m->visible[k] < 1 || m->masked[k] < 1;
         for (b = 0; b < m->B; b++) {
-            const int32_t *seen = m->seen_at[k] + b * m->seen[k];
+            const int32_t *seen = m->visible_at[k] + b * m->visible[k];
             const int32_t *masked = m->masked_at[k] + b * m->masked[k];
             memset(at, 0, sizeof at);
-            for (i = 0; i < m->seen[k]; i++) {
+            for (i = 0; i < m->visible[k]; i++) {
                 wrong += seen[i] < 0 || seen[i] >= m->N;
                 wrong += i > 0 && seen[i] <= seen[i - 1];
                 if (seen[i] >= 0 && seen[i] < m->N) at[seen[i]]++;
@@ -210,10 +210,10 @@ static int32_t shared(const smask_mask *m)
     int32_t b, i, j, count = 0;
 
     for (b = 0; b < m->B; b++)
-        for (i = 0; i < m->seen[0]; i++)
-            for (j = 0; j < m->seen[1]; j++)
-                count += m->seen_at[0][b * m->seen[0] + i]
-                    == m->seen_at[1][b * m->seen[1] + j];
+        for (i = 0; i < m->visible[0]; i++)
+            for (j = 0; j < m->visible[1]; j++)
+                count += m->visible_at[0][b * m->visible[0] + i]
+                    == m->visible_at[1][b * m->visible[1] + j];
     return count;
 }
 
@@ -242,14 +242,14 @@ static void split_in_two(void)
                 SAME(m.B, 3);
                 SAME(m.N, N);
                 SAME(m.branches, 2);
-                CHECK(abs(m.seen[1] - want) <= (ratio[k] > 0 ? 1 : 0));
-                SAME(m.seen[0] + m.seen[1], N);
-                SAME(m.masked[0], m.seen[1]);
+                CHECK(abs(m.visible[1] - want) <= (ratio[k] > 0 ? 1 : 0));
+                SAME(m.visible[0] + m.visible[1], N);
+                SAME(m.masked[0], m.visible[1]);
                 SAME(faults(&m), 0);
-                CHECK(memcmp(m.masked_at[0], m.seen_at[1],
-                    3 * (size_t)m.seen[1] * sizeof(int32_t)) == 0);
-                CHECK(memcmp(m.masked_at[1], m.seen_at[0],
-                    3 * (size_t)m.seen[0] * sizeof(int32_t)) == 0);
+                CHECK(memcmp(m.masked_at[0], m.visible_at[1],
+                    3 * (size_t)m.visible[1] * sizeof(int32_t)) == 0);
+                CHECK(memcmp(m.masked_at[1], m.visible_at[0],
+                    3 * (size_t)m.visible[0] * sizeof(int32_t)) == 0);
                 smask_end_step(&c);
             }
     smask_shutdown(&c);
@@ -270,8 +270,8 @@ static void quarters(void)
             SAME(smask_mask_split(&c, 3, grid, (smask_mask_kind)kind, 0, &m),
                 SMASK_OK);
             SAME(m.branches, 2);
-            SAME(m.seen[0], grid * grid / 4);
-            SAME(m.seen[1], grid * grid / 4);
+            SAME(m.visible[0], grid * grid / 4);
+            SAME(m.visible[1], grid * grid / 4);
             SAME(m.masked[0], grid * grid - grid * grid / 4);
             SAME(faults(&m), 0);
             if (kind == SMASK_MASK_QUARTERS) SAME(shared(&m), 0);
@@ -299,9 +299,9 @@ static void beit(void)
             SAME(m.branches, 1);
             SAME(m.masked[0], (int32_t)floor(N * 75 / 196.0 + 0.5));
             SAME(faults(&m), 0);
-            SAME(m.seen[1], 0);
+            SAME(m.visible[1], 0);
             SAME(m.masked[1], 0);
-            CHECK(m.seen_at[1] == NULL && m.masked_at[1] == NULL);
+            CHECK(m.visible_at[1] == NULL && m.masked_at[1] == NULL);
             SAME(smask_mask_beit(&c, 4, grid, (smask_mask_kind)kind, 0.25f,
                 &m), SMASK_OK);
             SAME(m.masked[0], (int32_t)floor(N * 0.25 + 0.5));
@@ -319,12 +319,12 @@ static void paper_counts(void)
 
     smask_setup(&c, NULL);
     smask_mask_split(&c, 1, 14, SMASK_MASK_BLOCKS, 0, &m);
-    SAME(m.seen[0], 98);
-    SAME(m.seen[1], 98);
+    SAME(m.visible[0], 98);
+    SAME(m.visible[1], 98);
     smask_mask_beit(&c, 1, 14, SMASK_MASK_BLOCKS, 0, &m);
     SAME(m.masked[0], 75);
     smask_mask_split(&c, 1, 14, SMASK_MASK_QUARTERS, 0.75f, &m);
-    SAME(m.seen[0], 49);
+    SAME(m.visible[0], 49);
     SAME(m.masked[1], 147);
     smask_shutdown(&c);
 }
@@ -348,10 +348,10 @@ static void count_pairs(smask_mask_kind kind, int other, double pair[N][N])
     memset(pair, 0, N * N * sizeof(double));
     SAME(smask_mask_split(&c, IMAGES, GRID, kind, 0, &m), SMASK_OK);
     for (b = 0; b < IMAGES && smask_error(&c) == SMASK_OK; b++)
-        for (i = 0; i < m.seen[0]; i++)
-            for (j = 0; j < m.seen[other]; j++)
-                pair[m.seen_at[0][b * m.seen[0] + i]]
-                    [m.seen_at[other][b * m.seen[other] + j]] += 1.0 / IMAGES;
+        for (i = 0; i < m.visible[0]; i++)
+            for (j = 0; j < m.visible[other]; j++)
+                pair[m.visible_at[0][b * m.visible[0] + i]]
+                    [m.visible_at[other][b * m.visible[other] + j]] += 1.0 / IMAGES;
     smask_shutdown(&c);
 }
 
@@ -413,10 +413,10 @@ static void same_seed_same_masks(void)
     smask_mask_split(&c, 5, 8, SMASK_MASK_BLOCKS, 0, &a);
     smask_mask_split(&d, 5, 8, SMASK_MASK_BLOCKS, 0, &b);
     smask_mask_split(&d, 5, 8, SMASK_MASK_BLOCKS, 0, &other);
-    bytes = 5 * (size_t)a.seen[0] * sizeof(int32_t);
-    CHECK(memcmp(a.seen_at[0], b.seen_at[0], bytes) == 0);
-    CHECK(memcmp(a.seen_at[0], other.seen_at[0], bytes) != 0);
-    CHECK(memcmp(a.seen_at[0], a.seen_at[0] + a.seen[0], bytes / 5) != 0);
+    bytes = 5 * (size_t)a.visible[0] * sizeof(int32_t);
+    CHECK(memcmp(a.visible_at[0], b.visible_at[0], bytes) == 0);
+    CHECK(memcmp(a.visible_at[0], other.visible_at[0], bytes) != 0);
+    CHECK(memcmp(a.visible_at[0], a.visible_at[0] + a.visible[0], bytes / 5) != 0);
     smask_shutdown(&c);
     smask_shutdown(&d);
 }
@@ -451,7 +451,7 @@ static void dry_run(void)
     SAME(all_kinds(&c, NULL), SMASK_OK);
     smask_shutdown(&c);
     for (k = 0; k < 3; k++) {
-        CHECK(dry[k].seen_at[0] == NULL && dry[k].masked_at[0] == NULL);
+        CHECK(dry[k].visible_at[0] == NULL && dry[k].masked_at[0] == NULL);
         CHECK(memcmp(dry[k].seen, planned[k].seen, sizeof dry[k].seen) == 0);
         CHECK(memcmp(dry[k].masked, planned[k].masked,
             sizeof dry[k].masked) == 0);

@@ -41,9 +41,9 @@ static int same_mask(const smask_mask *m, const int32_t *x)
     int32_t i;
 
     for (branch = 0; good && branch < m->branches; branch++) {
-        good = m->seen[branch] == x[0] && m->masked[branch] == x[1];
-        for (x += 2, i = 0; good && i < m->B * m->seen[branch]; i++)
-            good = m->seen_at[branch][i] == *x++;
+        good = m->visible[branch] == x[0] && m->masked[branch] == x[1];
+        for (x += 2, i = 0; good && i < m->B * m->visible[branch]; i++)
+            good = m->visible_at[branch][i] == *x++;
         for (i = 0; good && i < m->B * m->masked[branch]; i++)
             good = m->masked_at[branch][i] == *x++;
     }

@@ -247,8 +247,8 @@ static void spoil_unseen(float *images, const smask_vit *v,
     for (b = 0; b < m->B; b++)
         for (n = 0; n < m->N; n++) {
             int seen = 0;
-            for (s = 0; s < m->seen[branch]; s++)
-                seen |= m->seen_at[branch][b * m->seen[branch] + s] == n;
+            for (s = 0; s < m->visible[branch]; s++)
+                seen |= m->visible_at[branch][b * m->visible[branch] + s] == n;
             if (!seen) spoil(images + (size_t)b * one, v, n, r);
         }
 }
@@ -281,18 +281,18 @@ static void halves_are_blind(void)
             smask_begin_step(&c);
             SAME(smask_mask_split(&c, B, v.grid, (smask_mask_kind)kind,
                 kind < 2 ? 0.5f : 0.75f, &m), SMASK_OK);
-            SAME(m.seen[branch], kind < 2 ? 8 : 4);
+            SAME(m.visible[branch], kind < 2 ? 8 : 4);
             memcpy(other, images, sizeof other);
             spoil_unseen(other, &v, &m, branch, &r);
             CHECK(memcmp(other, images, sizeof other) != 0);
-            x = see(&c, &v, images, B, m.seen_at[branch], m.seen[branch]);
-            y = see(&c, &v, other, B, m.seen_at[branch], m.seen[branch]);
-            first = m.seen_at[branch][0];
+            x = see(&c, &v, images, B, m.visible_at[branch], m.visible[branch]);
+            y = see(&c, &v, other, B, m.visible_at[branch], m.visible[branch]);
+            first = m.visible_at[branch][0];
             spoil(other, &v, first, &r);
-            z = see(&c, &v, other, B, m.seen_at[branch], m.seen[branch]);
+            z = see(&c, &v, other, B, m.visible_at[branch], m.visible[branch]);
             CHECK_TEXT(smask_detail(&c), "");
             if (z != NULL) {
-                SAME(smask_count(x), B * m.seen[branch] * v.desc.dim);
+                SAME(smask_count(x), B * m.visible[branch] * v.desc.dim);
                 CHECK(memcmp(x->x, y->x, smask_count(x) * sizeof(float))
                     == 0);
                 CHECK(memcmp(x->x, z->x, smask_count(x) * sizeof(float))
@@ -324,13 +324,13 @@ static void each_patch_once(void)
         SAME(smask_mask_split(&c, B, grid[i], SMASK_MASK_BLOCKS, 0.5f, &m),
             SMASK_OK);
         SAME(m.masked[0] + m.masked[1], N);
-        SAME(m.masked[0], m.seen[1]);
-        SAME(m.masked[1], m.seen[0]);
+        SAME(m.masked[0], m.visible[1]);
+        SAME(m.masked[1], m.visible[0]);
         for (b = 0; b < B; b++) {
             int seen[196] = { 0 }, told[196] = { 0 };
             for (branch = 0; branch < 2; branch++) {
-                for (k = 0; k < m.seen[branch]; k++)
-                    seen[m.seen_at[branch][b * m.seen[branch] + k]]
+                for (k = 0; k < m.visible[branch]; k++)
+                    seen[m.visible_at[branch][b * m.visible[branch] + k]]
                         += 1 + branch;
                 for (k = 0; k < m.masked[branch]; k++)
                     told[m.masked_at[branch][b * m.masked[branch] + k]]
@@ -371,12 +371,12 @@ static void loss_is_its_parts(void)
     if (loss == NULL) return;
     for (i = 0; i < 2 * B * N; i++) index[i] = -1;
     for (branch = 0, j = 0; branch < 2; branch++) {
-        const int32_t S = out.mask.seen[branch];
+        const int32_t S = out.mask.visible[branch];
         const int32_t M = out.mask.masked[branch];
-        const int32_t before = branch ? B * out.mask.seen[0] : 0;
-        half[branch] = see(&c, &v, images, B, out.mask.seen_at[branch], S);
+        const int32_t before = branch ? B * out.mask.visible[0] : 0;
+        half[branch] = see(&c, &v, images, B, out.mask.visible_at[branch], S);
         for (i = 0; i < B * S; i++)
-            index[(branch * B + i / S) * N + out.mask.seen_at[branch][i]]
+            index[(branch * B + i / S) * N + out.mask.visible_at[branch][i]]
                 = before + i;
         for (i = 0; i < B * M; i++, j++) {
             const int32_t n = out.mask.masked_at[branch][i];

@@ -765,7 +765,7 @@ static void put_guess(FILE *f, const canvas *v, int32_t scene, int32_t branch,
 {
     const report_scenes *s = v->r->scenes;
     const int32_t N = v->grid * v->grid;
-    const unsigned char *seen = s->seen[branch] + scene * N;
+    const unsigned char *seen = s->visible[branch] + scene * N;
     char label[128], who[16] = "";
     int32_t n, right = 0, hidden = 0;
 
@@ -796,7 +796,7 @@ static void put_scenes(FILE *f, const canvas *v, int style)
         draw_tokens(v, scene, style);
         put_canvas(f, v, NULL, "its words");
         for (b = 0; b < s->branches; b++) {
-            const unsigned char *seen = s->seen[b] + scene * N;
+            const unsigned char *seen = s->visible[b] + scene * N;
             draw_pixels(v, scene, seen, 255);
             put_canvas(f, v, seen, s->branches < 2 ? "what is left"
                 : b ? "half B" : "half A");
