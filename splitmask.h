@@ -4587,7 +4587,7 @@ SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
 }
 
 /* A node of the tape, with up to three sources. */
-SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
+SMASK__FN smask_tensor *smask__new_node(smask_ctx *c, smask_op op, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
     smask_tensor *s2)
 {
@@ -4623,26 +4623,26 @@ SMASK__FN smask_tensor *smask__node(smask_ctx *c, smask_op op, int32_t d0,
 }
 
 /* The same, with memory for its values. */
-SMASK__FN smask_tensor *smask__made(smask_ctx *c, smask_op op, int32_t d0,
+SMASK__FN smask_tensor *smask__new_tensor(smask_ctx *c, smask_op op, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
     smask_tensor *s2)
 {
-    smask_tensor *y = smask__node(c, op, d0, d1, d2, d3, s0, s1, s2);
+    smask_tensor *y = smask__new_node(c, op, d0, d1, d2, d3, s0, s1, s2);
 
     if (y != NULL) y->x = smask__floats(c, smask_count(y));
     return smask__ok(c) ? y : NULL;
 }
 
 /* The same, in the shape of its first source; NULL without one. */
-SMASK__FN smask_tensor *smask__like(smask_ctx *c, smask_op op,
+SMASK__FN smask_tensor *smask__new_like(smask_ctx *c, smask_op op,
     smask_tensor *x, smask_tensor *s1, smask_tensor *s2)
 {
-    return x == NULL ? NULL : smask__made(c, op, x->shape[0], x->shape[1],
+    return x == NULL ? NULL : smask__new_tensor(c, op, x->shape[0], x->shape[1],
         x->shape[2], x->shape[3], x, s1, s2);
 }
 
 /* The last word of every op. */
-SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
+SMASK__FN smask_tensor *smask__finish(smask_ctx *c, smask_tensor *y)
 {
 #ifdef SPLITMASK_DEBUG
     for (size_t i = 0; y != NULL && y->x != NULL && i < smask_count(y); i++)
@@ -4658,7 +4658,7 @@ SMASK__FN smask_tensor *smask__done(smask_ctx *c, smask_tensor *y)
 SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
-    smask_tensor *t = smask__node(c, SMASK_OP_INPUT, d0, d1, d2, d3, NULL,
+    smask_tensor *t = smask__new_node(c, SMASK_OP_INPUT, d0, d1, d2, d3, NULL,
         NULL, NULL);
 
     if (t == NULL) return NULL;
@@ -4681,7 +4681,7 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     if (c->in_step)
         return smask__fail_null(c, SMASK_STATE, "parameter",
             "parameters are made between steps");
-    smask_tensor *t = smask__node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL,
+    smask_tensor *t = smask__new_node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL,
         NULL, NULL);
     if (t == NULL) return NULL;
     const size_t bytes = smask_count(t) * sizeof(float);
@@ -4734,21 +4734,21 @@ SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     if (a == NULL || b == NULL) return NULL;
     if (memcmp(a->shape, b->shape, sizeof a->shape) != 0)
         return smask__fail_shapes(c, "add", "a", a, "b", b);
-    smask_tensor *y = smask__like(c, SMASK_OP_ADD, a, b, NULL);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_ADD, a, b, NULL);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, 1, a->x, NULL, smask_count(y));
     smask__list_do(c, SMASK__LIST_AXPY, y->x, 1, b->x, NULL, smask_count(y));
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 {
-    smask_tensor *y = smask__like(c, SMASK_OP_SCALE, x, NULL, NULL);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_SCALE, x, NULL, NULL);
 
     if (y == NULL) return NULL;
     y->scalar[0] = s;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, s, x->x, NULL, smask_count(y));
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
@@ -4757,13 +4757,13 @@ SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     if (x == NULL || g == NULL) return NULL;
     if (!smask__is_vector(g, (size_t)x->shape[0]))
         return smask__fail_shapes(c, "scale_rows", "x", x, "g", g);
-    smask_tensor *y = smask__like(c, SMASK_OP_SCALE_ROWS, x, g, NULL);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_SCALE_ROWS, x, g, NULL);
     if (y == NULL) return NULL;
     const size_t each = smask_count(x) / smask_count(g);
     for (size_t i = 0; !c->dry && i < smask_count(g); i++)
         SMASK__CALL(c->isa, scale, (y->x + i * each, g->x[i],
             x->x + i * each, each))
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 /* In arg[1] of a parameter that has panels in save[0]: see vit_pack. */
@@ -4820,7 +4820,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         return smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
     memcpy(d, x->shape, sizeof d);
     d[x->rank - 1] = w->shape[0];
-    smask_tensor *y = smask__made(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3],
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3],
         x, w, b);
     if (y == NULL) return NULL;
     smask__link(c, y, 3, r);
@@ -4832,7 +4832,7 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         y->save[0] = smask__floats(c, 2 * smask_row_count(x));
     smask__linear l = smask__linear_of(y);
     smask__linear_fwd(c, &l, y->x);
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 /* Keep a parameter w (out, in) also as the panels that x w' reads. */
@@ -4905,21 +4905,21 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
         return smask__fail_shapes(c, "layernorm", "w", w, "x", x);
     if (!smask__is_vector(b, D))
         return smask__fail_shapes(c, "layernorm", "b", b, "x", x);
-    smask_tensor *y = smask__like(c, SMASK_OP_LAYERNORM, x, w, b);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_LAYERNORM, x, w, b);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, 2 * smask_row_count(x));
     smask__norm a = smask__norm_of(y);
     smask__norm_do(c, &a, 0, 0, NULL, NULL);
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *y = smask__like(c, SMASK_OP_GELU, x, NULL, NULL);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_GELU, x, NULL, NULL);
 
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_GELU, y->x, 0, x->x, NULL, smask_count(y));
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
@@ -4971,7 +4971,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
             "bias and index come together");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-    smask_tensor *y = smask__node(c, SMASK_OP_ATTENTION, qkv->shape[0],
+    smask_tensor *y = smask__new_node(c, SMASK_OP_ATTENTION, qkv->shape[0],
         qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
@@ -4990,7 +4990,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     a.bias = smask__attention_bias(c, y, &a);
     smask__attention_fwd(c, &a);
     smask__rewind(c, mark);
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
@@ -5027,7 +5027,7 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
         || (position != NULL && smask_count(position) != (size_t)N * D))
         return smask__fail_shapes(c, "gather", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-    smask_tensor *y = smask__made(c, SMASK_OP_GATHER, B, N, (int32_t)D, 0, x,
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_GATHER, B, N, (int32_t)D, 0, x,
         fill, position);
     if (y == NULL) return NULL;
     y->index = index;
@@ -5040,7 +5040,7 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
                 ? "-1 needs a fill" : "an index is outside x");
     }
     smask__run(c, smask__ceil_div(g.count, g.piece), smask__gather_fwd_piece, &g);
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
@@ -5050,7 +5050,7 @@ SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
         return smask__fail_shapes(c, "mean_tokens",
             "of (B,N,D), skip < N; got", x, "", NULL);
-    smask_tensor *y = smask__made(c, SMASK_OP_MEAN_TOKENS, x->shape[0],
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_MEAN_TOKENS, x->shape[0],
         x->shape[2], 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = skip;
@@ -5064,12 +5064,12 @@ SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
             x->x + (b * N + (size_t)skip) * D, D, left, D))
         SMASK__CALL(c->isa, scale, (row, 1 / (float)left, row, D))
     }
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x)
 {
-    smask_tensor *y = smask__like(c, SMASK_OP_L2_NORMALIZE, x, NULL, NULL);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_L2_NORMALIZE, x, NULL, NULL);
     const size_t D = smask_columns(x);
 
     if (y == NULL) return NULL;
@@ -5081,14 +5081,14 @@ SMASK__DEF smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x)
         y->save[0][i] = inverse;
         SMASK__CALL(c->isa, scale, (y->x + i * D, inverse, row, D))
     }
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t)
 {
     if (x == NULL) return NULL;
-    smask_tensor *y = smask__made(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x,
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x,
         NULL, NULL);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_count(x));
@@ -5097,7 +5097,7 @@ SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     if (!c->dry && smask__ok(c))
         y->x[0] = (float)smask__cross_entropy_fwd(c->isa, x->x, t,
             smask_row_count(x), smask_columns(x), y->save[0]);
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
@@ -5123,7 +5123,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__fail_null(c, SMASK_RANGE, "linear_cross_entropy",
                 "a label is outside the vocabulary");
-    smask_tensor *y = smask__made(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0,
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0,
         x, w, b);
     if (y == NULL) return NULL;
     a.x = x->x;
@@ -5140,7 +5140,7 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     const double loss = smask__head_loss_do(c, &a, &right);
     if (y->x != NULL && smask__ok(c)) y->x[0] = (float)loss;
     if (hits != NULL) *hits = right;
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
@@ -5157,7 +5157,7 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
         return smask__fail_null(c, SMASK_ARG, "info_nce",
             "the temperature is not in 0.001 .. 1000");
-    smask_tensor *y = smask__made(c, SMASK_OP_INFO_NCE, 1, 0, 0, 0, x, NULL,
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_INFO_NCE, 1, 0, 0, 0, x, NULL,
         NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
@@ -5168,7 +5168,7 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
         y->x[0] = (float)smask__info_nce_fwd(c->isa, y->save[0], rows,
             temperature, all_negatives, &right);
     if (hits != NULL) *hits = right;
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
@@ -5178,11 +5178,11 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     if (a == NULL) return NULL;
     if (op == NULL || op->forward == NULL)
         return smask__fail_null(c, SMASK_ARG, "user", "the op has no forward");
-    smask_tensor *y = smask__made(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
     if (y == NULL) return NULL;
     y->extra = op;
     if (!c->dry) op->forward(y, op->user);
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 /* ---- Part by part: slices, and parts put together ---- */
@@ -5199,7 +5199,7 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
         return smask__fail_null(c, SMASK_RANGE, "slice", "not all of it is in x");
-    smask_tensor *y = smask__node(c, SMASK_OP_SLICE, count, x->shape[1],
+    smask_tensor *y = smask__new_node(c, SMASK_OP_SLICE, count, x->shape[1],
         x->shape[2], x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = first;
@@ -5213,7 +5213,7 @@ SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *buffer,
     smask_tensor *part, int32_t first)
 {
     if (buffer == NULL || part == NULL) return NULL;
-    smask_tensor *y = smask__node(c, SMASK_OP_JOIN, buffer->shape[0],
+    smask_tensor *y = smask__new_node(c, SMASK_OP_JOIN, buffer->shape[0],
         buffer->shape[1], buffer->shape[2], buffer->shape[3], buffer, part, NULL);
     if (y == NULL) return NULL;
     y->x = buffer->x;
@@ -5238,7 +5238,7 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
                 part[0]);
         rows += (int32_t)smask_row_count(part[i]);
     }
-    smask_tensor *y = smask__made(c, SMASK_OP_INPUT, rows, parts > 0
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_INPUT, rows, parts > 0
         ? (int32_t)smask_columns(part[0]) : 0, 0, 0, NULL, NULL, NULL);
     for (int i = 0; i < parts && y != NULL; i++) {
         y = smask__join_one(c, y, part[i], first);
@@ -5280,7 +5280,7 @@ SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
     memcpy(d, t->shape, sizeof d);
     const float *from = t->x;
     smask__tape_rewind(c, start);
-    smask_tensor *y = smask__made(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
+    smask_tensor *y = smask__new_tensor(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
         NULL);
     if (y != NULL && y->x != NULL && y->x != from)
         memmove(y->x, from, smask_count(y) * sizeof(float));
@@ -5313,7 +5313,7 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
 #ifndef SPLITMASK_NO_AUTOGRAD
     y->requires_grad = !not_recording && !c->desc.inference;
 #endif
-    return smask__done(c, y);
+    return smask__finish(c, y);
 }
 
 /* ---- Backward ---- */
@@ -5567,9 +5567,9 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 
 /* From node `from` back to `to`, which is not taken; `one` is the page of
    rules below. */
-typedef void (*smask__rules)(smask_ctx *c, smask_tensor *y);
+typedef void (*smask__backward_fn)(smask_ctx *c, smask_tensor *y);
 SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
-    const smask_tensor *to, smask__rules one)
+    const smask_tensor *to, smask__backward_fn one)
 {
     for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
         t = t->previous) {
@@ -5590,7 +5590,7 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
    walk that tape. What it took goes with it, so its gradients must not mix
    with those of the outer tape: it has a free list of its own. */
 SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
-    smask__rules one)
+    smask__backward_fn one)
 {
     const smask__recompute_call *again = (const smask__recompute_call *)y->extra;
     smask_tensor *x = y->source[0], *leaf, *t;
@@ -5602,7 +5602,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
 
     c->not_recording = 0;
     c->free_list = NULL;
-    leaf = smask__node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
+    leaf = smask__new_node(c, SMASK_OP_INPUT, x->shape[0], x->shape[1],
         x->shape[2], x->shape[3], NULL, NULL, NULL);
     if (leaf != NULL) {
         leaf->x = x->x;
@@ -5895,17 +5895,17 @@ SMASK__FN int smask__fields_in_range(smask_ctx *c, const char *where,
 
 /* ---- Making the weights ---- */
 
-typedef struct smask__maker {
+typedef struct smask__builder {
     smask_ctx *c;
     smask_vit *v;
     const float *at;                 /* next of the caller's weights       */
     const char *prefix;              /* of the block being made            */
     int32_t number, layer;
-} smask__maker;
+} smask__builder;
 
 /* How a parameter begins. */
-typedef enum smask__first { SMASK__FIRST_0, SMASK__FIRST_1, SMASK__FIRST_N,
-    SMASK__FIRST_S, SMASK__FIRST_G, SMASK__FIRST_TINY } smask__first;
+typedef enum smask__init_kind { SMASK__INIT_0, SMASK__INIT_1, SMASK__INIT_N,
+    SMASK__INIT_S, SMASK__INIT_G, SMASK__INIT_TINY } smask__init_kind;
 
 /* Normal, drawn again beyond two deviations. */
 SMASK__FN float smask__normal_within(smask_random *r)
@@ -5916,19 +5916,19 @@ SMASK__FN float smask__normal_within(smask_random *r)
     return x;
 }
 
-SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
-    smask__first first)
+SMASK__FN void smask__init_values(const smask__builder *m, smask_tensor *t,
+    smask__init_kind first)
 {
     const smask_vit_desc *d = &m->v->desc;
     float std = 0, constant = 0;
 
     switch (first) {
-    case SMASK__FIRST_0: break;
-    case SMASK__FIRST_1: constant = 1; break;
-    case SMASK__FIRST_G: constant = d->layer_scale; break;
-    case SMASK__FIRST_N: std = d->init_std; break;
-    case SMASK__FIRST_S: std = d->init_std / sqrtf(2 * (float)m->layer); break;
-    case SMASK__FIRST_TINY: std = d->init_std * 0.001f; break;
+    case SMASK__INIT_0: break;
+    case SMASK__INIT_1: constant = 1; break;
+    case SMASK__INIT_G: constant = d->layer_scale; break;
+    case SMASK__INIT_N: std = d->init_std; break;
+    case SMASK__INIT_S: std = d->init_std / sqrtf(2 * (float)m->layer); break;
+    case SMASK__INIT_TINY: std = d->init_std * 0.001f; break;
     }
     for (size_t i = 0; i < smask_count(t); i++)
         t->x[i] = std > 0 ? std * smask__normal_within(&m->c->random)
@@ -5936,8 +5936,8 @@ SMASK__FN void smask__begin_value(const smask__maker *m, smask_tensor *t,
 }
 
 /* One parameter: as a tensor (rows) or (rows, columns), under its name. */
-SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
-    int32_t rows, int32_t columns, smask__first first)
+SMASK__FN smask_tensor *smask__add_param(smask__builder *m, const char *name,
+    int32_t rows, int32_t columns, smask__init_kind first)
 {
     smask_params *list = &m->v->params;
     char *end;
@@ -5945,7 +5945,7 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
     smask_tensor *t = smask__parameter_on(m->c, m->at, rows, columns, 0, 0);
     if (t == NULL || list->count == list->capacity) return NULL;
     if (m->at != NULL) m->at += smask_count(t);
-    else if (t->x != NULL) smask__begin_value(m, t, first);
+    else if (t->x != NULL) smask__init_values(m, t, first);
     smask_param *p = &list->item[list->count++];
     p->t = t;
     end = smask__append_text(p->name, m->prefix);       /* blocks.3.name      */
@@ -5961,12 +5961,12 @@ SMASK__FN smask_tensor *smask__make(smask__maker *m, const char *name,
 }
 
 /* A parameter that has more dimensions in files, for timm's sake. */
-SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
+SMASK__FN smask_tensor *smask__add_param_as(smask__builder *m, const char *name,
     int32_t rows, int32_t columns, int32_t decay, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3)
 {
     const int32_t shape[4] = { d0, d1, d2, d3 };
-    smask_tensor *t = smask__make(m, name, rows, columns, SMASK__FIRST_N);
+    smask_tensor *t = smask__add_param(m, name, rows, columns, SMASK__INIT_N);
 
     if (t == NULL) return NULL;
     smask_param *p = &m->v->params.item[m->v->params.count - 1];
@@ -5976,10 +5976,10 @@ SMASK__FN smask_tensor *smask__make_as(smask__maker *m, const char *name,
     return t;
 }
 
-#define SMASK__MAKE(field, name, rows, columns, first)                      \
-    field = smask__make(m, name, rows, columns, SMASK__FIRST_##first)
+#define SMASK__ADD(field, name, rows, columns, first)                      \
+    field = smask__add_param(m, name, rows, columns, SMASK__INIT_##first)
 
-SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
+SMASK__FN smask_block *smask__add_blocks(smask__builder *m, int encoder)
 {
     const smask_vit_desc *d = &m->v->desc;
     const int32_t D = d->dim, F = d->mlp_ratio * D;
@@ -5993,13 +5993,13 @@ SMASK__FN smask_block *smask__make_blocks(smask__maker *m, int encoder)
     for (int32_t l = 0; l < depth; l++) {
         m->number = l;
         m->layer = encoder ? l + 1 : d->depth + 1;
-#define SMASK__MAKE_FIELD(field, name, rows, columns, first)                \
-        if (SMASK__FIRST_##first != SMASK__FIRST_G || d->layer_scale > 0)   \
-            SMASK__MAKE(k[l].field, name, rows, columns, first);
-        SMASK_BLOCK_WEIGHTS(SMASK__MAKE_FIELD)
-#undef SMASK__MAKE_FIELD
+#define SMASK__ADD_FIELD(field, name, rows, columns, first)                \
+        if (SMASK__INIT_##first != SMASK__INIT_G || d->layer_scale > 0)   \
+            SMASK__ADD(k[l].field, name, rows, columns, first);
+        SMASK_BLOCK_WEIGHTS(SMASK__ADD_FIELD)
+#undef SMASK__ADD_FIELD
         if (encoder && d->relative_bias == 2)
-            SMASK__MAKE(k[l].bias, "attn.relative_position_bias_table",
+            SMASK__ADD(k[l].bias, "attn.relative_position_bias_table",
                 side * side + 3, d->heads, 0);
         k[l].heads = d->heads;
         if (encoder && depth > 1)        /* deeper blocks are skipped more */
@@ -6092,7 +6092,7 @@ SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
 }
 
 /* The decoder and what belongs to it, under `decoder.` in files. */
-SMASK__FN void smask__make_decoder(smask__maker *m)
+SMASK__FN void smask__add_decoder(smask__builder *m)
 {
     smask_vit *v = m->v;
     const smask_vit_desc *d = &v->desc;
@@ -6100,41 +6100,41 @@ SMASK__FN void smask__make_decoder(smask__maker *m)
 
     if (d->decoder_depth > 0) {
         if (!d->no_decoder_embed) {
-            SMASK__MAKE(v->decoder_embed_w, "decoder.bridge.weight", D, D, N);
-            SMASK__MAKE(v->decoder_embed_b, "decoder.bridge.bias", D, 0, 0);
+            SMASK__ADD(v->decoder_embed_w, "decoder.bridge.weight", D, D, N);
+            SMASK__ADD(v->decoder_embed_b, "decoder.bridge.bias", D, 0, 0);
         }
-        v->decoder_mask = smask__make_as(m, "decoder.mask_token", D, 0, 1,
+        v->decoder_mask = smask__add_param_as(m, "decoder.mask_token", D, 0, 1,
             1, 1, D, 0);
         if (!d->decoder_shares_position)
-            v->decoder_position = smask__make_as(m, "decoder.pos_embed", N,
+            v->decoder_position = smask__add_param_as(m, "decoder.pos_embed", N,
                 D, 0, 1, N, D, 0);
-        v->decoder = smask__make_blocks(m, 0);
-        SMASK__MAKE(v->decoder_norm_w, "decoder.norm.weight", D, 0, 1);
-        SMASK__MAKE(v->decoder_norm_b, "decoder.norm.bias", D, 0, 0);
+        v->decoder = smask__add_blocks(m, 0);
+        SMASK__ADD(v->decoder_norm_w, "decoder.norm.weight", D, 0, 1);
+        SMASK__ADD(v->decoder_norm_b, "decoder.norm.bias", D, 0, 0);
     }
     if (V > 0) {
-        SMASK__MAKE(v->head_w, "decoder.head.weight", V, D, N);
-        SMASK__MAKE(v->head_b, "decoder.head.bias", V, 0, 0);
+        SMASK__ADD(v->head_w, "decoder.head.weight", V, D, N);
+        SMASK__ADD(v->head_b, "decoder.head.bias", V, 0, 0);
     }
 }
 
 /* In the order of the file. */
-SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
+SMASK__FN void smask__add_all_params(smask_ctx *c, smask_vit *v)
 {
     const smask_vit_desc *d = &v->desc;
     const int32_t D = d->dim, C = d->channels, P = d->patch;
     const int32_t G = d->image / P, skip = d->class_token;
     const int32_t T = G * G + skip, side = 2 * G - 1;
-    smask__maker maker = { c, v, d->weights, "", -1, 0 }, *m = &maker;
+    smask__builder maker = { c, v, d->weights, "", -1, 0 }, *m = &maker;
 
     v->grid = G;
     v->tokens = G * G;
     v->params.capacity = 15 * (d->depth + d->decoder_depth) + 24;
     v->params.item = (smask_param *)smask__structs(c,
         (size_t)v->params.capacity, sizeof(smask_param));
-    if (skip) v->cls = smask__make_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
+    if (skip) v->cls = smask__add_param_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
     if (!d->no_position)
-        v->position = smask__make_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
+        v->position = smask__add_param_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
     if (d->sincos && v->position != NULL) {          /* fixed: no gradients   */
         v->position->requires_grad = 0;
         if (v->position->x != NULL && m->at == NULL) {
@@ -6143,25 +6143,25 @@ SMASK__FN void smask__make_all(smask_ctx *c, smask_vit *v)
             smask__sincos(v->position->x + skip * D, G, D);
         }
     }
-    v->patch_w = smask__make_as(m, "patch_embed.proj.weight", D, C * P * P,
+    v->patch_w = smask__add_param_as(m, "patch_embed.proj.weight", D, C * P * P,
         1, D, C, P, P);
-    SMASK__MAKE(v->patch_b, "patch_embed.proj.bias", D, 0, 0);
+    SMASK__ADD(v->patch_b, "patch_embed.proj.bias", D, 0, 0);
     if (d->mask_token)
-        v->mask = smask__make_as(m, "mask_token", D, 0, 1, 1, 1, D, 0);
+        v->mask = smask__add_param_as(m, "mask_token", D, 0, 1, 1, 1, D, 0);
     if (d->relative_bias == 1)
-        SMASK__MAKE(v->bias, "rel_pos_bias.relative_position_bias_table",
+        SMASK__ADD(v->bias, "rel_pos_bias.relative_position_bias_table",
             side * side + 3, d->heads, 0);
-    v->blocks = smask__make_blocks(m, 1);
-    SMASK__MAKE(v->norm_w, "norm.weight", D, 0, 1);
-    SMASK__MAKE(v->norm_b, "norm.bias", D, 0, 0);
+    v->blocks = smask__add_blocks(m, 1);
+    SMASK__ADD(v->norm_w, "norm.weight", D, 0, 1);
+    SMASK__ADD(v->norm_b, "norm.bias", D, 0, 0);
     if (d->classes > 0) {
-        SMASK__MAKE(v->classifier_w, "head.weight", d->classes, D, TINY);
-        SMASK__MAKE(v->classifier_b, "head.bias", d->classes, 0, 0);
+        SMASK__ADD(v->classifier_w, "head.weight", d->classes, D, TINY);
+        SMASK__ADD(v->classifier_b, "head.bias", d->classes, 0, 0);
     }
-    smask__make_decoder(m);
+    smask__add_decoder(m);
     if (d->relative_bias != 0) v->bias_index = smask__bias_index(c, G, skip);
 }
-#undef SMASK__MAKE
+#undef SMASK__ADD
 
 SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc)
@@ -6175,7 +6175,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     memset(v, 0, sizeof *v);
     v->desc = d;
     if (smask__ok(c) && smask__vit_check(c, &d) == SMASK_OK)
-        smask__make_all(c, v);
+        smask__add_all_params(c, v);
     if (!smask__ok(c)) {                 /* no half a model                */
         memset(v, 0, sizeof *v);
         smask__tape_rewind(c, start);
@@ -6439,7 +6439,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     if (each < 1) each = 1;
     if (each > B) each = B;
     each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
-    smask_tensor *buffer = smask__made(c, SMASK_OP_INPUT, each, x->shape[1],
+    smask_tensor *buffer = smask__new_tensor(c, SMASK_OP_INPUT, each, x->shape[1],
         x->shape[2], 0, NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, buffer);
     if (k->ls1 != NULL && !v->desc.recompute && !c->not_recording) {
@@ -6450,7 +6450,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
             once[l] = smask__block_scaled(c, &k[l]);
         k = once;                        /* scaled for all groups          */
     }
-    smask_tensor *whole = smask__made(c, SMASK_OP_INPUT, B, x->shape[1],
+    smask_tensor *whole = smask__new_tensor(c, SMASK_OP_INPUT, B, x->shape[1],
         x->shape[2], 0, NULL, NULL, NULL);
     for (int32_t b = 0; b < B; b += each) {
         const smask__tape_mark start = smask__tape_mark_of(c);
