@@ -1534,7 +1534,7 @@ static smask_tensor *probe_down(smask_ctx *c, const probe *p,
     return smask_gelu_linear_add(c, x, k->down_w, k->down_b, r, NULL);
 }
 
-static smask_tensor *probe_bridge(smask_ctx *c, const probe *p,
+static smask_tensor *probe_decoder_embed(smask_ctx *c, const probe *p,
     smask_tensor *x, smask_tensor *r)
 {
     const smask_vit *v = (const smask_vit *)p->user;
@@ -1777,7 +1777,7 @@ static smask_result profile_all(smask_ctx *c, void *user)
     row->bytes = 4 * row_bytes;
     profile_blocks(c, f, encoder, &v->blocks[0], o->depth, views, seen);
     if (split) {
-        profile_linear(c, f, "bridge", 1, probe_bridge, views, seen, D, D,
+        profile_linear(c, f, "decoder_embed", 1, probe_decoder_embed, views, seen, D, D,
             v);
         for (i = 0; i < 2 * B * n; i++)  /* every other one a mask token   */
             f->index[i] = i % 2 || i / 2 >= views * seen ? -1 : i / 2;

@@ -55,7 +55,7 @@ typedef struct run {
     int batch, epochs, steps, limit, warmup, save_every, threads;
     int no_inpaint, no_match, official, sincos, recompute, extras, bf16;
     int raw_features, all_negatives, stop_keys, no_decoder_embed, shared_positions;
-    int half, full, centre, uniform01, euclidean, resume;
+    int half_resolution, full, centre, uniform01, euclidean, resume;
     float ratio, inpaint_weight, match_weight, temperature;
     float layer_scale, drop_path, lr, weight_decay, crop;
     uint64_t seed;
@@ -532,7 +532,7 @@ static void read_options(run *r, int argc, char **argv)
           "match against both halves of the other images" },
         { "--stop-keys", OPTION_FLAG, &r->stop_keys, 0, 0,
           "match without gradient through the keys" },
-        { "--no-bridge", OPTION_FLAG, &r->no_decoder_embed, 0, 0,
+        { "--no-decoder-embed", OPTION_FLAG, &r->no_decoder_embed, 0, 0,
           "no linear layer between encoder and decoder" },
         { "--shared-positions", OPTION_FLAG, &r->shared_positions, 0, 0,
           "the decoder takes the encoder's positions" },

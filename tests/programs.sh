@@ -221,7 +221,7 @@ for options in "--method beit" "--method beit --official" \
         "--image 24 --patch 6 --limit 50 --crop 0.5" \
         "--match-weight 0.1 --temperature 0.5 --inpaint-weight 2" \
         "--raw-features --all-negatives --stop-keys" \
-        "--no-bridge --shared-positions"; do
+        "--no-decoder-embed --shared-positions"; do
     # shellcheck disable=SC2086
     train --steps 3 --out "$O/method" $options \
         && [ -n "$(value loss "$O/result")" ] \

@@ -187,7 +187,7 @@ static memory write_model(model *m, int all, const smask_metadata *metadata,
     memset(&file, 0, sizeof file);
     io = io_of(&file);
     SAME(smask_write(&m->c, &io, &m->v, all ? &m->t : NULL,
-        all ? &m->a : NULL, all ? &m->e : NULL, notes, count), SMASK_OK);
+        all ? &m->a : NULL, all ? &m->e : NULL, metadata, count), SMASK_OK);
     return file;
 }
 
@@ -244,7 +244,7 @@ static int opens(memory *file, smask_result expected, const char *detail)
     X(decoder_shares_position) X(mask_token) X(classes) X(layer_scale)      \
     X(drop_path)
 #define TOKENIZER_FIELDS(X) X(kind) X(image) X(patch) X(channels)           \
-    X(vocabulary) X(half) X(centre) X(uniform01) X(euclidean)
+    X(vocabulary) X(half_resolution) X(centre) X(uniform01) X(euclidean)
 
 static void same_descs(const model *m, memory *file)
 {
@@ -378,7 +378,7 @@ static void notes_come_back(void)
         german, "0123456789012345678901234567890123456789" };
     static model a;
     const smask_vit_desc d = small_desc();
-    smask_metadata notes[6];
+    smask_metadata metadata[6];
     char out[256];
     smask_file f;
     memory file;
@@ -390,9 +390,9 @@ static void notes_come_back(void)
         metadata[i].key = keys[i];
         metadata[i].value = odd[i];
     }
-    notes[5].key = "codes";              /* these become blanks            */
-    notes[5].value = "line\nfeed\ttab\x01\x1f";
-    file = write_model(&a, 0, notes, 6);
+    metadata[5].key = "codes";              /* these become blanks            */
+    metadata[5].value = "line\nfeed\ttab\x01\x1f";
+    file = write_model(&a, 0, metadata, 6);
     io = io_of(&file);
     SAME(smask_open(&a.c, &f, &io), SMASK_OK);
     for (i = 0; i < 5; i++) {

@@ -602,7 +602,7 @@ static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
     p.k = k;
     p.a = smask__operand_of(b, ld);
     p.b = smask__operand_of(b, ld);
-    p.turned = turned;
+    p.b_transposed = turned;
     smask__product_plan(&c, &p);
     floats = k * smask__round_up(n, p.nr);
     for (j = 0; j < floats + 64; j++)

@@ -452,7 +452,7 @@ static void dry_run(void)
     smask_shutdown(&c);
     for (k = 0; k < 3; k++) {
         CHECK(dry[k].visible_at[0] == NULL && dry[k].masked_at[0] == NULL);
-        CHECK(memcmp(dry[k].seen, planned[k].seen, sizeof dry[k].seen) == 0);
+        CHECK(memcmp(dry[k].visible, planned[k].visible, sizeof dry[k].visible) == 0);
         CHECK(memcmp(dry[k].masked, planned[k].masked,
             sizeof dry[k].masked) == 0);
         SAME(dry[k].branches, planned[k].branches);

@@ -201,7 +201,7 @@ static void inner_piece(void *arg, int piece, int worker)
 static void outer_piece(void *arg, int piece, int worker)
 {
     job *j = (job *)arg;
-    job *inner = &j->x_state[piece];
+    job *inner = &j->inner[piece];
 
     j->times[piece]++;
     j->worker_of[piece] = worker;
@@ -221,7 +221,7 @@ static void nested_runs_inline(void)
         memset(&outer, 0, sizeof outer);
         memset(inner, 0, sizeof inner);
         outer.hook = smask_threads_hook(&pool);
-        outer.x_state = inner;
+        outer.inner = inner;
         outer.inner_count = 1 + run % 9;
         for (i = 0; i < 16; i++) inner[i].hook = outer.hook;
         outer.hook.run(outer.hook.user, 16, outer_piece, &outer);
@@ -251,7 +251,7 @@ static void two_pools(void)
         memset(&outer, 0, sizeof outer);
         memset(inner, 0, sizeof inner);
         outer.hook = smask_threads_hook(&a);
-        outer.x_state = inner;
+        outer.inner = inner;
         outer.inner_count = 8;
         for (i = 0; i < 16; i++) inner[i].hook = smask_threads_hook(&b);
         outer.hook.run(outer.hook.user, 16, outer_piece, &outer);

@@ -91,7 +91,7 @@ static void draw_halves(int32_t *index)
 
 static void decoder_gradient(void *user, const char *name, smask_tensor *t)
 {
-    if (strncmp(name, "norm_", 5) == 0 || strncmp(name, "bridge_", 7) == 0
+    if (strncmp(name, "norm_", 5) == 0 || strncmp(name, "decoder_embed_", 14) == 0
             || strncmp(name, "decoder", 7) == 0)
         fixture_gradient(user, name, t);
 }

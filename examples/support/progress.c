@@ -402,7 +402,7 @@ void model_save_training(smask_ctx *c, const smask_vit *v,
     io.write = write_file;
     io.user = file;
     errno = 0;
-    written = smask_write(c, &io, v, t, a, e, notes, metadata_count);
+    written = smask_write(c, &io, v, t, a, e, metadata, metadata_count);
     /* What lies in a buffer is not written yet: closing tells. */
     if (fclose(file) != 0 && written == SMASK_OK) written = SMASK_IO;
     if (written == SMASK_OK && rename(part, path) == 0) return;
@@ -417,5 +417,5 @@ void model_save_training(smask_ctx *c, const smask_vit *v,
 void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
     int32_t metadata_count, const char *path)
 {
-    model_save_training(c, v, NULL, NULL, NULL, notes, metadata_count, path);
+    model_save_training(c, v, NULL, NULL, NULL, metadata, metadata_count, path);
 }

@@ -37,8 +37,8 @@ typedef struct report_scenes {
     int32_t held_out;                /* 1: not among the training images   */
     float *image;                    /* (count, C, S, S) normalised        */
     int32_t *token;                  /* (count, N)                         */
-    unsigned char *seen[2];          /* (count, N) by branch               */
-    int32_t *before[2], *after[2];   /* (count, N) words, where not seen   */
+    unsigned char *visible[2];       /* (count, N) by branch               */
+    int32_t *previous[2], *after[2];   /* (count, N) words, where not seen   */
 } report_scenes;
 
 typedef struct report {

@@ -226,12 +226,12 @@ class Step:
         p = [self.patch_w, self.patch_b, self.position, *self.norm,
              *self.head]
         if a.method == "splitmask":
-            self.bridge = weight(D, D), constant(0, D)
+            self.decoder_embed = weight(D, D), constant(0, D)
             self.mask = weight(D)
             self.decoder_position = weight(self.n, D)
             self.decoder = [Block(D, H) for _ in range(2)]
             self.decoder_norm = constant(1, D), constant(0, D)
-            p += [*self.bridge, self.mask, self.decoder_position,
+            p += [*self.decoder_embed, self.mask, self.decoder_position,
                   *self.decoder_norm]
             for k in self.decoder:
                 p += k.all
@@ -319,7 +319,7 @@ class Step:
         x = Reorder.apply(x, self.to, self.back)
         for k in self.blocks:
             x = k(x, 2 * B, n // 2)
-        x = F.linear(F.layer_norm(x, (D,), *self.norm, EPS), *self.bridge)
+        x = F.linear(F.layer_norm(x, (D,), *self.norm, EPS), *self.decoder_embed)
         x = torch.cat((x.view(2 * B, n // 2, D),
                        self.mask.expand(2 * B, n - n // 2, D)), 1)
         x = Reorder.apply(x.view(-1, D), self.decoder_to, self.decoder_back)
