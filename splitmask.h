@@ -635,6 +635,16 @@ typedef struct smask_objective {
     int32_t raw_features;            /* 1: no L2 norm before the match     */
     int32_t all_negatives;           /* 1: 2B - 2 negatives, 0: B - 1      */
     int32_t stop_keys;               /* 1: no gradient through the keys    */
+    int32_t match_decoder;           /* 0: the match is of the encoder's
+                                        outputs; 1: of the decoder's, as in
+                                        the paper                          */
+    int32_t splits;                  /* different splits in a batch; B or
+                                        more: one an image, as in the paper;
+                                        2 .. B-1: negatives come from images
+                                        of the same split alone        [1] */
+    const float *view_images[2];     /* (B,C,S,S): what A and B are cut from,
+                                        if not from the images, of which the
+                                        words are; until end of step       */
 } smask_objective;
 
 typedef struct smask_losses {
@@ -7075,35 +7085,38 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 
 /* ======================================================================
    10  MASKS                                                     >>masks
-   Question   Which patches are hidden, and from whom?
-   Idea       A mark for each patch tells which of two views sees it.
-              BEiT's rectangles hide whole things rather than single
-              patches, whose neighbours would tell them; what they leave
-              short of the wanted number is filled up at random, so that
-              all images have sequences of one length. The lists of
-              indices, all that the model ever looks at, are read off the
-              marks in reading order.
+   Question   Which patches are masked, and for which view?
+   Idea       Each patch carries a mark: view A sees it, or view B does.
+              BEiT's rectangles hide whole objects; a single hidden patch
+              could be guessed from its neighbours. A rectangle sampler may
+              fall short of the wanted number, so random patches fill the
+              rest: all images have sequences of one length. The model
+              reads lists of indices, which are collected from the marks in
+              reading order.
 
                 marks     A B B .      A sees     0 4 5
                           A A B .      B sees     1 2 6
                                        A predicts what A does not see
 
+              The images of a batch share one split by default. If each
+              image drew its own, A's shape would tell which B belongs to
+              it, and the match could be solved without a look at a pixel.
    May call   1 to 3.            Called by   11.
    Source     Bao et al. 2022, algorithm 1, and their code [Bao21];
               El-Nouby et al. 2021, sec. 3.3 [ElN21]; Knuth, vol. 2,
               algorithm 3.4.2 S [Knu97].
    ====================================================================== */
 
-/* One rectangle: its area is uniform between least and cap, in either
-   order, its aspect log-uniform between 0.3 and 1 / 0.3. It must be
-   smaller than the grid both ways and hide something new, but no more
-   than cap. Ten tries; returns the number of patches that it hides. */
+/* One rectangle: its area is uniform between min_area and cap, in either
+   order; its aspect is log-uniform between 0.3 and 1 / 0.3. It must be
+   smaller than the grid in both directions and mask at least one new patch,
+   at most cap of them. Ten tries; returns the number of new patches. */
 SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
-    int32_t columns, int32_t least, int32_t cap, uint8_t *mask)
+    int32_t columns, int32_t min_area, int32_t cap, uint8_t *mask)
 {
     for (int32_t tries = 0; tries < 10; tries++) {
-        const float area = (float)least
-            + (float)(cap - least) * smask_uniform(r);
+        const float area = (float)min_area
+            + (float)(cap - min_area) * smask_uniform(r);
         const float aspect = expf(1.2039728f * (2 * smask_uniform(r) - 1));
         const int32_t h = (int32_t)(sqrtf(area * aspect) + 0.5f);
         const int32_t w = (int32_t)(sqrtf(area / aspect) + 0.5f);
@@ -7124,28 +7137,28 @@ SMASK__FN int32_t smask__mask_block(smask_random *r, int32_t rows,
 }
 
 SMASK__DEF int32_t smask_mask_blocks(smask_random *r, int32_t rows,
-    int32_t columns, int32_t target, int32_t least, int32_t most,
+    int32_t columns, int32_t target, int32_t min_area, int32_t max_area,
     uint8_t *mask)
 {
     int32_t hidden = 0, fresh;
 
     if (rows < 1 || columns < 1) return 0;
     memset(mask, 0, (size_t)rows * (size_t)columns);
-    if (least < 1) least = 1;
-    if (most < 1) most = 1;
+    if (min_area < 1) min_area = 1;
+    if (max_area < 1) max_area = 1;
     while (hidden < target) {
         const int32_t left = target - hidden;
-        fresh = smask__mask_block(r, rows, columns, least,
-            most < left ? most : left, mask);
+        fresh = smask__mask_block(r, rows, columns, min_area,
+            max_area < left ? max_area : left, mask);
         if (fresh == 0) break;
         hidden += fresh;
     }
     return hidden;
 }
 
-/* Mark `count` of the patches that bear no mark of `taken`, all choices
-   alike: of the patches still to come, each is chosen with probability
-   wanted / left (Knuth's algorithm S). No list, no shuffle. */
+/* Mark `count` of the patches without the mark `taken`; all choices are
+   equally likely. The next patch is chosen with probability count / left
+   (Knuth's algorithm S), which needs no list and no shuffle. */
 SMASK__FN void smask__mark_any(smask_random *r, uint8_t *cell, size_t N,
     uint8_t taken, uint8_t mark, int32_t count)
 {
@@ -7160,23 +7173,23 @@ SMASK__FN void smask__mark_any(smask_random *r, uint8_t *cell, size_t N,
     }
 }
 
-/* A part of N, rounded: BEiT's bounds are 16 and 75 of 196 patches, which
-   on 8 x 8 are 5 and 24, on 16 x 16 21 and 98. */
+/* part / 196 of N patches, rounded. BEiT's bounds are 16 and 75 of 196
+   patches; on an 8 x 8 grid they become 5 and 24, on 16 x 16 21 and 98. */
 SMASK__FN int32_t smask__of_196(int32_t N, int32_t part)
 {
     return (int32_t)(((int64_t)N * part + 98) / 196);
 }
 
 SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
-    int32_t columns, int32_t target, int32_t least, int32_t most,
+    int32_t columns, int32_t target, int32_t min_area, int32_t max_area,
     uint8_t *mask)
 {
     const int32_t N = rows * columns;
 
-    if (least <= 0) least = smask__of_196(N, 16);
-    if (most <= 0) most = smask__of_196(N, 75);
-    const int32_t hidden = smask_mask_blocks(r, rows, columns, target, least,
-        most, mask);
+    if (min_area <= 0) min_area = smask__of_196(N, 16);
+    if (max_area <= 0) max_area = smask__of_196(N, 75);
+    const int32_t hidden = smask_mask_blocks(r, rows, columns, target, min_area,
+        max_area, mask);
     smask__mark_any(r, mask, (size_t)N, 1, 1, target - hidden);
 }
 
@@ -7185,23 +7198,24 @@ SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
 #define SMASK__VISIBLE_A 1
 #define SMASK__VISIBLE_B 2
 
-/* Image b's lists: what is marked as seen by a view, and what is not. */
+/* Image b's lists for each view: the patches it sees, and those it does
+   not. */
 SMASK__FN void smask__mask_lists(const uint8_t *cell, int32_t b,
     const smask_mask *m)
 {
     for (int32_t k = 0; k < m->branches; k++) {
         const int bit = k == 0 ? SMASK__VISIBLE_A : SMASK__VISIBLE_B;
-        int32_t *seen = m->visible_at[k] + (size_t)b * (size_t)m->visible[k];
+        int32_t *visible = m->visible_at[k] + (size_t)b * (size_t)m->visible[k];
         int32_t *masked = m->masked_at[k]
             + (size_t)b * (size_t)m->masked[k];
         for (int32_t i = 0; i < m->N; i++)
-            if (cell[i] & bit) *seen++ = i;
+            if (cell[i] & bit) *visible++ = i;
             else *masked++ = i;
     }
 }
 
-/* Mark the patches of one image. What B does not see in a split in two, and
-   what BEiT does not hide, A sees. */
+/* Mark the patches of one split. With two complementary halves A sees what B
+   does not; with BEiT the only view sees what is not masked. */
 SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
     int32_t grid, smask_mask_kind kind, uint8_t *cell)
 {
@@ -7221,20 +7235,27 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
             ? SMASK__VISIBLE_A : 0, SMASK__VISIBLE_B, m->visible[1]);
 }
 
-/* M is round(ratio N), or of_196 / 196 of N where that is 0; but each view
-   must see something and have something to predict. The lists are made
-   first, for they stay; then a grid of marks, which does not. */
+/* The number of the split that image b has: consecutive images share one, in
+   `splits` groups of nearly equal size. */
+SMASK__FN int32_t smask__split_of(int32_t b, int32_t B, int32_t splits)
+{
+    return splits < B ? (int32_t)((int64_t)b * splits / B) : b;
+}
+
+/* M = round(ratio N), or of_196 / 196 of N if ratio is 0; at least one patch
+   is visible and one masked. The lists are allocated first because they live
+   until the end of the step; the grid of marks is scratch. */
 SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
     int32_t branches, int32_t B, int32_t grid, smask_mask_kind kind,
-    float ratio, int32_t of_196)
+    float ratio, int32_t of_196, int32_t splits)
 {
     const int32_t N = grid > 1 && grid <= 46340 ? grid * grid : 0;
     const char *wrong = B < 1 || N == 0
-        ? "needs an image, and a grid of 2 x 2 patches or more"
+        ? "give at least one image and a grid of 2 x 2 to 46340 x 46340 patches"
         : !(ratio >= 0 && ratio < 1)
-        ? "ratio is the masked share: between 0 and 1"
+        ? "ratio, the masked share, must be 0 or more and below 1"
         : (int)kind < 0 || (int)kind >= 2 * branches
-        ? "no such kind; one view takes BLOCKS or UNIFORM" : NULL;
+        ? "unknown kind of mask; BEiT takes BLOCKS or UNIFORM" : NULL;
 
     memset(m, 0, sizeof *m);
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "mask", wrong);
@@ -7256,7 +7277,9 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
     const size_t mark = smask__mark(c);
     uint8_t *cell = (uint8_t *)smask__data(c, (size_t)N, 1);
     for (int32_t k = 0; k < B && !c->dry && smask__ok(c); k++) {
-        smask__mask_draw(&c->random, m, grid, kind, cell);
+        if (k == 0 || smask__split_of(k, B, splits)
+            != smask__split_of(k - 1, B, splits))
+            smask__mask_draw(&c->random, m, grid, kind, cell);
         smask__mask_lists(cell, k, m);
     }
     smask__rewind(c, mark);
@@ -7266,31 +7289,32 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
 SMASK__DEF smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out)
 {
-    return smask__mask_make(c, out, 2, B, grid, kind, ratio, 98);
+    return smask__mask_make(c, out, 2, B, grid, kind, ratio, 98, B);
 }
 
 SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out)
 {
-    return smask__mask_make(c, out, 1, B, grid, kind, ratio, 75);
+    return smask__mask_make(c, out, 1, B, grid, kind, ratio, 75, B);
 }
 
 /* ======================================================================
    11  OBJECTIVES                                           >>objectives
    Question   What can a model learn from images without any label?
-   Idea       Hide a part and ask for it. BEiT hides patches inside the
-              encoder and asks for their words. SplitMask cuts each image
-              into two halves A and B, and
-                splits     each half goes through the encoder alone;
-                inpaints   the decoder, given half A and mask tokens at the
-                           places of B, predicts the words of B; and
-                           likewise A from B: each patch is predicted once;
-                matches    the mean of the decoder's outputs of A must be
-                           nearer to that of B than to other images' B.
+   Idea       Hide a part of each image and predict it. BEiT masks patches
+              inside the encoder and predicts their visual tokens. SplitMask
+              splits each image into two halves, A and B:
+                split      each half goes through the encoder by itself;
+                inpaint    the decoder receives half A, with mask tokens in
+                           the places of B, and predicts the visual tokens
+                           of B; likewise A from B. Cross-entropy: each
+                           patch of the image is predicted once;
+                match      the mean of A's features must be more similar to
+                           the mean of B's than to other images' (InfoNCE).
+              The loss is the sum of inpaint and match.
    May call   1 to 10.           Called by   the user.
    Source     El-Nouby et al. 2021, section 4 [ElN21]; BEiT [Bao21];
-              InfoNCE [Oord18]. What the papers leave open is settled in
-              >>choices.
+              InfoNCE [Oord18]. >>choices lists what the papers leave open.
    ====================================================================== */
 
 SMASK__FN smask_objective smask__objective(const smask_objective *o)
@@ -7302,10 +7326,11 @@ SMASK__FN smask_objective smask__objective(const smask_objective *o)
     if (d.inpaint_weight == 0) d.inpaint_weight = 1;
     if (d.match_weight == 0) d.match_weight = 1;
     if (d.temperature == 0) d.temperature = 0.2f;
+    if (d.splits == 0) d.splits = 1;
     return d;
 }
 
-/* Do model and tokenizer speak of the same patches and words? */
+/* Do the model and the tokenizer agree on patches and vocabulary? */
 SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
     const smask_vit *v, const smask_tokenizer *t, int32_t B)
 {
@@ -7313,25 +7338,25 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
 
     if (!smask__ok(c)) return 0;
     if (v == NULL || t == NULL)
-        what = v == NULL ? "there is no model" : "there is no tokenizer";
+        what = v == NULL ? "the model is NULL" : "the tokenizer is NULL";
     else if (!smask__batch_fits(v, B))
-        what = "the batch is out of range";
+        what = "the batch must be 1 or more, and 2^30 / (N + 2) at most";
     else if (v->head_w == NULL)
         smask__fail(c, SMASK_STATE, where,
-            "the model has no head; set desc.vocabulary");
+            "the model has no vocabulary head; set desc.vocabulary");
     else if (t->desc.vocabulary != v->desc.vocabulary)
-        what = "the tokenizer has another vocabulary than the model";
+        what = "tokenizer and model differ in vocabulary";
     else if (smask_tokenizer_rows(t) != (size_t)v->tokens)
-        what = "the tokenizer makes another number of tokens per image";
+        what = "tokenizer and model differ in patches per image";
     else if (t->desc.kind != SMASK_TOKENS_GIVEN
         && (t->desc.image != v->desc.image
         || t->desc.channels != v->desc.channels))
-        what = "the tokenizer looks at images of another size";
+        what = "tokenizer and model differ in image size or channels";
     if (what != NULL) smask__fail(c, SMASK_ARG, where, what);
     return smask__ok(c);
 }
 
-/* The words that the patches are called: (B,N). */
+/* The visual tokens of all patches: (B,N). */
 SMASK__FN const int32_t *smask__targets(smask_ctx *c,
     const smask_tokenizer *t, const float *images, int32_t B)
 {
@@ -7341,8 +7366,9 @@ SMASK__FN const int32_t *smask__targets(smask_ctx *c,
     return ids;
 }
 
-/* Cross-entropy at the masked patches of x (views, T, D), whose rows of
-   patches begin at `skip`; `norm` is applied to those rows alone. */
+/* Cross-entropy of the visual tokens at the masked patches of x (views, T, D);
+   patch n of a view is its row skip + n. `norm`: apply the encoder's final
+   LayerNorm to those rows first. */
 SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, int32_t skip, int norm, float weight, smask_losses *l)
 {
@@ -7375,26 +7401,44 @@ SMASK__FN smask_tensor *smask__inpaint(smask_ctx *c, const smask_vit *v,
     return weight != 1 ? smask_scale(c, x, weight) : x;
 }
 
-/* Where the rows of the encoder's output go in the decoder: (2B,N). */
+/* For each place of the decoder's sequences the row of the encoder's output
+   that goes there, or -1 for the mask token: (2B,N). */
 SMASK__FN int32_t *smask__decoder_index(smask_ctx *c, const smask_mask *m)
 {
     const int32_t N = m->N;
-    int32_t *slot = smask__indices(c, (size_t)(2 * m->B) * (size_t)N);
+    int32_t *index = smask__indices(c, (size_t)(2 * m->B) * (size_t)N);
     int32_t r, b, k, row = 0;
 
-    for (k = 0; k < 2 * m->B * N && slot != NULL; k++) slot[k] = -1;
-    for (r = 0; r < 2 && slot != NULL; r++)
+    for (k = 0; k < 2 * m->B * N && index != NULL; k++) index[k] = -1;
+    for (r = 0; r < 2 && index != NULL; r++)
         for (b = 0; b < m->B; b++)
             for (k = 0; k < m->visible[r]; k++)
-                slot[(r * m->B + b) * N
+                index[(r * m->B + b) * N
                     + m->visible_at[r][b * m->visible[r] + k]] = row++;
-    return slot;
+    return index;
 }
 
-/* The seen tokens of branch r (or, if the halves are alike, of both in one
-   batch of 2B) through the encoder. */
-SMASK__FN smask_tensor *smask__encode_visible(smask_ctx *c, const smask_vit *v,
-    smask_tensor *x, const smask_mask *m, int32_t r, int32_t branches)
+/* Patch and position embeddings of the images that the halves are cut from:
+   (B,N,D), or two such one after the other if the views have images of their
+   own. */
+SMASK__FN smask_tensor *smask__embed_views(smask_ctx *c, const smask_vit *v,
+    const float *images, const smask_objective *objective, int32_t B, int two)
+{
+    smask_tensor *part[2];
+
+    for (int r = 0; r <= two; r++) {
+        const float *own = objective->view_images[r];
+        part[r] = smask__vit_place(c, v, smask_vit_embed(c, v, own != NULL
+            ? own : images, B), B);
+    }
+    return two ? smask_join(c, part, 2) : part[0];
+}
+
+/* The visible tokens of view r (of both views in one batch of 2B, if they are
+   equally long) through the encoder. `two` as in embed_views. */
+SMASK__FN smask_tensor *smask__encode_visible(smask_ctx *c,
+    const smask_vit *v, smask_tensor *x, const smask_mask *m, int32_t r,
+    int32_t branches, int two)
 {
     const int32_t S = m->visible[r];
     int32_t *index = smask__indices(c, (size_t)(branches * m->B)
@@ -7403,38 +7447,73 @@ SMASK__FN smask_tensor *smask__encode_visible(smask_ctx *c, const smask_vit *v,
     for (to = r + branches; r < to && index != NULL; r++)
         for (b = 0; b < m->B; b++)
             for (k = 0; k < S; k++)
-                index[i++] = b * m->N + m->visible_at[r][b * S + k];
+                index[i++] = ((two ? r * m->B : 0) + b) * m->N
+                    + m->visible_at[r][b * S + k];
     x = smask_gather(c, x, branches * m->B, S, index, NULL, NULL);
     return smask_vit_blocks(c, v, x);
 }
 
-/* Split each image, encode the halves, decode both views: (2B,N,D). */
-SMASK__FN smask_tensor *smask__split(smask_ctx *c, const smask_vit *v,
-    const float *images, const smask_mask *m)
+/* The mean of the encoder's outputs of each view, after the final LayerNorm:
+   (2B,D). b is NULL if a holds both views. */
+SMASK__FN smask_tensor *smask__encoder_means(smask_ctx *c,
+    const smask_vit *v, smask_tensor *a, smask_tensor *b)
 {
-    const int alike = m->visible[0] == m->visible[1];
-    int32_t *slots = smask__decoder_index(c, m);
-    smask_tensor *x = smask_vit_embed(c, v, images, m->B), *a, *b;
+    smask_tensor *part[2];
 
-    x = smask__vit_place(c, v, x, m->B);
-    a = smask__encode_visible(c, v, x, m, 0, alike ? 2 : 1);
-    b = alike ? NULL : smask__encode_visible(c, v, x, m, 1, 1);
-    return smask_vit_decode(c, v, a, b, slots, 2 * m->B);
+    a = smask_layernorm(c, a, v->norm_w, v->norm_b);
+    part[0] = smask_mean_tokens(c, a, 0);
+    if (b == NULL) return part[0];
+    b = smask_layernorm(c, b, v->norm_w, v->norm_b);
+    part[1] = smask_mean_tokens(c, b, 0);
+    return smask_join(c, part, 2);
 }
 
-/* Are the means z of an image's two views each other's nearest? */
+/* InfoNCE within each group of images that share a split, weighted by the
+   size of the group: a view of another split is no negative, because the
+   split alone would tell it from the positive. */
+SMASK__FN smask_tensor *smask__match_groups(smask_ctx *c,
+    const smask_objective *objective, smask_tensor *z, int32_t B,
+    int32_t *hits)
+{
+    smask_tensor *sum = NULL, *y;
+    int32_t first, end, found, k;
+
+    for (first = 0; first < B; first = end) {
+        const int32_t group = smask__split_of(first, B, objective->splits);
+        for (end = first + 1; end < B && group
+            == smask__split_of(end, B, objective->splits);) end++;
+        const int32_t n = end - first;
+        int32_t *index = smask__indices(c, (size_t)(2 * n));
+        for (k = 0; k < 2 * n && index != NULL; k++)
+            index[k] = first + (k < n ? k : B + k - n);
+        found = 0;
+        y = smask_gather(c, z, 1, 2 * n, index, NULL, NULL);
+        y = smask_info_nce(c, y, objective->temperature,
+            objective->all_negatives, objective->stop_keys, &found);
+        y = smask_scale(c, y, (float)n / (float)B);
+        sum = first == 0 ? y : smask_add(c, sum, y);
+        *hits += found;
+    }
+    return sum;
+}
+
+/* Is each view's most similar mean that of the same image's other view?
+   z (2B,D): the means of all A, then of all B. */
 SMASK__FN smask_tensor *smask__match_views(smask_ctx *c,
     const smask_objective *objective, smask_tensor *z, smask_losses *l)
 {
+    const int32_t B = l->mask.B;
     int32_t hits = 0;
 
-    z = smask_mean_tokens(c, z, 0);                              /* (2B,D)   */
     if (!objective->raw_features) z = smask_l2_normalize(c, z);
-    z = smask_info_nce(c, z, objective->temperature, objective->all_negatives,
-        objective->stop_keys, &hits);
-    l->match_accuracy = (float)hits / (float)(2 * l->mask.B);
+    z = objective->splits > 1 && objective->splits < B
+        ? smask__match_groups(c, objective, z, B, &hits)
+        : smask_info_nce(c, z, objective->temperature,
+            objective->all_negatives, objective->stop_keys, &hits);
+    l->match_accuracy = (float)hits / (float)(2 * B);
     if (z != NULL && z->x != NULL) l->match = z->x[0];
-    return objective->match_weight != 1 ? smask_scale(c, z, objective->match_weight) : z;
+    return objective->match_weight != 1
+        ? smask_scale(c, z, objective->match_weight) : z;
 }
 
 SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
@@ -7442,38 +7521,51 @@ SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const float *images, int32_t B, smask_losses *out)
 {
     const smask_objective objective = smask__objective(o);
+    const int two = objective.view_images[0] != NULL
+        || objective.view_images[1] != NULL;
     smask_losses none, *l = out != NULL ? out : &none;
-    smask_tensor *z, *inpaint = NULL, *match = NULL, *loss;
+    smask_tensor *x, *a, *b, *z = NULL, *inpaint = NULL, *match = NULL, *loss;
 
     memset(l, 0, sizeof *l);
     if (!smask__objective_fits(c, "splitmask_loss", v, t, B)) return NULL;
     if (v->decoder == NULL)
         smask__fail(c, SMASK_STATE, "splitmask_loss",
             "the model has no decoder; set desc.decoder_depth");
-    if (v->cls != NULL || v->desc.relative_bias != 0
+    if (v->cls != NULL || v->desc.relative_bias != 0 || objective.splits < 0
         || (objective.no_inpaint && objective.no_match))
         smask__fail(c, SMASK_ARG, "splitmask_loss", v->cls != NULL
-            ? "no class token: features are means over patches"
-            : v->desc.relative_bias ? "no relative positions: halves differ"
-            : "no_inpaint and no_match leave nothing");
+            ? "class tokens are not supported; clear desc.class_token"
+            : v->desc.relative_bias
+            ? "relative positions are not supported by SplitMask"
+            : objective.splits < 0 ? "splits must be 0 or more"
+            : "no_inpaint and no_match leave no loss; clear one");
     if (!smask__ok(c)) return NULL;
     l->tokens = smask__targets(c, t, images, B);
-    if (smask_mask_split(c, B, v->grid, objective.mask, objective.ratio, &l->mask)
-        != SMASK_OK) return NULL;
+    if (smask__mask_make(c, &l->mask, 2, B, v->grid, objective.mask,
+        objective.ratio, 98, objective.splits) != SMASK_OK) return NULL;
 
-    z = smask__split(c, v, images, &l->mask);
+    const int equal = l->mask.visible[0] == l->mask.visible[1];
+    int32_t *index = smask__decoder_index(c, &l->mask);
+    x = smask__embed_views(c, v, images, &objective, B, two);
+    a = smask__encode_visible(c, v, x, &l->mask, 0, equal ? 2 : 1, two);
+    b = equal ? NULL : smask__encode_visible(c, v, x, &l->mask, 1, 1, two);
+    if (!objective.no_inpaint || objective.match_decoder)
+        z = smask_vit_decode(c, v, a, b, index, 2 * B);        /* (2B,N,D) */
     if (!objective.no_inpaint)
         inpaint = smask__inpaint(c, v, z, 0, 0, objective.inpaint_weight, l);
-    if (!objective.no_match) match = smask__match_views(c, &objective, z, l);
+    if (!objective.no_match)
+        match = smask__match_views(c, &objective, objective.match_decoder
+            ? smask_mean_tokens(c, z, 0)
+            : smask__encoder_means(c, v, a, b), l);
     loss = objective.no_inpaint ? match : objective.no_match ? inpaint
         : smask_add(c, inpaint, match);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
 }
 
-/* Masked patches are replaced by the mask token before the encoder. */
-SMASK__FN smask_tensor *smask__replace_masked(smask_ctx *c, const smask_vit *v,
-    smask_tensor *x, const smask_mask *m)
+/* Replace masked patch embeddings by the mask token, before the encoder. */
+SMASK__FN smask_tensor *smask__replace_masked(smask_ctx *c,
+    const smask_vit *v, smask_tensor *x, const smask_mask *m)
 {
     int32_t *index = smask__indices(c, (size_t)m->B * (size_t)m->N), b, k;
 
@@ -7498,12 +7590,14 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
         return smask__fail_null(c, SMASK_STATE, "beit_loss",
             "the model has no mask token; set desc.mask_token");
     l->tokens = smask__targets(c, t, images, B);
-    if (smask_mask_beit(c, B, v->grid, objective.mask, objective.ratio, &l->mask)
-        != SMASK_OK) return NULL;
+    if (smask_mask_beit(c, B, v->grid, objective.mask, objective.ratio,
+        &l->mask) != SMASK_OK) return NULL;
 
-    x = smask__replace_masked(c, v, smask_vit_embed(c, v, images, B), &l->mask);
+    x = smask_vit_embed(c, v, images, B);
+    x = smask__replace_masked(c, v, x, &l->mask);
     x = smask_vit_blocks(c, v, smask__vit_place(c, v, x, B));
-    loss = smask__inpaint(c, v, x, v->cls != NULL, 1, objective.inpaint_weight, l);
+    loss = smask__inpaint(c, v, x, v->cls != NULL, 1,
+        objective.inpaint_weight, l);
     if (loss != NULL && loss->x != NULL) l->total = loss->x[0];
     return loss;
 }

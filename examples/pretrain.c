@@ -38,14 +38,17 @@
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
 #define FIT_BYTES 64000000               /* and the most they may take     */
-#define OPTIONS 56                   /* room in the table                  */
+#define OPTIONS 60                   /* capacity of the table              */
 
 /* Streams of the seed, and numbers of data_augmented's steps, that training
    does not use. */
 #define STREAM_ORDER 100
 #define STREAM_SCENES 99
+#define STREAM_NOISE 97
 #define STEP_FIT ((int64_t)1 << 40)
 #define STEP_WORDS ((int64_t)1 << 41)
+#define STEP_VIEWS ((int64_t)1 << 42)
+#define NOISE_BATCHES 10
 
 typedef struct run {
     /* options */
@@ -54,7 +57,9 @@ typedef struct run {
     int vocab, dim, depth, heads, decoder_depth, image, patch, channels;
     int batch, epochs, steps, limit, warmup, save_every, threads;
     int no_inpaint, no_match, official, sincos, recompute, extras, bf16;
-    int raw_features, all_negatives, stop_keys, no_decoder_embed, shared_positions;
+    int raw_features, all_negatives, stop_keys, no_decoder_embed;
+    int shared_positions, splits, match_decoder;
+    float view_jitter;
     int half_resolution, full, centre, uniform01, euclidean, resume;
     float ratio, inpaint_weight, match_weight, temperature;
     float layer_scale, drop_path, lr, weight_decay, crop;
@@ -284,6 +289,24 @@ static void take_pictures(smask_ctx *c, run *r, int after)
 
 /* ---------------------------------------------------------------- steps */
 
+/* Both halves' images, their colours drawn for each. */
+static void draw_halves(smask_ctx *c, run *r, const float *images,
+    int64_t step)
+{
+    int k;
+
+    for (k = 0; k < 2; k++) {
+        float *view = (float *)smask_alloc(c,
+            (size_t)r->batch * r->pixels * sizeof(float));
+        if (view != NULL)
+            data_jittered(&r->data, images, r->batch, r->data.mean,
+                r->data.deviation, r->view_jitter, r->seed,
+                STEP_VIEWS + 2 * step + k, &r->hook, view);
+        /* A dry run gives no memory, but counts what two views take. */
+        r->objective.view_images[k] = smask_is_dry(c) ? r->data.mean : view;
+    }
+}
+
 /* One update. */
 static void train_step(smask_ctx *c, run *r, int64_t step)
 {
@@ -296,11 +319,45 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     if (images != NULL)
         data_augmented(&r->data, batch_of(r, step), r->batch, r->data.mean,
             r->data.deviation, r->crop, r->seed, step, &r->hook, images);
+    if (r->view_jitter > 0 && r->method == 0) draw_halves(c, r, images, step);
     r->v.training = 1;
     loss = objective_loss(c, r, images, r->batch);
     if (smask_backward(c, loss) == SMASK_OK)
         smask_adam_update(c, &r->adam, &r->v.params);
     smask_end_step(c);
+    r->objective.view_images[0] = r->objective.view_images[1] = NULL;
+}
+
+/* How many halves of images of pure noise recognise each other, 0 .. 1: such
+   halves share nothing but the way they were split. Leaves no trace in the
+   generator that training draws from. */
+static double match_noise(smask_ctx *c, run *r)
+{
+    const smask_random saved = c->random;
+    const smask_losses losses = r->losses;
+    smask_random random;
+    double sum = 0;
+    size_t k;
+    int n;
+
+    smask_seed(&c->random, r->seed, STREAM_NOISE - 1);
+    smask_seed(&random, r->seed, STREAM_NOISE);
+    smask_record(c, 0);
+    r->v.training = 0;
+    for (n = 0; n < NOISE_BATCHES && smask_error(c) == SMASK_OK; n++) {
+        smask_begin_step(c);
+        float *images = (float *)smask_alloc(c,
+            (size_t)r->batch * r->pixels * sizeof(float));
+        for (k = 0; images != NULL && k < (size_t)r->batch * r->pixels; k++)
+            images[k] = smask_normal(&random);
+        objective_loss(c, r, images, r->batch);
+        sum += (double)r->losses.match_accuracy / NOISE_BATCHES;
+        smask_end_step(c);
+    }
+    smask_record(c, 1);
+    c->random = saved;
+    r->losses = losses;
+    return sum;
 }
 
 /* ----------------------------------------------------------------- log */
@@ -532,6 +589,14 @@ static void read_options(run *r, int argc, char **argv)
           "match against both halves of the other images" },
         { "--stop-keys", OPTION_FLAG, &r->stop_keys, 0, 0,
           "match without gradient through the keys" },
+        { "--match-decoder", OPTION_FLAG, &r->match_decoder, 0, 0,
+          "match means of the decoder's outputs, as in the paper" },
+        { "--splits", OPTION_INT, &r->splits, 0, 65536,
+          "different splits in a batch; as many as --batch: one for each "
+          "image, as in the paper; 0: 1" },
+        { "--view-jitter", OPTION_REAL, &r->view_jitter, 0, 1,
+          "strength of a colour jitter drawn for each half by itself; the "
+          "visual tokens are those of the image without it" },
         { "--no-decoder-embed", OPTION_FLAG, &r->no_decoder_embed, 0, 0,
           "no linear layer between encoder and decoder" },
         { "--shared-positions", OPTION_FLAG, &r->shared_positions, 0, 0,
@@ -740,6 +805,8 @@ static void describe(run *r)
     o->raw_features = r->raw_features;
     o->all_negatives = r->all_negatives;
     o->stop_keys = r->stop_keys;
+    o->match_decoder = r->match_decoder;
+    o->splits = r->splits;
 }
 
 static void open_data(run *r)
@@ -1108,6 +1175,22 @@ static smask_result work(smask_ctx *c, void *user)
     return smask_error(c);
 }
 
+/* Told at the end of a run. */
+static void tell_noise(smask_ctx *c, run *r)
+{
+    const int k = r->splits > 1 && r->splits < r->batch ? r->splits : 1;
+    const double chance = (double)k / r->batch, noise = match_noise(c, r);
+    const double trials = 2.0 * NOISE_BATCHES * r->batch;
+
+    result("match_accuracy", 100 * last_part(r).match_accuracy, 2);
+    result("noise_match_accuracy", 100 * noise, 2);
+    result("noise_match_chance", 100 * chance, 2);
+    if (noise > 2 * chance + 4 * sqrt(chance / trials))
+        warn("halves of pure noise recognise each other, %.1f %% against %.1f "
+            "by chance: the match reads how images are split, not what they "
+            "show; use --splits 1", 100 * noise, 100 * chance);
+}
+
 /* ---------------------------------------------------------------- main */
 
 static void set_up(run *r, smask_ctx *c)
@@ -1189,6 +1272,7 @@ int main(int argc, char **argv)
         for (i = 0; i < RESULTS; i++)
             if (!isnan(line[i].value))
                 result(line[i].name, line[i].value, line[i].decimals);
+        if (r.method == 0 && !r.objective.no_match) tell_noise(&c, &r);
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);

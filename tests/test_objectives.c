@@ -19,6 +19,7 @@ static const int32_t *stored_mask(const char *name)
     MASK(weights);
     MASK(all_negatives);
     MASK(stop_keys);
+    MASK(match_decoder);
     MASK(no_match);
     MASK(no_inpaint);
     MASK(uniform);
@@ -111,6 +112,7 @@ CASE(raw_features)
 CASE(weights)
 CASE(all_negatives)
 CASE(stop_keys)
+CASE(match_decoder)
 CASE(no_match)
 CASE(no_inpaint)
 CASE(uniform)
@@ -167,6 +169,102 @@ static void guesses_of_a_view(void)
     CHECK(moved > 48);
     smask_shutdown(&c);
     free(images);
+    free(tokens);
+}
+
+/* What a split alone can tell. With `splits` groups in a batch of B equal
+   images no view can be told from another of its group: the match loss of
+   equal views is exactly the logarithm of the size of a group. */
+static float match_of_equal_images(smask_mask_kind kind, int32_t B,
+    int32_t splits, int decoder)
+{
+    const smask_vit_desc model = { CASE_SPLIT };
+    const smask_tokenizer_desc codebook = { .image = 16, .patch = 4,
+        .vocabulary = 24 };
+    static float images[8 * 3 * 16 * 16];
+    const size_t pixels = 3 * 16 * 16;
+    smask_objective o;
+    smask_tokenizer t;
+    smask_losses out;
+    smask_vit v;
+    smask_ctx c;
+    uint64_t s = 5;
+    size_t i;
+
+    memset(&o, 0, sizeof o);
+    o.mask = kind;
+    o.splits = splits;
+    o.match_decoder = decoder;
+    for (i = 0; i < pixels; i++) images[i] = fixture_draw(&s);
+    for (; i < (size_t)B * pixels; i++) images[i] = images[i - pixels];
+    SAME(fixture_setup(&c), SMASK_OK);
+    SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &codebook), SMASK_OK);
+    for (i = 0; i < smask_count(v.position); i++)    /* cues, if used      */
+        v.position->x[i] = fixture_draw(&s);
+    for (i = 0; i < smask_count(v.decoder_position); i++)
+        v.decoder_position->x[i] = fixture_draw(&s);
+    smask_begin_step(&c);
+    CHECK(smask_splitmask_loss(&c, &v, &t, &o, images, B, &out) != NULL);
+    CHECK_TEXT(smask_detail(&c), "");
+    smask_end_step(&c);
+    smask_shutdown(&c);
+    return out.match;
+}
+
+static void equal_images(void)
+{
+    int kind, decoder;
+
+    for (kind = SMASK_MASK_BLOCKS; kind <= SMASK_MASK_INDEPENDENT; kind++)
+        for (decoder = 0; decoder < 2; decoder++) {
+            /* ln B: the mean of 2 B logarithms in double, kept as a float */
+            NEAR(match_of_equal_images((smask_mask_kind)kind, 8, 1, decoder),
+                log(8), 1e-6);
+            NEAR(match_of_equal_images((smask_mask_kind)kind, 8, 2, decoder),
+                log(4), 1e-6);
+            /* Each image with a split of its own: the split tells. */
+            CHECK(fabs((double)match_of_equal_images((smask_mask_kind)kind,
+                8, 8, decoder) - log(8)) > 1e-4);
+        }
+}
+
+/* Views that are cut from images of their own: from the same images they
+   change nothing; from others they change the match. */
+static void views_of_their_own(void)
+{
+    const fixture_case *k = &objective_cases[0];
+    float *images = case_images(k, 0), *other = case_images(k, 1);
+    int32_t *tokens = case_tokens(k, 0);
+    float total[3], accuracy[3];
+    smask_tokenizer t;
+    smask_losses out;
+    smask_vit v;
+    smask_ctx c;
+    int i;
+
+    SAME(fixture_setup(&c), SMASK_OK);
+    SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
+    SAME(case_tokenizer(&c, &t, k), SMASK_OK);
+    t.given = tokens;
+    for (i = 0; i < 3; i++) {
+        smask_objective o = k->objective;
+        if (i == 1) o.view_images[0] = o.view_images[1] = images;
+        if (i == 2) o.view_images[1] = other;
+        case_seed(&c, 0);
+        smask_begin_step(&c);
+        CHECK(smask_splitmask_loss(&c, &v, &t, &o, images, k->B, &out)
+            != NULL);
+        smask_end_step(&c);
+        total[i] = out.total;
+        accuracy[i] = out.accuracy;
+    }
+    NEAR(total[1], total[0], 0);
+    NEAR(accuracy[1], accuracy[0], 0);
+    CHECK(fabsf(total[2] - total[0]) > 1e-4f);
+    smask_shutdown(&c);
+    free(images);
+    free(other);
     free(tokens);
 }
 
@@ -233,6 +331,9 @@ static void refusals(void)
     memset(&o, 0, sizeof o);
     o.no_match = o.no_inpaint = 1;
     refused(&split, words, &o, 0, SMASK_ARG);
+    memset(&o, 0, sizeof o);
+    o.splits = -1;
+    refused(&split, words, &o, 0, SMASK_ARG);
 }
 
 /* A given token outside of the vocabulary. */
@@ -270,6 +371,7 @@ static void all(void)
     RUN(weights);
     RUN(all_negatives);
     RUN(stop_keys);
+    RUN(match_decoder);
     RUN(no_match);
     RUN(no_inpaint);
     RUN(uniform);
@@ -285,6 +387,8 @@ static void all(void)
 int main(void)
 {
     fixture_each_lanes(all);
+    RUN(equal_images);
+    RUN(views_of_their_own);
     RUN(guesses_of_a_view);
     RUN(refusals);
     RUN(foreign_token);

@@ -222,15 +222,18 @@ static float grey_of(const float *x, size_t plane, size_t i)
 
 static float within(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
 
-/* Brightness, contrast, then saturation and hue as a stretched turn of the
+/* reach: of brightness and contrast, of saturation, of hue in turns.
+   Brightness, contrast, then saturation and hue as a stretched turn of the
    two colour axes of YIQ around grey. */
 static void jitter_colours(float *x, int32_t channels, size_t plane,
-    smask_random *random)
+    const double reach[3], smask_random *random)
 {
-    const float bright = (float)between(random, 0.6, 1.4);
-    const float contrast = (float)between(random, 0.6, 1.4);
-    const double strong = between(random, 0.8, 1.2);
-    const double angle = between(random, -0.1, 0.1) * 6.283185307179586;
+    const float bright = (float)between(random, 1 - reach[0], 1 + reach[0]);
+    const float contrast = (float)between(random, 1 - reach[0],
+        1 + reach[0]);
+    const double strong = between(random, 1 - reach[1], 1 + reach[1]);
+    const double angle = between(random, -reach[2], reach[2])
+        * 6.283185307179586;
     const float co = (float)(strong * cos(angle));
     const float si = (float)(strong * sin(angle));
     double mean = 0;
@@ -303,6 +306,7 @@ static void blur(float *x, int32_t channels, int32_t side, double sigma)
 static void change_colours(float *x, int32_t channels, int32_t side,
     smask_random *random)
 {
+    static const double reach[3] = { 0.4, 0.2, 0.1 };
     const size_t plane = (size_t)side * (size_t)side;
     const int jitter = smask_uniform(random) < 0.8f;
     const int grey = smask_uniform(random) < 0.2f;
@@ -310,7 +314,7 @@ static void change_colours(float *x, int32_t channels, int32_t side,
     const int solar = smask_uniform(random) < 0.2f;
     size_t i;
 
-    if (jitter) jitter_colours(x, channels, plane, random);
+    if (jitter) jitter_colours(x, channels, plane, reach, random);
     for (i = 0; i < plane && grey && channels == 3; i++)
         x[i] = x[plane + i] = x[2 * plane + i] = grey_of(x, plane, i);
     if (smooth)
@@ -413,6 +417,67 @@ void data_augmented(const data_set *d, const int32_t *which, int32_t count,
         hook->run(hook->user, count, augment_one, &job);
     else
         for (i = 0; i < count; i++) augment_one(&job, i, 0);
+}
+
+/* ---------------------------------------------------- colours of a half */
+
+typedef struct jitter_job {
+    const data_set *d;
+    const float *images, *mean, *deviation;
+    double strength;
+    uint64_t seed;
+    int64_t step;
+    float *out;
+} jitter_job;
+
+static void jitter_one(void *arg, int at, int worker)
+{
+    const jitter_job *job = (const jitter_job *)arg;
+    const size_t C = (size_t)job->d->channels;
+    const size_t plane = (size_t)job->d->image * (size_t)job->d->image;
+    const float *from = job->images + (size_t)at * C * plane;
+    const double reach[3] = { 0.8 * job->strength, 0.8 * job->strength,
+        0.2 * job->strength };
+    float *out = job->out + (size_t)at * C * plane;
+    smask_random random;
+    size_t i, c;
+    int jitter, grey;
+
+    (void)worker;
+    random_at(&random, job->seed, job->step, (uint64_t)at);
+    jitter = smask_uniform(&random) < 0.8f;
+    grey = (double)smask_uniform(&random) < 0.4 * job->strength;
+    for (c = 0; c < C; c++)
+        for (i = c * plane; i < (c + 1) * plane; i++)
+            out[i] = within(from[i] * job->deviation[c] + job->mean[c]);
+    if (jitter)
+        jitter_colours(out, job->d->channels, plane, reach, &random);
+    for (i = 0; i < plane && grey && C == 3; i++)
+        out[i] = out[plane + i] = out[2 * plane + i] = grey_of(out, plane, i);
+    for (c = 0; c < C; c++)
+        for (i = c * plane; i < (c + 1) * plane; i++)
+            out[i] = (out[i] - job->mean[c]) / job->deviation[c];
+}
+
+void data_jittered(const data_set *d, const float *images, int32_t count,
+    const float *mean, const float *deviation, float strength, uint64_t seed,
+    int64_t step, const smask_parallel *hook, float *out)
+{
+    jitter_job job;
+    int32_t i;
+
+    job.d = d;
+    job.images = images;
+    job.mean = mean;
+    job.deviation = deviation;
+    job.strength = (double)strength;
+    job.seed = seed;
+    job.step = step;
+    job.out = out;
+    if (hook != NULL && hook->run != NULL)
+        hook->run(hook->user, count, jitter_one, &job);
+    else
+        for (i = 0; i < count; i++) jitter_one(&job, i, 0);
 }
 
 /* -------------------------------------------------------------- mixing */

@@ -213,6 +213,13 @@ void data_augmented(const data_set *d, const int32_t *which, int32_t count,
     const float *mean, const float *deviation, float crop_least,
     uint64_t seed, int64_t step, const smask_parallel *hook, float *images);
 
+/* Normalised images with their colours drawn anew, as half of a split is
+   given them: brightness, contrast and saturation by up to 0.8 strength, hue
+   by up to 0.2 strength of a turn, grey with chance 0.4 strength. */
+void data_jittered(const data_set *d, const float *images, int32_t count,
+    const float *mean, const float *deviation, float strength, uint64_t seed,
+    int64_t step, const smask_parallel *hook, float *out);
+
 /* Mix each image of a batch with its mirror place in the batch, all by
    mixup or all by cutmix (an even chance where both alphas are above 0), by
    a share drawn from Beta(alpha, alpha); targets (count, classes) mix in
