@@ -222,7 +222,8 @@ static void read_options(options *o, int count, char **arg)
         { "--threads", &o->threads, 0, 1024, NULL, ALL },
         { "--seed", &o->seed, 0, INT_MAX, NULL, ALL },
         { "--repeat", &o->repeat, 1, 1000, NULL, ALL },
-        { "--isa", &o->isa, 0, 0, isa_names, ALL }
+        { "--isa", &o->isa, 0, 0, isa_names, ALL },
+        { "--lanes", &o->isa, 0, 0, isa_names, ALL }     /* its old name   */
     };
     const size_t rows = sizeof table / sizeof table[0];
     size_t r;

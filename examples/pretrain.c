@@ -889,6 +889,22 @@ static FILE *open_state(const run *r, smask_io *io)
     return stream;
 }
 
+/* What an option was in a file that does not name it: version 0.1.0 had no
+   such option. Returns 0 if every version has it. */
+static int value_before(const smask_file *file, const char *name, char *out,
+    size_t bytes)
+{
+    if (strcmp(name, "--no-decoder-embed") == 0)
+        return smask_read_metadata(file, "option--no-bridge", out, bytes)
+            >= 0;
+    if (strcmp(name, "--splits") == 0)   /* one for each image             */
+        return smask_read_metadata(file, "option--batch", out, bytes) >= 0;
+    if (strcmp(name, "--match-decoder") == 0) snprintf(out, bytes, "1");
+    else if (strcmp(name, "--view-jitter") == 0) snprintf(out, bytes, "0");
+    else return 0;
+    return 1;
+}
+
 /* Is the file one of this very run? Each option that matters has to be what
    it was; else the rest of the run would not belong to its beginning. */
 static void check_state(run *r)
@@ -911,7 +927,8 @@ static void check_state(run *r)
         const char *now;
         if (is_free(o->name)) continue;
         snprintf(key, sizeof key, "option%.32s", o->name);
-        if (smask_read_metadata(&file, key, old, sizeof old) < 0)
+        if (smask_read_metadata(&file, key, old, sizeof old) < 0
+            && !value_before(&file, o->name, old, sizeof old))
             fail("--resume: %s was not written by pretrain; give another "
                 "--out", r->model_file);
         now = option_value(o, value, sizeof value);

@@ -191,12 +191,17 @@ static void read_value(const option *o, const char *value)
     }
 }
 
-/* The option that `word` names, up to its end or to a '='. */
+/* The option that `word` names, up to its end or to a '='. Names of version
+   0.1.0 still work. */
 static const option *find(const option *options, int count, const char *word)
 {
-    const size_t length = strcspn(word, "=");
+    size_t length = strcspn(word, "=");
     int i;
 
+    if (length == 11 && memcmp(word, "--no-bridge", length) == 0) {
+        word = "--no-decoder-embed";
+        length = strlen(word);
+    }
     for (i = 0; i < count; i++)
         if (strlen(options[i].name) == length
             && memcmp(options[i].name, word, length) == 0)
