@@ -74,15 +74,15 @@ int main(void)
                         >>threads >>repeat >>options >>numbers
    II   Interface       >>config >>types >>api
    III  Implementation, to be read in order
-     1  >>ground        errors, checked sizes
+     1  >>basics        errors, checked sizes
      2  >>memory        one arena with two ends
-     3  >>chance        the generator
+     3  >>random        the generator
      4  >>isa         vectors; the only instruction sets in the file
      5  >>gemm          the matrix product, from three loops to full speed
      6  >>kernels       forward and backward of everything, on pointers
      7  >>tape          tensors, recording, backward on one page
      8  >>vit           patches, blocks, encoder, decoder
-     9  >>tokens        three tokenizers that need no training set
+     9  >>tokenizers    three tokenizers that need no training set
     10  >>masks         blocks, halves, quarters
     11  >>objectives    BEiT and SplitMask
     12  >>adam          AdamW
@@ -1473,10 +1473,11 @@ SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 #if defined(SMASK__BUILD) && !defined(SMASK__PASS)
 
 /* ======================================================================
-   1  GROUND                                                    >>ground
-   Question   What may every later chapter take for granted?
-   Idea       Two system headers, sizes that cannot overflow unseen, and
-              an error that is remembered where it happened.
+   1  BASICS                                                    >>basics
+   Question   What do all later chapters rely on?
+   Idea       Two system headers, size arithmetic that detects overflow,
+              and a sticky error: the context keeps the first error and
+              the place where it happened.
    May call   nothing.           Called by   all.
    ====================================================================== */
 
@@ -1493,14 +1494,14 @@ SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 #define SMASK__PREFETCH(p) ((void)0)
 #endif
 
-/* With SPLITMASK_STATIC the interface is static, too. */
+/* SPLITMASK_STATIC makes the public functions static as well. */
 #ifdef SPLITMASK_STATIC
 #define SMASK__DEF SMASK_API
 #else
 #define SMASK__DEF
 #endif
 
-/* Products and sums of sizes, checked: 0 and no result on overflow. */
+/* Checked size arithmetic: on overflow return 0 and leave *out alone. */
 SMASK__FN int smask__mul(size_t a, size_t b, size_t *out)
 {
     if (a != 0 && b > (size_t)-1 / a) return 0;
@@ -1515,7 +1516,8 @@ SMASK__FN int smask__add(size_t a, size_t b, size_t *out)
     return 1;
 }
 
-/* a b, or a size that no arena has; four such still add up. */
+/* a b, saturated at SIZE_MAX / 16. No arena is that large, and the sum of
+   four such sizes does not overflow. */
 SMASK__FN size_t smask__mul_sat(size_t a, size_t b)
 {
     size_t n;
@@ -1525,14 +1527,18 @@ SMASK__FN size_t smask__mul_sat(size_t a, size_t b)
 
 SMASK__INLINE size_t smask__min(size_t a, size_t b) { return a < b ? a : b; }
 SMASK__INLINE size_t smask__max(size_t a, size_t b) { return a > b ? a : b; }
-/* a / b, rounded up; a, rounded up to a multiple of b. */
-SMASK__INLINE size_t smask__ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+/* a / b rounded up; a rounded up to a multiple of b. */
+SMASK__INLINE size_t smask__ceil_div(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
 SMASK__INLINE size_t smask__round_up(size_t a, size_t b)
 {
     return smask__ceil_div(a, b) * b;
 }
 
-/* Is x an ordinary number? By its bits, for -ffast-math removes isnan. */
+/* 1 if x is neither infinite nor NaN. The test reads the bits, because
+   -ffast-math lets the compiler remove isnan. */
 SMASK__FN int smask__finite(float x)
 {
     uint32_t bits;
@@ -1575,8 +1581,8 @@ SMASK__DEF void smask_clear(smask_ctx *c)
 
 SMASK__INLINE int smask__ok(const smask_ctx *c) { return c->error == SMASK_OK; }
 
-/* Texts are put together from parts of known length: each of these writes
-   one, and returns its end. */
+/* These two write one part of a text and return its end, where the next part
+   continues. The caller's buffer must be large enough. */
 SMASK__FN char *smask__append_text(char *to, const char *text)
 {
     const size_t n = strlen(text);
@@ -1593,7 +1599,7 @@ SMASK__FN char *smask__append_digits(char *to, uint64_t n)
     return to + 1;
 }
 
-/* Text into c->detail, cut where it is full. */
+/* Append text to c->detail; what does not fit is cut off. */
 SMASK__FN void smask__add_detail(smask_ctx *c, const char *text)
 {
     size_t at = strlen(c->detail);
@@ -1606,9 +1612,11 @@ SMASK__FN void smask__add_detail(smask_ctx *c, const char *text)
     c->detail[at] = '\0';
 }
 
-/* Remember the first error: "where: ". 0 if it is not the first, and only
-   its echo. */
-SMASK__FN int smask__set_error(smask_ctx *c, smask_result code, const char *where)
+/* Set the sticky error and begin its text with "where: ". Returns 0 and
+   changes nothing if an error is set already: later errors are usually
+   consequences of the first. */
+SMASK__FN int smask__set_error(smask_ctx *c, smask_result code,
+    const char *where)
 {
     if (c->error != SMASK_OK) return 0;
     c->error = code;
@@ -1637,13 +1645,13 @@ SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
 
 /* ======================================================================
    2  MEMORY                                                    >>memory
-   Question   Where does everything live, and how is its size known
-              before anything runs?
-   Idea       One block, two ends. Bulk data grows from the low end, the
-              small structs that describe it from the high end. A step
-              marks both ends when it begins and rewinds when it ends. In a
-              dry run the low end is only a number: the same calls add the
-              same sizes, so the plan is exact by construction.
+   Question   Where is all data stored, and how is its size known before
+              anything runs?
+   Idea       The arena is one block with two ends. Data grows from the low
+              end, the small structs that describe it grow from the high
+              end. A step marks both ends when it begins and rewinds to the
+              marks when it ends. In a dry run the low end is only a number:
+              the same calls add the same sizes, so the plan is exact.
 
               base                                               base + size
               | weights moments | activations scratch ->  <- nodes | params |
@@ -1651,7 +1659,7 @@ SMASK__FN smask_result smask__fail(smask_ctx *c, smask_result code,
    May call   1.                 Called by   all later chapters.
    ====================================================================== */
 
-#define SMASK__ALIGN ((size_t)64)        /* a cache line, a 512-bit vector */
+#define SMASK__ALIGN ((size_t)64)        /* cache line and 512-bit vector */
 
 #ifndef SPLITMASK_NO_MALLOC
 #include <stdlib.h>
@@ -1666,7 +1674,8 @@ SMASK__FN void *smask__default_alloc(size_t bytes)
 SMASK__FN void smask__default_release(void *block) { (void)block; }
 #endif
 
-/* count * size bytes of data, 64-byte aligned, as they are. */
+/* count * size bytes from the low end, 64-byte aligned, not initialised. In
+   a dry run only the size is counted and the result is NULL. */
 SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
 {
     size_t bytes, end;
@@ -1676,11 +1685,13 @@ SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
         || !smask__add(bytes, SMASK__ALIGN - 1, &end)
         || !smask__add(c->low, end & ~(SMASK__ALIGN - 1), &end)
         || end > (size_t)-1 / 4) {
-        smask__fail(c, SMASK_MEMORY, "arena", "a size beyond all memory");
+        smask__fail(c, SMASK_MEMORY, "arena",
+            "the size overflows; check the shapes");
         return NULL;
     }
     if (!c->dry && end > c->size - c->high) {
-        smask__fail(c, SMASK_MEMORY, "arena", "full");
+        smask__fail(c, SMASK_MEMORY, "arena",
+            "full; set memory_size to what smask_plan reports");
         return NULL;
     }
     void *p = c->dry ? NULL : c->base + c->low;
@@ -1699,8 +1710,9 @@ SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
     return (int32_t *)smask__data(c, count, sizeof(int32_t));
 }
 
-/* Structs and lists of pointers: zeroed, from the high end. That is real
-   memory even in a dry run, whose low end may be as large as it likes. */
+/* Structs and lists of pointers from the high end, zeroed. They take real
+   memory even in a dry run, because the code follows their pointers. The low
+   end of a dry run has no limit, so it is not compared with the high end. */
 SMASK__FN void *smask__structs(smask_ctx *c, size_t count, size_t size)
 {
     size_t bytes, high;
@@ -1711,7 +1723,8 @@ SMASK__FN void *smask__structs(smask_ctx *c, size_t count, size_t size)
         || !smask__add(c->high, bytes & ~(SMASK__ALIGN - 1), &high)
         || high > c->size || (!c->dry && c->low > c->size - high)) {
         smask__fail(c, SMASK_MEMORY, "arena", c->dry
-            ? "no buffer for the nodes of the plan" : "full");
+            ? "the dry run's nodes do not fit; raise memory_size"
+            : "full; set memory_size to what smask_plan reports");
         return NULL;
     }
     c->high = high;
@@ -1719,7 +1732,8 @@ SMASK__FN void *smask__structs(smask_ctx *c, size_t count, size_t size)
     return memset(c->base + c->size - high, 0, bytes & ~(SMASK__ALIGN - 1));
 }
 
-/* Scratch: take a mark, take data, rewind. */
+/* Scratch data lives from a mark to the rewind: after smask__rewind it must not
+   be used. A debug build overwrites it with 0xee, so that such use shows. */
 SMASK__INLINE size_t smask__mark(const smask_ctx *c) { return c->low; }
 
 SMASK__FN void smask__rewind(smask_ctx *c, size_t mark)
@@ -1743,8 +1757,9 @@ SMASK__DEF int smask_is_dry(const smask_ctx *c)
     return c->dry;
 }
 
-/* The parallel hook; after an error and in a dry run, nothing. A single piece
-   is not worth waking anyone. */
+/* Run fn for the pieces 0 .. count - 1, through the parallel hook if there is
+   one. Does nothing after an error or in a dry run. A single piece runs on the
+   calling thread: waking a worker would cost more than it saves. */
 SMASK__FN void smask__run(smask_ctx *c, size_t count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
@@ -1764,11 +1779,12 @@ SMASK__INLINE size_t smask__workers(const smask_ctx *c)
 }
 
 /* ======================================================================
-   3  CHANCE                                                    >>chance
+   3  RANDOM NUMBERS                                            >>random
    Question   How can a run be repeated bit for bit on another machine?
-   Idea       PCG32: a 64-bit linear congruential generator whose output is
-              permuted so that no pattern shows. 16 bytes of state. Every
-              draw is made on the calling thread, in program order.
+   Idea       PCG32: a 64-bit linear congruential generator. A permutation
+              of its output hides the regular patterns of the low bits. The
+              state has 16 bytes. All numbers are drawn on the calling
+              thread, in program order, so threads do not change them.
    May call   1.                 Called by   7 to 10.
    Source     O'Neill 2014, see >>sources [ONe14].
    ====================================================================== */
@@ -1797,7 +1813,8 @@ SMASK__DEF float smask_uniform(smask_random *r)
     return (float)(smask_next(r) >> 8) * (1.0f / 16777216);
 }
 
-/* The top of 2^32 that is no whole multiple of n is drawn again. */
+/* x % n is uniform only over a whole number of intervals of n. So the lowest
+   2^32 mod n values of x are rejected and drawn again. n = 0 returns 0. */
 SMASK__DEF uint32_t smask_below(smask_random *r, uint32_t n)
 {
     const uint32_t uneven = n != 0 ? (0u - n) % n : 0;
@@ -1807,10 +1824,11 @@ SMASK__DEF uint32_t smask_below(smask_random *r, uint32_t n)
     return n != 0 ? x % n : 0;
 }
 
-/* Box and Muller: a radius from one uniform, an angle from the other. */
+/* Box-Muller: one uniform number gives the radius, another one the angle. The
+   second normal number that they yield is not kept: no hidden state. */
 SMASK__DEF float smask_normal(smask_random *r)
 {
-    const float u = 1 - smask_uniform(r);            /* (0, 1]: log exists */
+    const float u = 1 - smask_uniform(r);          /* (0, 1]: log is finite */
     const float angle = 6.28318531f * smask_uniform(r);
 
     return sqrtf(-2 * logf(u)) * cosf(angle);
@@ -1827,20 +1845,20 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 }
 
 /* ======================================================================
-   4  ISA                                                      >>isa
+   4  SIMD                                                        >>simd
    Question   How does a plain `cc -O2` build use the widest vectors that
               the processor has, without writing assembly?
-   Idea       The hot loops are written once, below, over vectors v_t of
-              some width. This file includes itself once per kind of
-              vector: each reading defines v_t and its few operations anew
-              and yields functions of its own (smask__gelu_avx2, ...). At
-              setup the context notes the best kind the processor has, and
-              SMASK__CALL goes there. No other chapter names an instruction
-              set.
+   Idea       Each hot loop is written once, below, on vectors v_t of some
+              width. This file includes itself once per instruction set:
+              each pass defines v_t and its few operations and yields its
+              own functions (smask__gelu_avx2, ...). Setup stores the best
+              instruction set of the processor in the context, and
+              SMASK__CALL dispatches to its functions. No other chapter
+              contains code for one instruction set.
    May call   1.                 Called by   5, 6, 7, 9 and 12.
    ====================================================================== */
 
-/* Under which name this file finds itself. */
+/* The name by which this file includes itself. */
 #ifndef SPLITMASK_FILE
 #define SPLITMASK_FILE "splitmask.h"
 #endif
@@ -1872,7 +1890,8 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 #endif
 #endif
 
-/* Go to the reading of `isa`: SMASK__CALL(isa, gelu, (y, x, n)). */
+/* Call the version of a function for `isa`: SMASK__CALL(isa, gelu, (y, x, n)).
+   The expansion is a switch statement and needs no semicolon. */
 #ifdef SMASK__HAS_AVX512
 #define SMASK__CASE512(name, args)                                          \
     case SMASK_ISA_AVX512: smask__##name##_avx512 args; break;
@@ -1891,17 +1910,17 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 #else
 #define SMASK__CASE128(name, args)
 #endif
-#define SMASK__CALL(isa, name, args)                                      \
-    switch (isa) {                                                        \
+#define SMASK__CALL(isa, name, args)                                        \
+    switch (isa) {                                                          \
     SMASK__CASE512(name, args)                                              \
     SMASK__CASE256(name, args)                                              \
     SMASK__CASE128(name, args)                                              \
     default: smask__##name##_scalar args; break;                            \
     }
 
-/* Does the processor have FMA and all `bits` of leaf 7, and does the system
-   save these registers? By feature flags, never by model number: a new model
-   has old features. */
+/* 1 if the processor has FMA and all `bits` of CPUID leaf 7, and the operating
+   system saves these registers. Feature flags decide, not the model number:
+   so processors newer than this file are recognised, too. */
 #if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
 SMASK__FN int smask__cpu_has(unsigned bits, unsigned registers)
 {
@@ -1919,10 +1938,10 @@ SMASK__FN int smask__isa_available(smask_isa isa)
 {
 #ifdef SMASK__HAS_AVX2
     if (isa == SMASK_ISA_AVX2)
-        return smask__cpu_has(1u << 5, 0x06);        /* AVX2; xmm, ymm     */
+        return smask__cpu_has(1u << 5, 0x06);        /* AVX2; xmm, ymm */
 #endif
 #ifdef SMASK__HAS_AVX512
-    if (isa == SMASK_ISA_AVX512)                 /* F, DQ, BW, VL; zmm */
+    if (isa == SMASK_ISA_AVX512)             /* F, DQ, BW, VL; zmm */
         return smask__cpu_has(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31,
             0xe6);
 #endif
@@ -1939,7 +1958,8 @@ SMASK__FN int smask__isa_available(smask_isa isa)
     return isa == SMASK_ISA_SCALAR;
 }
 
-/* What the loops of this chapter run on if a context wishes for `isa`. */
+/* The instruction set of this chapter's loops if desc.isa is `isa`. BF16 only
+   changes matrix products; all other loops are those of AVX-512. */
 SMASK__FN smask_isa smask__isa_resolve(smask_isa isa)
 {
     if (isa == SMASK_ISA_BF16) return SMASK_ISA_AVX512;
@@ -1950,7 +1970,7 @@ SMASK__FN smask_isa smask__isa_resolve(smask_isa isa)
     return SMASK_ISA_SCALAR;
 }
 
-/* Are products' operands rounded to bfloat16? */
+/* Do matrix products round their operands to bfloat16? */
 SMASK__INLINE int smask__isa_is_bf16(smask_isa isa)
 {
     return isa == SMASK_ISA_BF16;
@@ -1968,9 +1988,9 @@ SMASK__DEF const char *smask_isa_text(const smask_ctx *c)
 }
 #undef SMASK__CASE
 
-/* A matrix that is read through a lens: what the product sees of it. The
-   layer before a linear layer is applied while its operand is fetched, so
-   that its result is never stored.
+/* A matrix with a lens, an operand of a product. A lens is a fused prologue:
+   the product applies the layer before a linear layer while it fetches the
+   operand, so the result of that layer is never stored.
      PLAIN  x      KEEP  keep[row / group] * x      GELU  gelu(x)
      NORM   (x - mean[row]) * rstd[row] * w + b     stat: mean, rstd by row */
 typedef enum smask__lens { SMASK__PLAIN, SMASK__KEEP, SMASK__GELU,
@@ -1984,7 +2004,7 @@ typedef struct smask__operand {
     size_t group;                    /* KEEP: rows that share a factor     */
 } smask__operand;
 
-/* A product of blocks, C (m,n) = A B: see >>gemm for the layout. */
+/* A block product, C (m,n) = A B: see >>gemm for the layout. */
 typedef struct smask__block_product {
     size_t m, n, k;
     const float *a;                  /* rows: a[i * a_ld + p]; a_transposed:
@@ -1995,15 +2015,15 @@ typedef struct smask__block_product {
     size_t b_ld, b_panel;            /* floats from panel to panel         */
     float *c;
     size_t c_ld;
-    int paired;                      /* 1: of twins, two values of k each  */
-    int add;                         /* start from what C holds            */
+    int paired;                      /* 1: bf16 pairs, two values of k     */
+    int add;                         /* 1: C += A B                        */
     const float *bias;               /* (n)                                */
     const float *scale;              /* (m)                                */
     const float *r;                  /* (m,n), added last                  */
     size_t r_ld;
 } smask__block_product;
 
-/* Rows and columns of a tile of C, by kind: see >>gemm. */
+/* Rows and columns of a tile of C, by instruction set: see >>gemm. */
 SMASK__FN size_t smask__tile_rows(int isa)
 {
     switch (isa) {
@@ -2028,12 +2048,12 @@ SMASK__FN size_t smask__tile_columns(int isa)
     }
 }
 
-/* Settings of AdamW for one parameter, ready for the loop: see >>adam. */
+/* AdamW settings of one parameter, as the loop needs them: see >>adam. */
 typedef struct smask__adam_step {
     float rate, beta1, beta2, eps, decay, clip, correct1, correct2;
 } smask__adam_step;
 
-/* Now the readings. */
+/* One pass of this file per instruction set. */
 #define SMASK__PASS 1
 #include SPLITMASK_FILE
 #undef SMASK__PASS
@@ -2057,11 +2077,11 @@ typedef struct smask__adam_step {
 
 #ifdef SMASK__PASS
 /* ----------------------------------------------------------------------
-   4a  The vocabulary of one reading. v_t holds SMASK__PASS floats.
+   4a  The vector operations of one pass. v_t holds SMASK__PASS floats.
    ---------------------------------------------------------------------- */
 
-/* clang -march=native would order what is below for the processor it takes
-   this one for, and run out of registers: twice as slow. */
+/* Under -march=native clang schedules these loops for the processor it detects
+   and runs out of registers: twice as slow. Generic tuning avoids that. */
 #if defined(__clang__) && __clang_major__ >= 12
 #define SMASK__TUNE ",tune=x86-64"
 #else
@@ -2094,8 +2114,8 @@ typedef struct smask__adam_step {
 #define v_load(p) _mm512_loadu_ps(p)
 #define v_store(p, v) _mm512_storeu_ps(p, v)
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-/* With all isa named, for some compilers think that the plain forms read
-   what is not set. */
+/* Masked forms with all elements selected: some compilers warn that the plain
+   forms read an uninitialised value. */
 #define SMASK__ALL ((__mmask16)0xffff)
 #define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
 #define v_min(a, b) _mm512_maskz_min_ps(SMASK__ALL, a, b)
@@ -2110,29 +2130,31 @@ typedef struct smask__adam_step {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
 #define v_sum(v) smask__sum_avx512(v)
 #define v_top(v) smask__top_avx512(v)
-/* Four floats of rows 0, 4, 8 and 12 after p, a row each 128 bits. */
+/* Four floats from each of the rows 0, 4, 8 and 12 at p, 128 bits a row. */
 #define v_quad(p, ld)                                                       \
     _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
     _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
     1), _mm_loadu_ps((p) + 8 * (ld)), 2), _mm_loadu_ps((p) + 12 * (ld)), 3)
+/* These four work within each 128 bits. */
 #define v_low(a, b) _mm512_maskz_unpacklo_ps(SMASK__ALL, a, b)  /* a0 b0.. */
 #define v_high(a, b) _mm512_maskz_unpackhi_ps(SMASK__ALL, a, b) /* a2 b2.. */
 #define v_low64(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
-#define v_high64(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3        */
+#define v_high64(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3       */
 #ifdef SMASK__HAS_BF16
-/* A twin is two bfloat16 values in the place of one float.
-     v_dot    a0 b0 + a1 b1 + c, twin by twin
-     v_bf16_pairs  the floats of a, then of b, neighbours in one twin
-     v_bf16_interleave    each float of a and its like in b in one twin               */
+/* A bf16 pair is two bfloat16 values in the place of one float.
+     v_dot              a0 b0 + a1 b1 + c for each pair
+     v_bf16_pairs       a, then b; two neighbours make one pair
+     v_bf16_interleave  element i of a and element i of b make pair i      */
 #define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
 #define v_bf16_pairs(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
-#define v_bf16_interleave(a, b) ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(        \
+#define v_bf16_interleave(a, b)                                             \
+    ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(                        \
     31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,           \
     23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),                \
     (__m512i)_mm512_cvtne2ps_pbh(b, a)))
 #endif
 
-/* Halves onto halves, until one float is left. */
+/* Combine the upper and the lower part of a vector until one float is left. */
 #define SMASK__FOLD(v, op8, op4, op1)                                       \
     const __m256 h = op8(                                                   \
         _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),                 \
@@ -2171,8 +2193,8 @@ SMASK__INLINE float smask__top_avx512(__m512 v)
 #define v_min(a, b) _mm256_min_ps(a, b)
 #define v_sqrt(a) _mm256_sqrt_ps(a)
 #define v_round(a) _mm256_round_ps(a, 8)
-#define v_times2(a, n) _mm256_mul_ps(a, _mm256_castsi256_ps(               \
-    _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),              \
+#define v_times2(a, n) _mm256_mul_ps(a, _mm256_castsi256_ps(                \
+    _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),               \
     _mm256_set1_epi32(127)), 23)))
 #define v_quad(p, ld)                                                       \
     _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)),           \
@@ -2183,7 +2205,7 @@ SMASK__INLINE float smask__top_avx512(__m512 v)
 #define v_high64(a, b) _mm256_shuffle_ps(a, b, 0xee)
 
 #elif SMASK__PASS == 4
-/* Four floats by the compiler's own vectors: SSE2, NEON, WASM SIMD128. */
+/* Four floats in the compiler's vector type: SSE2, NEON, WASM SIMD128. */
 typedef float smask__four __attribute__((vector_size(16)));
 typedef int32_t smask__four_int __attribute__((vector_size(16)));
 #define SMASK__N(name) smask__##name##_vector4
@@ -2228,7 +2250,7 @@ SMASK__INLINE void smask__store_vector4(float *p, v_t v)
 {
     memcpy(p, &v, sizeof v);
 }
-/* `which` has all bits of a lane set or none: what comparisons yield. */
+/* Comparisons yield `which`: in each element all bits are set or none. */
 SMASK__INLINE v_t smask__pick_vector4(smask__four_int which, v_t a, v_t b)
 {
     return (v_t)((which & (smask__four_int)a) | (~which & (smask__four_int)b));
@@ -2300,13 +2322,13 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 #define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
 #define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
 
-/* v is in a register here: gcc moves sums about between steps of the
-   product, until some of them end up on the stack (a tenth slower). */
+/* Forces v into a register here. Without it gcc moves sums between the steps of
+   the product until some of them are on the stack (a tenth slower). */
 #ifndef v_stay
 #define v_stay(v) ((void)0)
 #endif
 
-/* Only one reading has twins; in the others they are never asked for. */
+/* Only one pass has bf16 pairs. In the others these are never executed. */
 #ifdef v_dot
 #define SMASK__BF16_PAIRS 1
 #else
@@ -2316,7 +2338,7 @@ SMASK__INLINE float smask__times2_scalar(float a, float n)
 #define v_bf16_interleave(a, b) ((void)(b), (a))
 #endif
 
-/* The first n isa; the others read as 0 and are not written. */
+/* The first n elements; the others read as 0 and are not written. */
 #ifndef v_load_part
 #define v_load_part(p, n) SMASK__N(load_part)(p, n)
 #define v_store_part(p, v, n) SMASK__N(store_part)(p, v, n)
@@ -2341,7 +2363,8 @@ SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
 }
 #endif
 
-/* Across the isa, always in the same order: halves onto halves. */
+/* Sum and maximum of the elements of v. The order of the sum is fixed (upper
+   part onto lower part), so results can be repeated. */
 #ifndef v_sum
 #define v_sum(v) SMASK__N(sum_of)(v)
 #define v_top(v) SMASK__N(max_of)(v)
@@ -2364,11 +2387,12 @@ SMASK__INLINE float SMASK__N(max_of)(v_t v)
 }
 #endif
 
-/* 2^x = 2^n 2^r, n = round(x), |r| <= 1/2; 2^r is a polynomial, minimax
-   with 2^0 = 1. Relative error below 2e-7 for x in [-126, 127]; below that 0
-   to within 1e-37. Above 127 it is undefined. Callers want exp(a d) for a d
-   of at most 0, and give x = (a log2 e) d: rounded, so that their relative
-   error grows by 2e-7 |a d|, about what d itself has of rounding. */
+/* 2^x = 2^n 2^r with n = round(x), |r| <= 1/2. A minimax polynomial that is
+   exact at 2^0 = 1 gives 2^r. The relative error is below 2e-7 for x in
+   [-126, 127]. Below -126 the result is 0 to within 1e-37; above 127 it is
+   undefined. Callers need exp(a d) with a d <= 0 and pass x = (a log2 e) d.
+   The rounding of this product adds 2e-7 |a d| to their relative error, about
+   as much as the rounding of d itself. */
 #define SMASK__LOG2_E 1.44269504f
 SMASK__INLINE v_t SMASK__N(exp2)(v_t x)
 {
@@ -2385,10 +2409,10 @@ SMASK__INLINE v_t SMASK__N(exp2)(v_t x)
     return v_times2(p, n);
 }
 
-/* Phi(x) - 1/2, Phi the normal distribution function: x P(u), P minimax in
-   u = 2 x^2 / 5.2^2 - 1, a variable in [-1, 1] in which its coefficients
-   stay small. Beyond |x| = 5.2 Phi is 0 or 1 to a float's precision.
-   Absolute error below 1.3e-7 everywhere. */
+/* Phi(x) - 1/2 = x P(u), where Phi is the normal distribution function and P a
+   minimax polynomial in u = 2 x^2 / 5.2^2 - 1. u lies in [-1, 1], which keeps
+   the coefficients small. Beyond |x| = 5.2 Phi is 0 or 1 to the precision of a
+   float. The absolute error is below 1.3e-7 everywhere. */
 SMASK__INLINE v_t SMASK__N(phi)(v_t x)
 {
     const v_t y = v_min(v_set(5.2f), v_max(v_set(-5.2f), x));
@@ -2417,8 +2441,9 @@ SMASK__INLINE v_t SMASK__N(gelu_of)(v_t x)
     return v_fma(x, SMASK__N(phi)(x), v_set(0.5f) * x);
 }
 
-/* gelu'(x) = Phi(x) + x phi(x): less one half it is odd, too, so one
-   polynomial more, in u = 2 x^2 / 5.5^2 - 1. Absolute error below 5e-7. */
+/* The derivative of GELU: gelu'(x) = Phi(x) + x phi(x). gelu'(x) - 1/2 is odd,
+   like Phi(x) - 1/2, so it is x times another polynomial, in
+   u = 2 x^2 / 5.5^2 - 1. The absolute error is below 5e-7. */
 SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
 {
     const v_t y = v_min(v_set(5.5f), v_max(v_set(-5.5f), x));
@@ -2443,21 +2468,22 @@ SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
 }
 
 /* ----------------------------------------------------------------------
-   4b  The product's inner loops. >>gemm tells why they look like this.
+   4b  The inner loops of the matrix product. >>gemm explains their form.
    ---------------------------------------------------------------------- */
 
-/* Row i of a tile reads its operand at a_g[q * ld]. An x86 address is a base
-   and an index times 1, 2, 4 or 8: with ld for index a base reaches its own
-   row and the next two, so that five pointers do for fourteen rows. */
+/* X(i, g, q): row i of a tile reads its operand at a_g[q * ld]. An x86 address
+   is a base plus an index times 1, 2, 4 or 8. With ld as the index a base
+   reaches its own row and the next two, so five pointers serve 14 rows. */
 #define SMASK__TILE_ROWS(X) X(0, 0, 0) X(1, 0, 1) X(2, 0, 2) X(3, 1, 0)     \
     X(4, 1, 1) X(5, 1, 2) X(6, 2, 0) X(7, 2, 1) X(8, 2, 2) X(9, 3, 0)       \
     X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
 
 #define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
-/* One element of A, times two vectors of B, onto row i. */
+/* Add one element of A times two vectors of B to row i. */
 #define SMASK__ROW(i, g, q)                                                 \
     if (i < rows) {                                                         \
-        const v_t s = v_set(a_transposed ? a0[i] : a##g[(q) * ld + u]);           \
+        const v_t s = v_set(a_transposed ? a0[i]                            \
+            : a##g[(q) * ld + u]);                                          \
         c##i##_0 = paired ? v_dot(s, b0, c##i##_0)                          \
             : v_fma(s, b0, c##i##_0);                                       \
         v_stay(c##i##_0);                                                   \
@@ -2467,6 +2493,7 @@ SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
             v_stay(c##i##_1);                                               \
         }                                                                   \
     }
+/* Finish row i: + C, + bias, * scale, + r, in this order. */
 #define SMASK__OUT(i, g, q)                                                 \
     if (i < rows) {                                                         \
         float *y = t->c + (at + i) * t->c_ld + j;                           \
@@ -2492,15 +2519,16 @@ SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
         if (wide) v_store_part(y + SMASK__W, c##i##_1, n1);                 \
     }
 
-/* The micro-kernel: `rows` rows of C from row `at`, columns from j; two
-   vectors of them if `wide`, else one. rows, a_transposed, wide and paired are
-   constants wherever it is called, so every `if` on them is gone and c0_0 ..
-   c13_1 are registers. */
+/* The micro-kernel: `rows` rows of C from row `at`, and columns from j: two
+   vectors of them if `wide`, otherwise one. Every caller passes constants for
+   rows, a_transposed, wide and paired. So the compiler removes every `if` on
+   them, and c0_0 .. c13_1 are registers. */
 SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
-    const float *b, size_t at, size_t j, const size_t rows, const int a_transposed,
-    const int wide, const int paired)
+    const float *b, size_t at, size_t j, const size_t rows,
+    const int a_transposed, const int wide, const int paired)
 {
-    const size_t ld = a_transposed ? 1 : t->a_ld, step = a_transposed ? t->a_ld : 1;
+    const size_t ld = a_transposed ? 1 : t->a_ld,
+        step = a_transposed ? t->a_ld : 1;
     const size_t b_ld = t->b_ld;
     const size_t n0 = smask__min(t->n - j, SMASK__W);
     const size_t n1 = smask__min(t->n - j - n0, SMASK__W);
@@ -2521,16 +2549,17 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
         SMASK__TILE_ROWS(SMASK__ROW)                                        \
         (void)u;                                                            \
         b += b_ld;                                                          \
-        if (a_transposed) a0 += step;                                             \
+        if (a_transposed) a0 += step;                                       \
     }
 #define SMASK__ALONG(n)                                                     \
     if (!a_transposed) { a0 += n; a1 += n; a2 += n; a3 += n; a4 += n; }
-    /* C is prefetched in passing, a row each time: all its lines at once
-       would hold up the operands. So are rows of A, if a_transposed, some 700
-       cycles before they are needed: each is a new line, often in a new
-       page, which the processor does not foresee. (All four together, and
-       without asking where A ends, or clang runs out of registers. What is
-       called for behind the end is not read.) */
+    /* Each round prefetches one row of C: to fetch all its cache lines at once
+       would delay the operands. If a_transposed, rows of A are prefetched some
+       700 cycles before they are needed: each row is a new line, often in a
+       new page, which the processor does not predict. These four prefetches
+       stay together and do not test where A ends, because clang would run out
+       of registers. A prefetch behind the end of A is harmless: nothing there
+       is read. */
     for (; p >= 4; p -= 4) {
         SMASK__STEP(0) SMASK__STEP(1)
         SMASK__PREFETCH(soon);
@@ -2552,7 +2581,7 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
     }
 #undef SMASK__STEP
 #undef SMASK__ALONG
-    b0 = b1;                             /* set, should k be 0         */
+    b0 = b1;                             /* defined even if k is 0     */
     if (t->bias != NULL) {
         b0 = v_load_part(t->bias + j, n0);
         b1 = v_load_part(t->bias + j + n0, n1);
@@ -2567,15 +2596,15 @@ SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
 #undef SMASK__ROW
 #undef SMASK__OUT
 
-/* One panel of B: it stays in the first cache while the rows of A pass by.
-   Rows that do not fill a tile take the smaller tiles, so that nothing is
-   computed that is not wanted. */
+/* All rows of A times one panel of B, which stays in the first-level cache.
+   Rows that do not fill a tile go to smaller tiles, so no row is computed
+   that C does not have. */
 #define SMASK__TILE(count)                                                  \
     while (rows >= count) {                                                 \
-        SMASK__N(tile)(t, a, b, at, j, count, a_transposed, wide, paired);        \
+        SMASK__N(tile)(t, a, b, at, j, count, a_transposed, wide, paired);  \
         rows -= count;                                                      \
         at += count;                                                        \
-        a += a_transposed ? (size_t)count : count * t->a_ld;                      \
+        a += a_transposed ? (size_t)count : count * t->a_ld;                \
     }
 SMASK__INLINE void SMASK__N(panel)(const smask__block_product *t, size_t j,
     const int a_transposed, const int wide, const int paired)
@@ -2600,16 +2629,16 @@ SMASK__INLINE void SMASK__N(panel)(const smask__block_product *t, size_t j,
 }
 #undef SMASK__TILE
 
-SMASK__INLINE void SMASK__N(panels)(const smask__block_product *t, const int a_transposed,
-    const int paired)
+SMASK__INLINE void SMASK__N(panels)(const smask__block_product *t,
+    const int a_transposed, const int paired)
 {
     for (size_t j = 0; j < t->n; j += SMASK__NR)
         if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, a_transposed, 1, paired);
         else SMASK__N(panel)(t, j, a_transposed, 0, paired);
 }
 
-/* Functions apart, for without optimisation one that had all tiles would
-   need megabytes of stack. */
+/* Kept as separate functions: at -O0 a single function with all tile variants
+   would need megabytes of stack. */
 SMASK__FN void SMASK__N(block_nn)(const smask__block_product *t)
 {
     SMASK__N(panels)(t, 0, 0);
@@ -2629,8 +2658,8 @@ SMASK__FN void SMASK__N(bf16_tn)(const smask__block_product *t)
 }
 #endif
 
-/* What a row's lens needs: for NORM a and b are mean and 1 / std, for KEEP
-   a is the factor. */
+/* The values a and b that the lens of a row needs. NORM: a is the mean, b is
+   1 / std. KEEP: a is the factor. */
 SMASK__INLINE v_t SMASK__N(lens_a)(const smask__operand *v, size_t row,
     const smask__lens lens)
 {
@@ -2643,7 +2672,7 @@ SMASK__INLINE v_t SMASK__N(lens_b)(const smask__operand *v, size_t row,
     return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f);
 }
 
-/* n columns from j of a row x, through the lens: y = f(x). */
+/* Columns j .. j + n - 1 of a row x with the lens applied, n <= W. */
 SMASK__INLINE v_t SMASK__N(lens_apply)(const smask__operand *v, const float *x,
     size_t j, size_t n, v_t a, v_t b, const smask__lens lens)
 {
@@ -2659,6 +2688,7 @@ SMASK__INLINE v_t SMASK__N(lens_apply)(const smask__operand *v, const float *x,
     return y;
 }
 
+/* The loop of fetch, below, for a constant lens and a constant `paired`. */
 SMASK__INLINE void SMASK__N(fetch_as)(const smask__operand *v, size_t row,
     size_t rows, size_t column, size_t columns, float *to, size_t pitch,
     size_t width, size_t stride, const smask__lens lens, const int paired)
@@ -2693,21 +2723,21 @@ SMASK__INLINE void SMASK__N(fetch_as)(const smask__operand *v, size_t row,
     }
 }
 
-/* Copy rows row .. row + rows - 1 of a view, columns column .. column +
-   columns - 1, into panels `width` wide:
+/* Copy rows row .. row + rows - 1 and columns column .. column + columns - 1
+   of an operand, with its lens applied, into panels `width` columns wide:
      (i, j) -> to[j / width * stride + i * pitch + j % width]
-   and 0 where the last panel lacks columns. Whole vectors are stored, also
-   where width is no multiple of them: what runs over lies where the next
-   row will be, and behind the last row a panel has a vector's buffer.
-   Paired, each two rows become one row of twins, an odd last one together
-   with zeros; what is read may then lie where it is written to. */
+   Missing columns of the last panel become 0. Whole vectors are stored even if
+   width is not a multiple of W: the excess lies where the next row is written
+   afterwards, so `to` must have space for one vector behind the last row.
+   If `paired`, two rows become one row of bf16 pairs (an odd last row is paired
+   with zeros), and the source may then start at `to`. */
 SMASK__FN void SMASK__N(fetch)(const smask__operand *v, size_t row, size_t rows,
     size_t column, size_t columns, float *to, size_t pitch, size_t width,
     size_t stride, int paired)
 {
 #define SMASK__AS(lens)                                                     \
     case lens:                                                              \
-        if (SMASK__BF16_PAIRS && paired)                                         \
+        if (SMASK__BF16_PAIRS && paired)                                    \
             SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
                 width, stride, lens, 1);                                    \
         else                                                                \
@@ -2723,8 +2753,8 @@ SMASK__FN void SMASK__N(fetch)(const smask__operand *v, size_t row, size_t rows,
 #undef SMASK__AS
 }
 
-/* x (rows, columns): each two columns become one column of twins, an odd
-   last one together with zeros. `to` may be x if pitch <= ld. */
+/* x (rows, columns): two columns become one column of bf16 pairs. An odd last
+   column is paired with zeros. `to` may be x if pitch <= ld. */
 SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
     size_t columns, float *to, size_t pitch)
 {
@@ -2738,9 +2768,9 @@ SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
         }
 }
 
-/* x (rows, k), rows ld apart -> one panel, to[p * NR + i] = x[i][p], with
-   columns of 0 for the rows that are missing. 4 x 4 squares are transposed in
-   registers: read whole rows, write whole columns. */
+/* Transpose x (rows, k) with row stride ld into one panel:
+   to[p * NR + i] = x[i][p], and 0 for i >= rows. Squares of 4 x 4 floats are
+   transposed in registers, so memory is read and written in runs. */
 SMASK__FN void SMASK__N(transpose)(const float *x, size_t ld, size_t rows,
     size_t k, float *to)
 {
@@ -2769,9 +2799,10 @@ SMASK__FN void SMASK__N(transpose)(const float *x, size_t ld, size_t rows,
 }
 
 /* ----------------------------------------------------------------------
-   4c  Loops over rows and lists: what chapters 5, 6, 7, 9 and 12 are made of.
+   4c  Loops over rows and arrays, used by chapters 5, 6, 7, 9 and 12.
    ---------------------------------------------------------------------- */
 
+/* For each vector of an array: j is its first index, n <= W its length. */
 #define SMASK__EACH(j, n, count)                                            \
     for (size_t j = 0, n; j < count; j += SMASK__W)                         \
         if ((n = smask__min(count - j, SMASK__W)) != 0)
@@ -2782,7 +2813,7 @@ SMASK__FN void SMASK__N(add)(float *y, const float *x, size_t count)
         v_store_part(y + j, v_load_part(y + j, n) + v_load_part(x + j, n), n);
 }
 
-/* y[j] += sum_i x[i, j]: x (rows, count), rows ld apart. */
+/* y[j] += sum_i x[i, j]: x (rows, count), row stride ld. */
 SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
     size_t rows, size_t count)
 {
@@ -2837,7 +2868,7 @@ SMASK__FN void SMASK__N(dot)(const float *x, const float *y, size_t count,
     *out = v_sum(s);
 }
 
-/* Sum and sum of squares about `about`. */
+/* The sums of x - about and of (x - about)^2. */
 SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
     float *sum, float *squares)
 {
@@ -2871,7 +2902,8 @@ SMASK__FN void SMASK__N(most)(const float *x, size_t count, float *out)
     *out = best;
 }
 
-/* y = exp(a (x - most)), and the sum of it. y may be x. */
+/* y = exp(a (x - most)) and *sum = its sum, where `most` is the maximum of x
+   and a >= 0. y may be x. */
 SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
     float most, size_t count, float *sum)
 {
@@ -2901,7 +2933,7 @@ SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
         v_store_part(y + j, SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
 }
 
-/* dx = dy * gelu'(x), += with add. dx may be x. */
+/* dx = dy * gelu'(x), or += if `add`. dx may be x. */
 SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
     size_t count, int add)
 {
@@ -2913,7 +2945,7 @@ SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
     }
 }
 
-/* A row of LayerNorm: y = (x - mean) * rstd * w + b. */
+/* One row of LayerNorm: y = (x - mean) * rstd * w + b. */
 SMASK__FN void SMASK__N(norm_row)(float *y, const float *x, float mean,
     float rstd, const float *w, const float *b, size_t D)
 {
@@ -2923,9 +2955,10 @@ SMASK__FN void SMASK__N(norm_row)(float *y, const float *x, float mean,
             v_load_part(w + j, n), v_load_part(b + j, n)), n);
 }
 
-/* A row of its backward, z the normalised x:
+/* Backpropagation through one row of LayerNorm, with z = (x - mean) * rstd:
      dw += dy z        db += dy
-     dx  = rstd * (w dy - mean(w dy) - z mean(w dy z))      (+= with add) */
+     dx  = rstd * (w dy - mean(w dy) - z mean(w dy z))      (+= if `add`)
+   The gradients of w and b are always added to: all rows share them. */
 SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
     const float *x, float mean, float rstd, const float *w, float *dw,
     float *db, size_t D, int add)
@@ -2953,10 +2986,12 @@ SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
     }
 }
 
-/* Softmax down the columns of s (rows, columns), in place, a vector of
+/* Softmax over each column of s (rows, columns), in place, one vector of
    columns at a time:
-     e = exp(scale s + bias - top)    top[j], inverse[j] = 1 / sum e[j]
-   bias (rows, columns) or NULL, b_ld apart. e is not divided by the sum. */
+     e = exp(scale s + bias - top)    inverse[j] = 1 / sum of e in column j
+     top[j] = max of scale s + bias in column j
+   bias is (rows, columns) with row stride b_ld, or NULL. e is not divided by
+   its sum: the caller multiplies by `inverse`. */
 SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
     size_t columns, float scale, const float *bias, size_t b_ld, float *top,
     float *inverse)
@@ -2988,8 +3023,9 @@ SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
     }
 }
 
-/* Its backward, in place: s (scores again) becomes p, dp becomes ds.
-     p = exp(scale s + bias - top) inverse     d = sum down of p dp
+/* Backpropagation through softmax, in place. In: s holds the recomputed scores,
+   dp the gradient of p. Out: s holds p, dp holds ds, the gradient of s.
+     p = exp(scale s + bias - top) inverse     d = sum of p dp in a column
      ds = scale p (dp - d)                     dbias += p (dp - d)        */
 SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
     size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
@@ -3023,7 +3059,10 @@ SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
     }
 }
 
-/* AdamW on a run of weights; gradients are zeroed in passing. */
+/* AdamW on an array of weights, with g' = clip g. The gradients are set to 0 in
+   the same pass, while they are in the cache. decay includes the rate.
+     m = beta1 m + (1 - beta1) g'      v = beta2 v + (1 - beta2) g'^2
+     w = (1 - decay) w - rate correct1 m / (sqrt(correct2 v) + eps)       */
 SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
     size_t count, const smask__adam_step *s)
 {
@@ -3089,7 +3128,7 @@ SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
 
 #if defined(SMASK__BUILD) && !defined(SMASK__PASS)
 
-/* Entrances to the readings, where an answer comes back. */
+/* Functions that choose the version for `isa`. */
 SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
 {
     float out;
@@ -3097,7 +3136,7 @@ SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
     return out;
 }
 
-/* The product of a slab. */
+/* One block product. */
 SMASK__FN void smask__tiles(int isa, const smask__block_product *t)
 {
 #ifdef SMASK__HAS_BF16
@@ -3115,8 +3154,8 @@ SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
     SMASK__CALL(isa, axpy, (y, a, x, n))
 }
 
-/* The first index of the largest; *most is its value. The largest of each
-   128 is found with vectors, and only the best of these is searched. */
+/* The first index of the maximum of x; *most is its value. Vectors find the
+   maximum of each block of 128, and only the best block is searched. */
 SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
     float *most)
 {
@@ -3136,37 +3175,39 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
 
 /* ======================================================================
    5  THE MATRIX PRODUCT                                          >>gemm
-   Question   Nearly all the time of a training step is spent in C = A B.
-              How can plain C run it at the processor's limit?
-   Idea       In four versions, each of which mends the fault of the last,
-              and a fifth that asks for less.
+   Question   A training step spends nearly all its time in C = A B. How
+              can plain C compute it at the processor's limit?
+   Idea       Four versions, each of which removes the bottleneck of the
+              one before, and a fifth with smaller operands.
 
-     1. Three loops (smask__gemm_plain, below): each multiplication
-        fetches two floats from memory. Right, and slow: the tests use it.
+     1. Three loops (smask__gemm_plain, below). Each multiplication loads
+        two floats from memory. The result is right and slow: the tests
+        compare with it.
      2. A tile of C in registers. MR rows and NR columns of C stay in
-        registers while k runs: MR + NR floats are fetched for MR * NR
-        multiplications. With AVX-512 the tile is 14 x 32: 28 registers of
-        sums, 2 of B, and A's elements straight from memory, each one used
-        twice. 28 sums that do not wait for each other hide the latency of
-        a multiply-add (4 cycles, two a cycle: 8 would do). AVX2 has 16
-        registers, so 6 x 16: 12 sums, 2 of B, 1 of A.
-     3. Packing. The tile reads NR columns of B at each k. Copied once
-        into panels, those NR floats lie side by side, and the next k
-        right behind them: the processor sees it coming. A copy costs a
-        trip to memory in which nothing is multiplied, up to a fifth of
-        the time, so what lies well is read where it is: A nearly always,
-        B when few rows of A use it (smask__in_place).
-     4. Blocks that fit the caches. k is cut at KC = 384, so that a panel
-        of B (KC x NR floats, 48 KB) stays near the first cache while MC =
-        112 rows of A (KC x MC floats, 172 KB) pass from the second.
-
-     5. Half the bits, if the context says so (SMASK_ISA_BF16). The upper
-        half of a float is a bfloat16. Two of them, of k and k + 1, make a
-        twin, as long as a float; and there is an instruction that adds to a
-        float both products of two twins. So everything above stays as it
-        is, with twins for floats and half as many k. Operands become twins
-        on the way into copies, which are then always made. The sums are of
-        floats, and only the operands are less exact: by 2^-9, 0.2 %.
+        registers while k runs, so MR + NR loads serve MR * NR
+        multiplications. With AVX-512 the tile is 14 x 32: 28 registers
+        hold sums, 2 hold B, and each element of A comes from memory and
+        is used twice. The 28 sums do not depend on each other, which
+        hides the latency of a multiply-add (4 cycles, two per cycle: 8
+        sums would do). AVX2 has 16 registers, so its tile is 6 x 16: 12
+        hold sums, 2 hold B, 1 holds A.
+     3. Packing. The tile reads NR columns of B for each k. Packing copies
+        them once into panels: NR floats are contiguous, and those of the
+        next k follow, so the hardware prefetcher finds them. The copy
+        multiplies nothing and takes up to a fifth of the time. So the
+        product reads an operand in place if its layout allows: A nearly
+        always, B when few rows of A use it (smask__in_place).
+     4. Blocks that fit the caches. k is cut at KC = 384. A panel of B
+        (KC x NR floats, 48 KB) then stays near the first-level cache
+        while MC = 112 rows of A (KC x MC floats, 172 KB) stream from the
+        second-level cache.
+     5. Bfloat16 operands, if the context asks for them (SMASK_ISA_BF16).
+        A bfloat16 is the upper 16 bits of a float. The values of k and
+        k + 1 form a bf16 pair, as long as one float, and one instruction
+        adds both products of two pairs to a float. So everything above
+        holds with pairs in place of floats and half as many k. Packing
+        converts the operands, so it is never skipped. Sums remain floats;
+        only the operands are rounded, by at most 2^-9, 0.2 %.
 
               n                          one tile, per k:
          +--+--+--+--+                    b0        b1
@@ -3176,13 +3217,13 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
      m | A | |  | C|  |  | MR        a13  c13,0     c13,1
        +---+ +--+--+--+--+
 
-              The contract of a tile: it reads k rows of whole vectors of
-              B, which the packer has filled up with zeros; it reads exactly
-              the rows of A that it computes; C is read only to add to it;
-              what is added to C (bias, residual) or multiplied in
-              (stochastic depth, gelu') passes while the tile is in
-              registers or in the first cache.
-              A' B is the same loop with A read a_transposed: MR columns of it
+              Contract of a tile: it reads k rows of B in whole vectors
+              (the packer fills missing columns with zeros). It reads only
+              the rows of A that it computes. It reads C only to add to
+              it. Bias, residual, stochastic depth factor and gelu' are
+              applied while the tile is in registers or in the first-level
+              cache.
+              A' B uses the same loop with A transposed: MR columns of A
               take the place of MR rows.
    May call   1 to 4.            Called by   6, 7, 9.
    Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
@@ -3194,8 +3235,8 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
 #define SMASK__MC ((size_t)112)
 
 #ifdef SPLITMASK_CBLAS
-/* The door: one panel as wide as the matrix, one group as tall, so that
-   blocks are plain matrices, and the library multiplies them. */
+/* The CBLAS hook. With one panel as wide as the matrix and one group as tall,
+   blocks are plain matrices, and the CBLAS library multiplies them. */
 extern
 #ifdef __cplusplus
 "C"
@@ -3205,7 +3246,7 @@ void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k,
     float beta, float *c, int ldc);
 #endif
 
-/* Version 1: what all others must agree with, up to rounding. */
+/* Version 1, the reference: all others must agree with it up to rounding. */
 SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
     size_t k, const float *a, size_t lda, const float *b, size_t ldb,
     float *c, size_t ldc, int add)
@@ -3220,35 +3261,35 @@ SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
         }
 }
 
-/* A product and all that is done in passing. Zero what you do not use. */
+/* A product and the work fused with it. Unused fields are zero. */
 typedef struct smask__product {
-    /* what is wanted: C (m,n) = A B */
+    /* the result: C (m,n) = A B */
     size_t m, n, k;
-    smask__operand a;                   /* (m,k); for A' B: (k,m)             */
-    smask__operand b;                   /* (k,n); transposed: (n,k)               */
+    smask__operand a;                /* (m,k); for A' B: (k,m)             */
+    smask__operand b;                /* (k,n); b_transposed: (n,k)         */
     int b_transposed;
     float *c;
     size_t c_ld;
-    int own;                         /* C is not kept: see `after`         */
-    int add;
-    const float *bias, *r;           /* as in smask__block_product                  */
+    int own;                         /* rows of C live until `after` ends  */
+    int add;                         /* C += A B                           */
+    const float *bias, *r;           /* as in smask__block_product         */
     size_t r_ld;
     const float *keep;               /* one factor per `group` rows of C   */
     size_t group;
     float *sums;                     /* A' B: += column sums of A, (m)     */
-    float *stat;                     /* NORM: fill in while reading A      */
-    /* after the rows row .. row + rows - 1 are done, from `c` */
+    float *stat;                     /* NORM: computed here, before use    */
+    /* called when rows row .. row + rows - 1 are complete, stored at `c` */
     void (*after)(void *arg, size_t row, size_t rows, float *c, int piece);
     void *arg;
-    /* how it is done */
+    /* how it is computed */
     int isa;
-    int exact;                       /* of floats, whatever the context    */
-    int paired;                      /* operands turn into twins           */
+    int exact;                       /* use floats even if bf16 is on      */
+    int paired;                      /* convert operands to bf16 pairs     */
     size_t mr, nr, kc, mc, nc;       /* tile; block of k, of rows, columns */
-    float *packed;                   /* B in panels; NULL: B as it is      */
-    int ready;                       /* and they are there already         */
-    float *work;                     /* each worker's blocks               */
-    size_t work_floats;
+    float *packed;                   /* B in panels; NULL: B in place      */
+    int ready;                       /* `packed` is already filled         */
+    float *work;                     /* one buffer per worker              */
+    size_t work_floats;              /* size of each                       */
 } smask__product;
 
 SMASK__FN smask__operand smask__operand_of(const float *x, size_t ld)
@@ -3272,9 +3313,9 @@ SMASK__FN smask__product smask__product_of(size_t m, size_t n, size_t k,
     return p;
 }
 
-/* Set the numbers that depend on the vectors and the sizes. k is cut into
-   equal parts of at most KC floats or twins; rows into about sixteen pieces,
-   so that the threads end together, of at most MC rows. */
+/* Set what depends on the instruction set and the sizes. k is cut into equal
+   parts of at most KC floats or bf16 pairs. Rows are cut into about sixteen
+   pieces of at most MC rows, so that all threads finish together. */
 SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
 {
     size_t parts;
@@ -3316,7 +3357,8 @@ SMASK__FN void smask__multiply_block(int isa, const smask__block_product *t)
 #endif
 }
 
-/* One panel of x' for a tile, or for the CBLAS door's, as wide as it all. */
+/* Write one panel of x': as wide as a tile or, for the CBLAS hook, as wide as
+   the whole matrix. */
 SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
     size_t columns, size_t k, float *to, size_t nr)
 {
@@ -3328,10 +3370,11 @@ SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
         for (size_t i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
 }
 
-/* -- B into panels: part of k after part of k, in each the panels side by
-   side; part k0 begins at k0 * (n rounded up to NR). Two panels are a
-   piece: memory likes long reads. Of twins, a panel fills the first half of
-   its buffer: the second is where floats lie before they are paired. */
+/* -- Packing B. The parts of k follow each other; part k0 starts at
+   k0 * (n rounded up to NR) and holds its panels side by side. A piece is two
+   panels, because long reads use memory better. A panel of bf16 pairs fills
+   only the first half of its buffer: its floats need the whole buffer before
+   they are paired in place. */
 
 #define SMASK__PANELS_A_PIECE ((size_t)2)
 
@@ -3353,7 +3396,7 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
             const float *b = p->b.x + j * p->b.ld + k0;
             const size_t columns = smask__min(end - j, p->nr);
             smask__transpose(p->isa, b, p->b.ld, columns, len, to, p->nr);
-            if (p->paired) {             /* where they lie                 */
+            if (p->paired) {             /* in place                       */
                 const smask__operand v = smask__operand_of(to, p->nr);
                 SMASK__CALL(p->isa, fetch, (&v, 0, len, 0, p->nr, to,
                     p->nr, p->nr, 0, 1))
@@ -3363,16 +3406,16 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
     }
 }
 
-/* Do rows lie well in the first cache as they are? Those a multiple of 4 KB
-   apart push each other out. */
+/* Can the first-level cache hold several rows at once? Rows a multiple of 4 KB
+   apart fall on one cache set and evict each other. */
 SMASK__FN int smask__rows_near(const smask__operand *v)
 {
     return v->lens == SMASK__PLAIN && v->ld % 1024 != 0;
 }
 
-/* Can tiles read a right factor where it is? Of it whole vectors are read.
-   The scalar version takes a copy: some compilers make vectors of it that
-   read a row too many. */
+/* Can tiles read a right factor in place? They read whole vectors, so rows must
+   be a multiple of 16 columns wide. The scalar version (nr 2) always copies:
+   some compilers vectorise it so that it reads one row too many. */
 SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
     size_t nr)
 {
@@ -3386,19 +3429,22 @@ SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
         smask__pack_piece, p);
 }
 
-/* A copy of B pays if many rows of A pass by it. */
+/* Pack B unless tiles can read it in place and few rows of A use it: the copy
+   pays only if it is read often. */
 SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
 {
     if (p->ready) return;
     p->packed = NULL;
     if (p->m <= 1024 && !p->b_transposed && !p->paired
         && smask__in_place(&p->b, p->n, p->nr)) return;
-    p->packed = smask__floats(c, smask__mul_sat(p->k, smask__round_up(p->n, p->nr)));
+    p->packed = smask__floats(c, smask__mul_sat(p->k,
+        smask__round_up(p->n, p->nr)));
     smask__pack_now(c, p);
 }
 
-/* mean and 1 / sqrt(var + eps) of rows. Two passes, since a mean that is
-   large beside the deviation would drown it in one. */
+/* LayerNorm statistics: mean and 1 / sqrt(var + eps) of each row. Two passes,
+   because E[x^2] - mean^2 loses its digits if the mean is large and the
+   deviation small. */
 SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
     size_t rows, size_t D, float *stat)
 {
@@ -3412,17 +3458,17 @@ SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
     }
 }
 
-/* How many pieces m rows are cut into. A multiple of four, that threads may
-   end together, unless the tiles do not suffice. */
+/* Number of pieces that m rows are cut into: a multiple of four, so that
+   threads finish together, but at most one piece per row of tiles. */
 SMASK__FN size_t smask__pieces_down(const smask__product *p)
 {
     return smask__min(smask__round_up(smask__ceil_div(p->m, p->mc), 4),
         smask__ceil_div(p->m, smask__tile_rows(p->isa)));
 }
 
-/* Columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them: in
-   place, or a copy in which no two rows fall on one cache set. Twins are
-   made of floats in place or of the copy, where it is. */
+/* Return columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them:
+   in place, or copied with a row stride that spreads rows over the cache sets.
+   Bf16 pairs are always in `copy`, made from A or from the copy in place. */
 SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
     size_t rows, size_t k0, size_t len, float *copy, size_t *ld)
 {
@@ -3446,7 +3492,7 @@ SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
     return x;
 }
 
-/* One piece of A B: whole tiles, at most `mc` rows, and `nc` columns. */
+/* Compute one piece of A B: whole tiles, at most `mc` rows and `nc` columns. */
 SMASK__FN void smask__nn_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
@@ -3484,7 +3530,7 @@ SMASK__FN void smask__nn_piece(void *arg, int piece, int worker)
             t.b_panel = p->nr;
         }
         t.add = p->add || k0 > 0;
-        if (k0 + len == p->k) {          /* the sums are whole: finish     */
+        if (k0 + len == p->k) {          /* last part: the sums are final  */
             t.bias = p->bias != NULL ? p->bias + column : NULL;
             t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
             t.r_ld = p->r_ld;
@@ -3497,7 +3543,7 @@ SMASK__FN void smask__nn_piece(void *arg, int piece, int worker)
     if (p->after != NULL) p->after(p->arg, row, t.m, t.c, piece);
 }
 
-/* C = A B with B packed already. */
+/* C = A B after smask__product_plan and smask__pack. */
 SMASK__FN void smask__product_nn(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
@@ -3522,14 +3568,15 @@ SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
     smask__rewind(c, mark);
 }
 
-/* Floats of a group of MR columns of A, with buffer to run over. */
+/* Floats in a packed group of MR columns of A. The packer may write up to 16
+   floats past the group. */
 SMASK__FN size_t smask__group(const smask__product *p)
 {
     return smask__round_up(p->mr * p->kc + 16, 16);
 }
 
-/* sums[j] += sum_i A[i, j]: rows k0 .. k0 + len - 1 of A, which the product
-   has just brought near, columns from j. */
+/* sums[j] += sum_i A[i, j] over rows k0 .. k0 + len - 1 of A, for columns from
+   j. The product has just read these rows, so they are in the cache. */
 SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
     size_t len, size_t j, size_t columns)
 {
@@ -3544,18 +3591,18 @@ SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
                 p->a.keep[(k0 + i) / p->a.group], x, columns))
 }
 
-/* One piece of A' B: a rectangle of C, over all of k. What has to be packed
-   is packed as it comes, part of k after part of k. */
+/* Compute one piece of A' B: a rectangle of C over all of k. Operands that need
+   packing are packed here, one part of k at a time. */
 SMASK__FN void smask__tn_piece(void *arg, int piece, int worker)
 {
     const smask__product *p = (const smask__product *)arg;
     const size_t down = smask__ceil_div(p->m, p->mc);
     const size_t row = (size_t)piece % down * p->mc;
     const size_t column = (size_t)piece / down * p->nc;
-    /* Of A a step reads one line, however far the rows are apart: nothing
-       beside the 28 multiply-adds of a large tile, half of the time of a
-       small one. Vectors of B that lie a_transposed two lines cost more than the
-       copy. */
+    /* Each k reads one cache line of A, whatever the row stride. Next to the
+       28 multiply-adds of a large tile that costs nothing; in a small tile it
+       takes half the time, so A is packed. Vectors of B that straddle two
+       cache lines cost more than packing B. */
     const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 16;
     const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
         || (uintptr_t)p->b.x % 64 != 0;
@@ -3593,12 +3640,13 @@ SMASK__FN void smask__tn_piece(void *arg, int piece, int worker)
     }
 }
 
-/* C (m,n) = A' B. Rectangles of C near 196 x 384, or smaller, so that their
-   number is a multiple of four and threads end together. */
+/* C (m,n) = A' B. C is cut into rectangles of at most about 196 x 384. Their
+   number is a multiple of four, so that threads finish together. */
 SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p)
 {
     const size_t mark = smask__mark(c);
-    size_t down = smask__ceil_div(p->m, 196), over = smask__ceil_div(p->n, 384);
+    size_t down = smask__ceil_div(p->m, 196),
+        over = smask__ceil_div(p->n, 384);
 
     while (down * over % 4 != 0 && p->m / down + p->n / over > 64) {
         if (p->m / down >= p->n / over) down++;
@@ -3624,7 +3672,7 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     if (lda < (trans == SMASK_TN ? m : k) || ldc < n
         || ldb < (trans == SMASK_NT ? k : n))
         return smask__fail(c, SMASK_ARG, "gemm",
-            "a leading dimension is less than the row");
+            "lda, ldb or ldc is below the length of its rows");
     if (m == 0 || n == 0 || !smask__ok(c)) return c->error;
     if (k == 0) {
         for (size_t i = 0; i < m && !add && !c->dry; i++)
@@ -3645,30 +3693,32 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
    6  KERNELS                                                  >>kernels
    Question   What are the functions a transformer is made of, and what
               are their derivatives?
-   Idea       Pairs. x_fwd computes y; x_bwd takes dy, the gradient of the
-              loss by y, and gives the gradients by x and by the weights. The
-              forward line is quoted where its backward line stands. No
-              tensors yet: pointers and sizes. Work is cut into pieces that
-              depend on the sizes alone, and what pieces sum up is added in
-              their order, so that threads never change a bit.
+   Idea       Functions come in pairs. x_fwd computes y. x_bwd takes dy, the
+              gradient of the loss with respect to y, and computes the
+              gradients with respect to x and the weights. Each backward
+              function quotes the forward formula. There are no tensors
+              yet, only pointers and sizes. Work is cut into pieces that
+              depend on the sizes alone, and the partial sums of pieces are
+              added in a fixed order, so the number of threads never
+              changes a bit of the result.
    May call   1 to 5.            Called by   7, 12.
    Source     Backward of matrix products and softmax: any textbook;
               LayerNorm [Ba16]; GELU [HG16]; attention [Vas17], recomputed
               as in [Dao22]; InfoNCE [Oord18].
    ====================================================================== */
 
-/* Floats of a piece where a loop runs over memory: 64 KB are worth a
-   thread's while. */
+/* Floats per piece of a memory-bound loop: 64 KB are enough work to pay for
+   waking a thread. */
 #define SMASK__PIECE ((size_t)16384)
 
-/* Pieces of whole rows. */
+/* Rows per piece: whole rows, about SMASK__PIECE floats. */
 SMASK__FN size_t smask__piece_rows(size_t rows, size_t columns)
 {
     return smask__min(smask__max(rows, 1),
         smask__max(1, SMASK__PIECE / smask__max(columns, 1)));
 }
 
-/* ---- Lists: y += x, y = a x, gelu, and so on, in pieces ---- */
+/* ---- Elementwise loops: y += a x, y = a x, GELU and its backward ---- */
 
 typedef enum smask__list_kind { SMASK__LIST_AXPY, SMASK__LIST_SCALE,
     SMASK__LIST_GELU, SMASK__LIST_GELU_BWD } smask__list_kind;
@@ -3717,8 +3767,8 @@ SMASK__FN void smask__list_do(smask_ctx *c, smask__list_kind kind, float *y,
     smask__run(c, smask__ceil_div(count, SMASK__PIECE), smask__list_piece, &l);
 }
 
-/* ---- Linear, with a lens before it:
-     y = r + keep * (f(x) w' + b)      f: nothing, LayerNorm or GELU      */
+/* ---- Linear, fused with a lens before it and a residual after it:
+     y = r + keep * (f(x) w' + b)      f: identity, LayerNorm or GELU     */
 
 typedef struct smask__linear {
     size_t rows, in, out;            /* w is (out, in)                     */
@@ -3726,9 +3776,9 @@ typedef struct smask__linear {
     smask__lens lens;                /* PLAIN, NORM or GELU                */
     float *stat;                     /* NORM: mean, 1 / std by row         */
     const float *ln_w, *ln_b;
-    const float *r, *keep;
+    const float *r, *keep;           /* residual; stochastic depth factors */
     size_t group;                    /* rows that share a keep factor      */
-    int ready;                       /* w lies in `panels`, too            */
+    int ready;                       /* `panels` holds w packed            */
     float *panels;
 } smask__linear;
 
@@ -3751,7 +3801,7 @@ SMASK__FN void smask__linear_fwd(smask_ctx *c, const smask__linear *l,
     p.a = smask__linear_input(l);
     p.stat = l->lens == SMASK__NORM ? l->stat : NULL;
     p.b = smask__operand_of(l->w, l->in);
-    p.b_transposed = 1;                                    /* w is (out,in)      */
+    p.b_transposed = 1;                              /* w is (out,in)      */
     p.ready = l->ready;
     p.packed = l->panels;
     p.bias = l->b;
@@ -3768,8 +3818,10 @@ typedef struct smask__lens_after {
     int add, isa;
 } smask__lens_after;
 
-/* df = dL / d f(x) for some rows has come out of the product, and lies in
-   the cache: take it on to dx at once, which for GELU may lie where x is. */
+/* Backpropagation through the lens. The product has just computed df, the
+   gradient of f(x), for some rows, and df is still in the cache. So `after`
+   turns it into dx at once, and df is never stored as a whole. For GELU, dx may
+   be the memory of x. */
 SMASK__FN void smask__gelu_after(void *arg, size_t row, size_t rows,
     float *df, int piece)
 {
@@ -3795,7 +3847,7 @@ SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
             a->l->ln_w, dw, db, D, a->add))
 }
 
-/* What pieces left in part (parts, 2, count), in their order:
+/* Add the partial sums that pieces left in part (parts, 2, count), in order:
      first[i] += sum_q part[q,0,i]      second[i] += sum_q part[q,1,i]    */
 SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     size_t count, float *first, float *second)
@@ -3809,13 +3861,17 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     }
 }
 
-/* Which gradients are wanted, and whether dx is added to or written. (NULL does
-   not tell: in a dry run all are.) */
-typedef struct smask__grads_wanted { int w, b, x, norm, dx_add; } smask__grads_wanted;
+/* Which gradients to compute, and whether dx is added to or overwritten. A NULL
+   pointer cannot say it, because all pointers are NULL in a dry run. */
+typedef struct smask__grads_wanted {
+    int w, b, x, norm, dx_add;
+} smask__grads_wanted;
 
-/* All but dx are added to; db, dln_w, dln_b may be NULL.
-     y = f(x) w' + b:   dw += (keep dy)' f(x)      db += sum rows keep dy
-                        dx  = (keep dy) w f'(x)                           */
+/* Backpropagation through y = r + keep * (f(x) w' + b), without the residual r:
+     dw += (keep dy)' f(x)      db += sum over rows of keep dy
+     dx  = (keep dy) w f'(x)    (+= if wanted->dx_add)
+   dw, db, dln_w and dln_b are always added to; all except dw may be NULL. dw
+   is computed before dx, because for GELU dx may overwrite x. */
 SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     const smask__grads_wanted *wanted, const float *dy, float *dw, float *db,
     float *dx, float *dln_w, float *dln_b)
@@ -3831,7 +3887,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
         v.keep = l->keep;
         v.group = l->group;
     }
-    if (wanted->w || wanted->b) {                    /* db comes with dw   */
+    if (wanted->w || wanted->b) {    /* the product for dw also sums db    */
         p = smask__product_of(l->out, l->in, l->rows, wanted->w ? dw
             : smask__floats(c, l->out * l->in), l->in);
         p.a = v;
@@ -3846,10 +3902,10 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     }
     p = smask__product_of(l->rows, l->in, l->out, dx, l->in);
     p.a = v;
-    p.b = smask__operand_of(l->w, l->in);               /* (out,in): k rows   */
+    p.b = smask__operand_of(l->w, l->in);            /* (out,in): k rows   */
     p.add = wanted->dx_add;
     if (l->lens != SMASK__PLAIN) {
-        p.own = 1;                                   /* rows, then onwards */
+        p.own = 1;                   /* df stays in the worker's buffer    */
         p.add = 0;
         p.arg = &after;
     }
@@ -3873,7 +3929,7 @@ SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
     smask__rewind(c, mark);
 }
 
-/* ---- LayerNorm on its own ---- */
+/* ---- LayerNorm as a separate op ---- */
 
 typedef struct smask__norm {
     size_t rows, D, piece;
@@ -3908,8 +3964,8 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
     }
 }
 
-/* Forward; or, if `back`, backward: dw and db are added to, and dx goes to
-   scratch if it is not `wanted`. */
+/* LayerNorm forward or, if `back`, backward. dw and db are added to. If dx is
+   not `wanted`, it goes to a scratch buffer. */
 SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
     int wanted, float *dw, float *db)
 {
@@ -3928,26 +3984,26 @@ SMASK__FN void smask__norm_do(smask_ctx *c, smask__norm *a, int back,
 
 /* ---- Attention, one head of one image at a time:
      S = q k' / sqrt(K) + bias     P = softmax(S), row by row     y = P v
-   Each token makes three vectors of itself, side by side in qkv: what it
-   asks (q), what it answers to (k), what it gives (v). Token i receives
-   the mean of all v_j, weighted by how well q_i fits k_j. The D columns
-   are cut into H heads of K that do this apart, so that a token can look
-   in H directions at once. All of it for one head stays in the worker's
-   cache. S and P are held transposed, a column for each query: then softmax
-   runs down the columns of as many queries as a vector holds, and no sum
-   has to cross its isa. Kept for backward are the largest of each row of
-   S and 1 / sum exp, from which P comes back.                            */
+   Each token has three vectors, side by side in qkv: a query q, a key k and a
+   value v. Token i receives the mean of all v_j, weighted by how well q_i
+   matches k_j. The D columns are cut into H heads of K columns. Heads work
+   independently, so that a token can attend to H patterns at once. All
+   values of one head stay in the worker's cache. S and P are stored
+   transposed, one column per query: softmax then runs down as many columns as
+   a vector has elements, and no sum crosses the elements of a vector. Forward
+   saves the maximum of each row of S and 1 / sum exp. Backward recomputes P
+   from them.                                                             */
 
 typedef struct smask__attention {
     size_t B, N, D, H, K;
     const float *qkv;                /* (B,N,3D)                           */
-    const float *bias;               /* (H,N,N), transposed, or NULL           */
+    const float *bias;               /* (H,N,N), transposed, or NULL       */
     float *y, *stat;                 /* (B,N,D)   (B,H,2,N) or NULL        */
     /* backward */
     const float *dy;
-    float *dqkv, *dbias;             /* dbias (H,N,N), transposed, added to    */
-    int add, again;                  /* again: make y, too                 */
-    /* work of each worker */
+    float *dqkv, *dbias;             /* dbias (H,N,N), transposed, +=      */
+    int add, again;                  /* dqkv +=; recompute y, too          */
+    /* one buffer per worker, of `floats` floats */
     int isa;
     size_t mr, nr, s_ld, n_up, k_up, floats;
     float *work;
@@ -3975,14 +4031,14 @@ SMASK__FN size_t smask__attention_plan(const smask_ctx *c,
     return smask__mul_sat(smask__workers(c), a->floats);
 }
 
-/* A right factor: panels, and how far apart rows and panels are. */
+/* A right factor in panels: floats from row to row and from panel to panel. */
 typedef struct smask__factor {
     const float *b;
     size_t ld, panel;
 } smask__factor;
 
-/* x (N,K), rows ld apart, as the right factor, or x' if transposed. What lies
-   well is read where it is. */
+/* Make x (N,K), with row stride ld, the right factor, or x' if `transposed`. x
+   is packed unless tiles can read it in place. */
 SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     const float *x, size_t ld, int transposed, float *to)
 {
@@ -4012,7 +4068,8 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
     return f;
 }
 
-/* C (N,n) = A B, or A' B if a_transposed: A (N,k) with rows a_ld apart. */
+/* C (N,n) = A B with A = x (N,k), or A' B with A = x (k,N) if a_transposed. Row
+   i of C is multiplied by scale[i] unless `scale` is NULL. */
 SMASK__FN void smask__attention_times(const smask__attention *a,
     const float *x, size_t ld, int a_transposed, smask__factor f, size_t n,
     size_t k, float *out, size_t out_ld, int add, const float *scale)
@@ -4069,7 +4126,9 @@ SMASK__FN void smask__attention_fwd(smask_ctx *c, smask__attention *a)
     smask__rewind(c, mark);
 }
 
-/*   y = P v             dv = P' dy        dP = dy v'
+/* Backpropagation through one head. P and dS, (N,N), exist only in the worker's
+   buffer `work`.
+     y = P v             dv = P' dy        dP = dy v'
      P = softmax(S)      dS = P (dP - d),  d_i = sum_j P_ij dP_ij
      S = scale q k'      dq = scale dS k   dk = scale dS' q               */
 SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
@@ -4093,7 +4152,7 @@ SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
         NULL);
     SMASK__CALL(a->isa, softmax_bwd, (p, ds, a->s_ld, N, N,
         1 / sqrtf((float)K), bias, N, top, top + N, dbias))
-    if (a->again)                        /* forward's y was not kept       */
+    if (a->again)                        /* y was transient: recompute it  */
         smask__attention_times(a, p, a->s_ld, 1,
             smask__attention_pack(a, q + 2 * D, 3 * D, 0, pack), K, N,
             a->y + b * N * D + h * K, D, 0, NULL);
@@ -4119,7 +4178,7 @@ SMASK__FN void smask__attention_bwd_piece(void *arg, int piece, int worker)
             (size_t)piece % a->H, work);
         return;
     }
-    for (b = 0; b < a->B; b++)           /* the bias sums over images      */
+    for (b = 0; b < a->B; b++)           /* dbias sums over images         */
         smask__attention_bwd_head(a, b, (size_t)piece, work);
 }
 
@@ -4133,8 +4192,8 @@ SMASK__FN void smask__attention_bwd(smask_ctx *c, smask__attention *a)
     smask__rewind(c, mark);
 }
 
-/* The bias table (rows,H), spread out to (H,N,N) by index (N,N), transposed as
-   the scores are, and back. */
+/* Relative position bias: gather the table (rows,H) by index (N,N) into bias
+   (H,N,N), transposed like the scores. Backward adds dbias to the table. */
 SMASK__FN void smask__bias_fwd(const float *table, const int32_t *index,
     size_t N, size_t H, float *bias)
 {
@@ -4153,7 +4212,8 @@ SMASK__FN void smask__bias_bwd(float *dtable, const int32_t *index, size_t N,
                 dtable[(size_t)index[i * N + j] * H + h] += *dbias++;
 }
 
-/* ---- Rows by index: y[b,n] = x[index[b,n]] or fill, + position[n] ---- */
+/* ---- Gather rows: y[b,n] = x[index[b,n]] + position[n]. An index of -1 takes
+   `fill` instead; without an index, row i of y is row i of x. ---- */
 
 typedef struct smask__gather {
     size_t count, N, D, piece;
@@ -4180,8 +4240,8 @@ SMASK__FN void smask__gather_fwd_piece(void *arg, int piece, int worker)
     }
 }
 
-/* dx[index] += dy; dfill += dy where -1; dposition[n] += dy. In order, on
-   one thread: rows may repeat, and it is little work. */
+/* dx[index] += dy; dfill += dy where the index is -1; dposition[n] += dy. One
+   thread adds in order, because an index may repeat and the work is small. */
 SMASK__FN void smask__gather_bwd(smask_ctx *c, const smask__gather *g,
     const float *dy, float *dx, float *dfill, float *dposition)
 {
@@ -4199,24 +4259,25 @@ SMASK__FN void smask__gather_bwd(smask_ctx *c, const smask__gather *g,
     }
 }
 
-/* ---- The vocabulary head and its loss, a few rows at a time:
+/* ---- The visual token head and its cross-entropy, a block of rows at a time:
      z = x w' + b     p = softmax(z)     loss = mean of -log p[label]
      dz = (p - [label]) / rows     dx = dz w     dw = dz' x     db = sum dz
-   Logits z for 7 MB, or 224 rows, exist at once. They become dz in place
-   while they are near, and dz is used up before the next rows come. */
+   Only one block of rows has logits z at a time: about 7 MB, and at least 224
+   rows. z becomes dz in place while it is in the cache. dx, dw and db are
+   updated from dz before the next block overwrites it. */
 
 typedef struct smask__head_loss {
     size_t rows, D, V;
     const float *x, *w, *b;
     const int32_t *label;
     int32_t *guess;
-    int gradients;                      /* 0: the loss only                   */
-    float *dx, *dw, *db;             /* at unit gradient                      */
-    /* at work */
+    int gradients;                   /* 0: compute only the loss           */
+    float *dx, *dw, *db;             /* for a loss gradient of 1           */
+    /* the current block */
     int isa;
-    size_t first, count, ld;         /* the rows at hand                   */
+    size_t first, count, ld;         /* its rows; row stride of z          */
     float *z;                        /* (count, ld)                        */
-    double *loss;                    /* (rows / 16 pieces)                 */
+    double *loss;                    /* one per piece of 16 rows           */
     int32_t *hits;
 } smask__head_loss;
 
@@ -4248,7 +4309,8 @@ SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
     a->hits[piece] = hits;
 }
 
-/* Returns the loss; *hits gets the number of rows guessed right. */
+/* Return the mean loss. *hits gets the number of rows whose label has the
+   largest logit. dx and dw are overwritten; db is added to. */
 SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     int32_t *hits)
 {
@@ -4268,7 +4330,7 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     a->hits = (int32_t *)smask__data(c, pieces, sizeof *a->hits);
     z = smask__product_of(most, a->V, a->D, a->z, a->ld);
     z.mc = SMASK__MC;
-    z.nc = 512;                          /* its panels stay in the cache   */
+    z.nc = 512;                          /* these panels fit the cache     */
     z.b = smask__operand_of(a->w, a->D);
     z.b_transposed = 1;
     z.bias = a->b;
@@ -4292,8 +4354,8 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
         smask__product_nn(c, &z);
         smask__run(c, smask__ceil_div(a->count, 16), smask__head_softmax_piece,
             a);
-        for (i = 0; !c->dry && smask__ok(c) && i < smask__ceil_div(a->count, 16);
-            i++) {
+        for (i = 0; !c->dry && smask__ok(c)
+            && i < smask__ceil_div(a->count, 16); i++) {
             loss += a->loss[i];
             *hits += a->hits[i];
         }
@@ -4313,9 +4375,9 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     return loss / (double)a->rows;
 }
 
-/* ---- Cross-entropy with probabilities for targets:
+/* ---- Cross-entropy with probabilities as targets t (rows,C):
      loss = mean over rows of -sum_j t_j log softmax(x)_j
-     dx = (softmax(x) sum_j t_j - t) / rows                               */
+     dx = (softmax(x) sum_j t_j - t) / rows      for a loss gradient of 1 */
 SMASK__FN double smask__cross_entropy_fwd(int isa, const float *x,
     const float *t, size_t rows, size_t C, float *dx)
 {
@@ -4343,9 +4405,10 @@ SMASK__FN double smask__cross_entropy_fwd(int isa, const float *x,
      loss = mean over i of -log p_i[u(i)]
      ds_ij = (p_ij - [j = u(i)]) / 2B     dx_i += sum_j ds_ij x_j / tau
                                           dx_j += sum_i ds_ij x_i / tau
-   set(i): the views of the other side; with `all` the rest of one's own
-   side, too. With `stop` the second line of dx is left out. ds (2B,2B)
-   receives ds / tau, so that backward is two products. */
+   set(i) holds all views of the other side and, with `all`, the remaining views
+   of i's own side. With stop_keys, backward omits the second line of dx.
+   s (2B,2B): in, x x'; out, ds / tau, so that backward is two matrix products.
+   *hits counts the rows whose largest x_i . x_j is that of u(i). */
 SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
     float tau, int all, int32_t *hits)
 {
@@ -4362,7 +4425,7 @@ SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
         *hits += smask__argmax(isa, row, rows, &most) == u;
         right = row[u];
         SMASK__CALL(isa, exp_row, (row, row, 1 / tau, most, rows, &sum))
-        for (j = 0; j < rows; j++)       /* exp's floor is not quite 0     */
+        for (j = 0; j < rows; j++)       /* exp_row's minimum is not 0     */
             if (all ? j == i : (j < half) == (i < half)) row[j] = 0;
         loss += (double)((most - right) / tau) + log((double)sum);
         SMASK__CALL(isa, scale, (row, 1 / (sum * (float)rows * tau), row,
@@ -5829,31 +5892,31 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 /* ======================================================================
    8  THE VISION TRANSFORMER                                       >>vit
    Question   How does a list of patches become a list of features?
-   Idea       Each patch is a token: a vector of width D, to which a
-              position is added. A block lets every token look at all
-              others (attention), then thinks about each alone (MLP); both
-              only add to the token, on the residual stream. L blocks, and
-              a norm at the end.
+   Idea       The patch embedding turns each patch into a patch token: a
+              vector of width D. A position embedding is added to it. A
+              block mixes the tokens of an image (attention), then
+              transforms each token alone (MLP). Each of the two adds its
+              output to the token (residual). L blocks; then a layer norm.
 
               images (B,C,S,S) -> patches (B,N,CPP) -> tokens (B,N,D)
                 -> block 1 .. block L -> norm -> mean over N -> (B,D)
 
-              Images do not look at each other, so a few of them (`group`)
-              go through all blocks before the next do: what one layer
-              writes is in the cache when the next layer reads it.
+              Attention does not mix images. So a group of images (`group`
+              tokens) passes through all blocks before the next group
+              starts: a layer finds its input still in the cache.
    May call   1 to 7.            Called by   9, 11 to 13.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
-              positions from BEiT [Bao21]; LayerScale [Tou21]; stochastic
-              depth [Hua16].
+              position bias: BEiT [Bao21]; LayerScale [Tou21];
+              stochastic depth [Hua16].
    ====================================================================== */
 
-/* ---- What a description may hold ---- */
+/* ---- Fields of a description ---- */
 
-/* Fields: their names, in files (timm's word where timm has one) and here;
-   the least and the largest value that make sense. All have four bytes and
-   travel as one whole number. Floats do so as their bits: nothing is rounded,
-   and from 0 up floats have the order of their bits, so that the same limits
-   serve; whatever is negative or not a number is above them all. */
+/* One field: its key in files (timm's name if timm has one), its C name, its
+   minimum and its maximum. Each field has four bytes, and a file stores it as
+   one integer. A float is stored as its bit pattern, so nothing is rounded.
+   Bit patterns of floats >= 0 sort like the floats, so integer limits work
+   for them too. Negative floats and NaN sort above all limits: they fail. */
 typedef struct smask__field {
     char key[28], field[24];
     size_t at;
@@ -5886,7 +5949,7 @@ static const smask__field smask__vit_fields[] = {
     { "", "", 0, 0, 0 } };
 #undef SMASK__V
 
-/* Is every field in its range? */
+/* 1 if every field is in its range and c has no error. */
 SMASK__FN int smask__fields_in_range(smask_ctx *c, const char *where,
     const smask__field *list, const void *desc)
 {
@@ -5903,21 +5966,21 @@ SMASK__FN int smask__fields_in_range(smask_ctx *c, const char *where,
     return smask__ok(c);
 }
 
-/* ---- Making the weights ---- */
+/* ---- Weights ---- */
 
 typedef struct smask__builder {
     smask_ctx *c;
     smask_vit *v;
-    const float *at;                 /* next of the caller's weights       */
-    const char *prefix;              /* of the block being made            */
+    const float *at;                 /* the caller's next weights; or NULL */
+    const char *prefix;              /* of the current block's names       */
     int32_t number, layer;
 } smask__builder;
 
-/* How a parameter begins. */
+/* Initial values: see SMASK_BLOCK_WEIGHTS; TINY is a thousandth of N. */
 typedef enum smask__init_kind { SMASK__INIT_0, SMASK__INIT_1, SMASK__INIT_N,
     SMASK__INIT_S, SMASK__INIT_G, SMASK__INIT_TINY } smask__init_kind;
 
-/* Normal, drawn again beyond two deviations. */
+/* A standard normal draw; draws beyond 2 deviations are repeated. */
 SMASK__FN float smask__normal_within(smask_random *r)
 {
     float x;
@@ -5945,7 +6008,7 @@ SMASK__FN void smask__init_values(const smask__builder *m, smask_tensor *t,
             : constant;
 }
 
-/* One parameter: as a tensor (rows) or (rows, columns), under its name. */
+/* Add one parameter: a tensor (rows), or (rows, columns), and its name. */
 SMASK__FN smask_tensor *smask__add_param(smask__builder *m, const char *name,
     int32_t rows, int32_t columns, smask__init_kind first)
 {
@@ -5958,7 +6021,7 @@ SMASK__FN smask_tensor *smask__add_param(smask__builder *m, const char *name,
     else if (t->x != NULL) smask__init_values(m, t, first);
     smask_param *p = &list->item[list->count++];
     p->t = t;
-    end = smask__append_text(p->name, m->prefix);       /* blocks.3.name      */
+    end = smask__append_text(p->name, m->prefix);       /* blocks.3.name  */
     if (m->number >= 0)
         end = smask__append_text(smask__append_digits(end, (uint64_t)m->number),
             ".");
@@ -5970,7 +6033,7 @@ SMASK__FN smask_tensor *smask__add_param(smask__builder *m, const char *name,
     return t;
 }
 
-/* A parameter that has more dimensions in files, for timm's sake. */
+/* The same; files store it with shape (d0, .., d3), as timm does. */
 SMASK__FN smask_tensor *smask__add_param_as(smask__builder *m, const char *name,
     int32_t rows, int32_t columns, int32_t decay, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3)
@@ -6012,17 +6075,17 @@ SMASK__FN smask_block *smask__add_blocks(smask__builder *m, int encoder)
             SMASK__ADD(k[l].bias, "attn.relative_position_bias_table",
                 side * side + 3, d->heads, 0);
         k[l].heads = d->heads;
-        if (encoder && depth > 1)        /* deeper blocks are skipped more */
+        if (encoder && depth > 1)        /* drop rises linearly with depth */
             k[l].drop = d->drop_path * (float)l / (float)(depth - 1);
     }
     m->prefix = "";
     m->number = -1;
-    m->layer = d->depth + 1;             /* of what comes after            */
+    m->layer = d->depth + 1;             /* of later parameters            */
     return k;
 }
 
-/* position[n] of patch (row, column): sines and cosines of column, then of
-   row, with wavelengths from 2 pi to 20000 pi patches [He22]. */
+/* Fixed position embedding x (grid grid, D): sin and cos of the column, then
+   of the row. Wavelengths run from 2 pi to 20000 pi patches [He22]. */
 SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
 {
     const int32_t quarter = D / 4;
@@ -6038,8 +6101,9 @@ SMASK__FN void smask__sincos(float *x, int32_t grid, int32_t D)
         }
 }
 
-/* Rows of the bias table for each pair of tokens: patches by how far apart
-   they are, the class token by three rows of its own at the end. */
+/* index (T, T): the row of the bias table for each pair of tokens. A pair of
+   patches uses the row of its offset (rows, columns). The last three rows are
+   for class token -> patch, patch -> class token, and class token -> itself. */
 SMASK__FN int32_t *smask__bias_index(smask_ctx *c, int32_t G, int32_t skip)
 {
     const int32_t T = G * G + skip, last = (2 * G - 1) * (2 * G - 1) + 2;
@@ -6064,26 +6128,27 @@ SMASK__FN smask_result smask__vit_check(smask_ctx *c, const smask_vit_desc *d)
     if (!smask__fields_in_range(c, "vit_init", smask__vit_fields, d))
         return c->error;
     if (d->group < 1)
-        what = "group is out of range";
+        what = "group must be at least 1";
     else if (!smask__finite(d->init_std) || !(d->init_std > 0))
-        what = "init_std is out of range";
+        what = "init_std must be finite and above 0";
     else if (d->image % d->patch != 0)
-        what = "image is no multiple of patch";
+        what = "image must be a multiple of patch";
     else if (d->dim % d->heads != 0)
-        what = "dim is no multiple of heads";
+        what = "dim must be a multiple of heads";
     else if (d->sincos && (d->dim % 4 != 0 || d->no_position))
-        what = "sincos needs positions and dim a multiple of 4";
+        what = "sincos needs no_position = 0 and dim a multiple of 4";
     else if (d->pool_class && !d->class_token)
-        what = "pool_class needs a class token";
+        what = "pool_class needs class_token = 1";
     else if (d->decoder_shares_position && d->no_position)
-        what = "there are no positions to share";
+        what = "decoder_shares_position needs no_position = 0";
     if (what != NULL) return smask__fail(c, SMASK_ARG, "vit_init", what);
     if (c->in_step)
         return smask__fail(c, SMASK_STATE, "vit_init",
-            "models are made between steps");
+            "called inside a step; call smask_end_step first");
     if (d->weights != NULL && !c->desc.inference)
         return smask__fail(c, SMASK_STATE, "vit_init",
-            "weights of yours are never written; set desc.inference");
+            "desc->weights is read-only; set smask_desc.inference, or "
+            "weights = NULL");
     return c->error;
 }
 
@@ -6101,7 +6166,7 @@ SMASK__FN void smask__vit_defaults(smask_vit_desc *d)
     if (d->layer_scale < 0) d->layer_scale = 0;
 }
 
-/* The decoder and what belongs to it, under `decoder.` in files. */
+/* The decoder and the prediction head; in files all are `decoder.*`. */
 SMASK__FN void smask__add_decoder(smask__builder *m)
 {
     smask_vit *v = m->v;
@@ -6128,7 +6193,7 @@ SMASK__FN void smask__add_decoder(smask__builder *m)
     }
 }
 
-/* In the order of the file. */
+/* Add all parameters. Their order is the order of a file. */
 SMASK__FN void smask__add_all_params(smask_ctx *c, smask_vit *v)
 {
     const smask_vit_desc *d = &v->desc;
@@ -6145,7 +6210,7 @@ SMASK__FN void smask__add_all_params(smask_ctx *c, smask_vit *v)
     if (skip) v->cls = smask__add_param_as(m, "cls_token", D, 0, 0, 1, 1, D, 0);
     if (!d->no_position)
         v->position = smask__add_param_as(m, "pos_embed", T, D, 0, 1, T, D, 0);
-    if (d->sincos && v->position != NULL) {          /* fixed: no gradients   */
+    if (d->sincos && v->position != NULL) {          /* fixed: no gradient    */
         v->position->requires_grad = 0;
         if (v->position->x != NULL && m->at == NULL) {
             memset(v->position->x, 0, smask_count(v->position)
@@ -6186,7 +6251,7 @@ SMASK__DEF smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     v->desc = d;
     if (smask__ok(c) && smask__vit_check(c, &d) == SMASK_OK)
         smask__add_all_params(c, v);
-    if (!smask__ok(c)) {                 /* no half a model                */
+    if (!smask__ok(c)) {                 /* never a partial model          */
         memset(v, 0, sizeof *v);
         smask__tape_rewind(c, start);
     }
@@ -6211,26 +6276,26 @@ SMASK__DEF smask_param *smask_params_find(const smask_params *p,
 
 SMASK__DEF void smask_params_zero(smask_ctx *c, const smask_params *p)
 {
-    (void)c;                             /* also after an error            */
+    (void)c;                             /* works after an error, too      */
     for (int32_t i = 0; i < p->count; i++)
         if (p->item[i].t->dx != NULL)
             memset(p->item[i].t->dx, 0,
                 smask_count(p->item[i].t) * sizeof(float));
 }
 
-/* ---- From pixels to tokens ---- */
+/* ---- From pixels to patches ---- */
 
-/* Images to be cut into patches, one a piece of work. */
+/* Cut images into patches; one piece of work is one image. */
 typedef struct smask__patchify {
     const float *images;
     float *rows;
     size_t C, S, P;
-    int half_resolution;             /* 1: of a copy of half the side      */
-    int centre;                      /* 1: each patch less its mean        */
+    int half_resolution;             /* 1: downsample by 2 first           */
+    int centre;                      /* 1: subtract each patch's mean      */
 } smask__patchify;
 
-/* x -= mean(x). The sum of n equal floats is exact in double, so that a
-   patch of one value becomes exactly 0, not a direction of noise. */
+/* x -= mean(x). The sum of n equal floats is exact in double, so a constant
+   patch becomes exactly 0. Rounding noise would give it a random direction. */
 SMASK__FN void smask__centre(float *x, size_t n)
 {
     double sum = 0;
@@ -6239,8 +6304,8 @@ SMASK__FN void smask__centre(float *x, size_t n)
     for (size_t i = 0; i < n; i++) x[i] -= (float)(sum / (double)n);
 }
 
-/* The copy of half the side is never made, for no 2 x 2 square lies a_transposed
-   the border of a patch: each row is the mean of two. */
+/* The half-resolution copy is never stored. A tokenizer's P is then even, so
+   no 2 x 2 square crosses a patch border: two pixel rows give one patch row. */
 SMASK__FN void smask__patchify_piece(void *arg, int piece, int worker)
 {
     const smask__patchify *k = (const smask__patchify *)arg;
@@ -6275,16 +6340,16 @@ SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
     smask__patchify_all(k, B);
 }
 
-/* One patch, as large as the image. */
-SMASK__DEF void smask_downsample2(const float *images, size_t B, size_t C, size_t S,
-    float *out)
+/* The whole image is one patch. */
+SMASK__DEF void smask_downsample2(const float *images, size_t B, size_t C,
+    size_t S, float *out)
 {
     const smask__patchify k = { images, out, C, S, S, 1, 0 };
 
     smask__patchify_all(k, B);
 }
 
-/* Rows are counted in int32_t: two views of B images must fit. */
+/* Row counts are int32_t: the rows of two views of B images must fit. */
 SMASK__FN int smask__batch_fits(const smask_vit *v, int32_t B)
 {
     return B >= 1 && B <= INT32_MAX / 2 / (v->tokens + 2);
@@ -6301,8 +6366,9 @@ SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     if (v->patch_w == NULL || !smask__batch_fits(v, B)
         || (images == NULL && !c->dry))
         return smask__fail_null(c, SMASK_ARG, "vit_embed", v->patch_w == NULL
-            ? "the model was not initialised" : images == NULL && !c->dry
-            ? "the images are missing" : "the batch is out of range");
+            ? "the model is not initialised; call smask_vit_init"
+            : images == NULL && !c->dry
+            ? "images is NULL" : "B must be in 1 .. 2^30 / (N + 2)");
     cut.rows = smask__floats(c, (size_t)B * (size_t)v->tokens
         * (size_t)wide);
     smask__run(c, (size_t)B, smask__patchify_piece, &cut);
@@ -6316,12 +6382,13 @@ typedef struct smask__block_call {
     const smask_vit *v;
     const smask_block *k;
     smask_tensor *bias;
-    const float *keep[2];            /* of attention, of the MLP           */
-    smask_tensor *buffer;              /* of attention's values, or NULL     */
+    const float *keep[2];            /* (B) scale of each branch, or NULL  */
+    smask_tensor *buffer;            /* for attention's output, or NULL    */
 } smask__block_call;
 
-/* A tensor that nobody outside this chapter will hold: backward may use
-   its memory again as soon as it has passed. A buffer is not its own. */
+/* Mark a tensor that no caller can hold. Its node owns its values, and
+   backpropagation reuses that memory as soon as it has passed the node. A
+   transient tensor does not own its values: they lie in the shared buffer. */
 SMASK__FN smask_tensor *smask__reusable(smask_tensor *t)
 {
     if (t != NULL)
@@ -6329,8 +6396,8 @@ SMASK__FN smask_tensor *smask__reusable(smask_tensor *t)
     return t;
 }
 
-/* With LayerScale a branch's last layer is scaled output by output, which is
-   to say its weights are, row by row. */
+/* LayerScale multiplies each output of a branch. Scaling the rows of the
+   branch's last weights and bias gives the same, at a cost without B T. */
 SMASK__FN smask_block smask__block_scaled(smask_ctx *c, const smask_block *k)
 {
     smask_block y = *k;
@@ -6344,6 +6411,8 @@ SMASK__FN smask_block smask__block_scaled(smask_ctx *c, const smask_block *k)
     return y;
 }
 
+/* Attention's output is transient: call->buffer holds it only until the next
+   linear has read it. Backpropagation recomputes those values. */
 SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
     const void *user)
 {
@@ -6363,8 +6432,8 @@ SMASK__FN smask_tensor *smask__block_run(smask_ctx *c, smask_tensor *x,
         call->keep[1]);
 }
 
-/* Stochastic depth: whole branches are left out for some images, and count
-   for more in the others, so that the mean stays. */
+/* Stochastic depth. A random subset of the images skips a whole branch; the
+   others scale it by 1 / (1 - drop), which keeps the expected value. */
 SMASK__FN const float *smask__draw_keep(smask_ctx *c, float drop, int32_t B)
 {
     float *keep = smask__floats(c, (size_t)B);
@@ -6395,9 +6464,8 @@ SMASK__DEF smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     return x == NULL ? NULL : smask__block_run(c, x, &call);
 }
 
-/* All blocks, one after the other, up to a call without one. Without a tape
-   only the last output stays, where the first was: L blocks need no more
-   memory than one. */
+/* Run a list of blocks; k NULL ends it. If c records no tape, each output
+   moves to where the first one was: L blocks need the memory of one. */
 SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
     const void *user)
 {
@@ -6406,14 +6474,16 @@ SMASK__FN smask_tensor *smask__stack_run(smask_ctx *c, smask_tensor *x,
 
     for (; call->k != NULL && x != NULL; call++) {
         x = smask__block_run(c, x, call);
-        if (c->not_recording) x = smask__tape_rewind_keeping(c, SMASK_OP_INPUT, x, start);
+        if (c->not_recording)
+            x = smask__tape_rewind_keeping(c, SMASK_OP_INPUT, x, start);
     }
     return x;
 }
 
-/* The same for a group of images. What is run again in backward is three
-   blocks at a time: fewer would leave more of their inputs in between, more
-   of them are more to have at once. */
+/* The same for one group of images. With desc.recompute, backpropagation
+   recomputes runs of three blocks. Shorter runs store more inputs between
+   them; longer runs hold more recomputed values at once. All random draws
+   are made here, so that the second run uses the same keep values. */
 SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias,
     smask_tensor *buffer)
@@ -6436,21 +6506,24 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
     return x;
 }
 
-/* Group after group. */
+/* One group of images after the other. All groups share one attention buffer
+   and one output, `whole`. While recording, a group's output is copied into
+   `whole`; its own memory is the last taken, so the arena takes it back.
+   part->x then points into `whole`, the only copy left. */
 SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
     const smask_block *k, int32_t depth, smask_tensor *x, smask_tensor *bias)
 {
     if (x == NULL || depth < 1) return x;
     if (x->rank != 3)
-        return smask__fail_shapes(c, "vit_blocks", "of (B,T,D); got", x, "",
-            NULL);
+        return smask__fail_shapes(c, "vit_blocks", "x must be (B,T,D); got", x,
+            "", NULL);
     const int32_t B = x->shape[0];
-    int32_t each = v->desc.group / x->shape[1];      /* images             */
+    int32_t each = v->desc.group / x->shape[1];      /* images a group     */
     if (each < 1) each = 1;
     if (each > B) each = B;
-    each = (B - 1) / ((B - 1) / each + 1) + 1;       /* evenly             */
-    smask_tensor *buffer = smask__new_tensor(c, SMASK_OP_INPUT, each, x->shape[1],
-        x->shape[2], 0, NULL, NULL, NULL);
+    each = (B - 1) / ((B - 1) / each + 1) + 1;       /* of nearly one size */
+    smask_tensor *buffer = smask__new_tensor(c, SMASK_OP_INPUT, each,
+        x->shape[1], x->shape[2], 0, NULL, NULL, NULL);
     if (each == B) return smask__stack_of(c, v, k, depth, x, bias, buffer);
     if (k->ls1 != NULL && !v->desc.recompute && !c->not_recording) {
         smask_block *once = (smask_block *)smask__structs(c, (size_t)depth,
@@ -6458,7 +6531,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
         if (once == NULL) return NULL;
         for (int32_t l = 0; l < depth; l++)
             once[l] = smask__block_scaled(c, &k[l]);
-        k = once;                        /* scaled for all groups          */
+        k = once;                        /* scaled once for all groups     */
     }
     smask_tensor *whole = smask__new_tensor(c, SMASK_OP_INPUT, B, x->shape[1],
         x->shape[2], 0, NULL, NULL, NULL);
@@ -6472,9 +6545,9 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
             smask__tape_rewind(c, start);
             continue;
         }
-        whole = joined;                  /* the part's values lie in it:   */
+        whole = joined;
         if (!c->dry) part->x = whole->x + (size_t)b * smask__item(whole);
-        smask__rewind(c, smask__mark(c)  /* what it took last is free      */
+        smask__rewind(c, smask__mark(c)  /* frees the part's own copy      */
             - smask__round_up(smask_count(part) * sizeof(float), SMASK__ALIGN));
     }
     return whole;
@@ -6486,7 +6559,7 @@ SMASK__DEF smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     return smask__block_list(c, v, v->blocks, v->desc.depth, x, v->bias);
 }
 
-/* Positions added; the class token, if any, put before. */
+/* Add the position embeddings; put the class token, if any, first. */
 SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
     smask_tensor *x, int32_t B)
 {
@@ -6513,7 +6586,7 @@ SMASK__DEF smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
 
 /* ---- Decoder ---- */
 
-/* Norm and bridge: what the decoder gets of the encoder. */
+/* The encoder's final norm, then decoder_embed unless no_decoder_embed. */
 SMASK__FN smask_tensor *smask__decoder_embed(smask_ctx *c, const smask_vit *v,
     smask_tensor *x)
 {
@@ -6523,9 +6596,11 @@ SMASK__FN smask_tensor *smask__decoder_embed(smask_ctx *c, const smask_vit *v,
         : smask_layernorm(c, x, v->norm_w, v->norm_b);
 }
 
-/* The alternative of few positions: seen tokens as they come, masked ones
-   as mask token + the encoder's position, without the class token's. One
-   list: the N masked ones of any image, then the seen. */
+/* With desc.decoder_shares_position visible tokens get no second position
+   embedding; a masked patch n is the mask token + the encoder's position
+   embedding n. All images share these N masked tokens. They precede the
+   visible tokens in one list, so row k of x is row k + N there. An index that
+   names no row stays invalid, and smask_gather reports it. */
 SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     const smask_vit *v, smask_tensor *x, const int32_t *index, int32_t R)
 {
@@ -6537,7 +6612,7 @@ SMASK__FN smask_tensor *smask__decoder_shared(smask_ctx *c,
     for (i = 0; i < N && at != NULL; i++) none[i] = -1;
     for (i = 0; i < R * N && at != NULL; i++) {
         const int32_t k = index != NULL ? index[i] : i;
-        at[i] = k > INT32_MAX - N ? -2 : k >= 0 ? k + N       /* -2: none  */
+        at[i] = k > INT32_MAX - N ? -2 : k >= 0 ? k + N       /* no such row */
             : k == -1 ? i % N : k;
     }
     part[0] = smask_gather(c, x, 1, N, none, v->decoder_mask, smask_slice(c,
@@ -6553,8 +6628,9 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
 
     if (v->decoder == NULL || !smask__batch_fits(v, R))
         return smask__fail_null(c, v->decoder == NULL ? SMASK_STATE : SMASK_ARG,
-            "vit_decode", v->decoder == NULL ? "the model has no decoder"
-            : "R is out of range");
+            "vit_decode", v->decoder == NULL
+            ? "the model has no decoder; set desc.decoder_depth"
+            : "R must be in 1 .. 2^30 / (N + 2)");
     x = part[0] = smask__decoder_embed(c, v, a);
     part[1] = b != NULL ? smask__decoder_embed(c, v, b) : NULL;
     if (b != NULL) x = smask_join(c, part, 2);
@@ -6567,18 +6643,18 @@ SMASK__DEF smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     return smask_layernorm(c, x, v->decoder_norm_w, v->decoder_norm_b);
 }
 
-/* ---- Using it ---- */
+/* ---- Inference ---- */
 
 SMASK__DEF smask_result smask_vit_pack(smask_ctx *c, smask_vit *v)
 {
     if (c->in_step || !c->desc.inference)
         return smask__fail(c, SMASK_STATE, "vit_pack",
-            "is called between steps, with desc.inference");
+            "call it outside a step, with desc.inference set");
     for (int32_t l = 0; v->blocks != NULL && l < v->desc.depth; l++) {
         const smask_block *k = &v->blocks[l];
         smask__pack_weight(c, k->qkv_w);
         smask__pack_weight(c, k->up_w);
-        if (k->ls1 != NULL) continue;    /* LayerScale: made anew each time */
+        if (k->ls1 != NULL) continue;    /* LayerScale: scaled at each run */
         smask__pack_weight(c, k->out_w);
         smask__pack_weight(c, k->down_w);
     }
@@ -6590,15 +6666,15 @@ SMASK__DEF smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
 {
     if (tokens == NULL) return NULL;
     if (tokens->rank != 3)
-        return smask__fail_shapes(c, "vit_pool", "of (B,T,D); got", tokens,
-            "", NULL);
+        return smask__fail_shapes(c, "vit_pool", "x must be (B,T,D); got",
+            tokens, "", NULL);
     if (!v->desc.pool_class)
         return smask_mean_tokens(c, tokens, v->desc.class_token);
     const int32_t B = tokens->shape[0], T = tokens->shape[1];
     int32_t *index = smask__indices(c, (size_t)B);
     for (int32_t b = 0; b < B && index != NULL; b++) index[b] = b * T;
     tokens = smask_gather(c, tokens, B, 1, index, NULL, NULL);
-    return smask_mean_tokens(c, tokens, 0);            /* of one: (B,D)      */
+    return smask_mean_tokens(c, tokens, 0);      /* one token: (B,D)   */
 }
 
 SMASK__DEF smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
@@ -6636,27 +6712,27 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 }
 
 /* ======================================================================
-   9  TOKENS                                                    >>tokens
-   Question   What is a hidden patch to be predicted as, when there is no
-              trained tokenizer to ask?
-   Idea       The nearest word of a codebook. The words e_i are unit
-              vectors in the space of patches x, and the token is the one
-              that points most nearly where the patch points:
+   9  TOKENIZERS                                            >>tokenizers
+   Question   Which target does the model predict for a masked patch, if
+              no tokenizer has been trained?
+   Idea       The visual token of patch x: the id of its nearest codebook
+              vector. Codebook vectors e_i are unit vectors in the space
+              of patches, and nearest means the smallest angle:
 
                 token(x) = argmax_i  x . e_i
 
-              Stretching x moves no token, so x needs no norm. Where the
-              words come from matters little, the paper finds: random
-              directions, random patches of the data, or the centres of
-              its clusters. A codebook is then one matrix, and to tokenize
-              is one matrix product, of which only the best column of each
-              row is kept.
+              Scaling x does not change the argmax, so x stays as it is.
+              The paper finds that the source of the codebook matters
+              little: random directions, random patches of the data, or
+              cluster centres (k-means). A codebook is a matrix (V, d).
+              Tokenizing is one matrix product; each row of scores keeps
+              only the index of its maximum.
 
               image  ->  rows of patches  ->  scores     ->  ids
               (C,S,S)    (N, d)               (N, V)         (N)
 
-              The scores never exist whole: as soon as a worker has some
-              rows of them in its cache, it reads off the winners.
+              The score matrix is never stored whole. A worker computes
+              some rows of it in its cache and takes their argmax there.
    May call   1 to 5, 8.         Called by   11.
    Source     El-Nouby et al. 2021, sec. 3.2, eq. 1; Lloyd 1982
               [ElN21] [Llo82].
@@ -6666,7 +6742,7 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
 typedef struct smask__nearest { smask__product p; int32_t *id; } smask__nearest;
 
-/* The winners of the rows that a worker has just scored. */
+/* The argmax of each row that a worker has just scored. */
 SMASK__FN void smask__nearest_rows(void *arg, size_t row, size_t rows,
     float *scores, int piece)
 {
@@ -6679,7 +6755,7 @@ SMASK__FN void smask__nearest_rows(void *arg, size_t row, size_t rows,
             &most);
 }
 
-/* x (rows, d) -> id (rows). With offsets the score is x . e_i + offset_i. */
+/* x (rows, d) -> id (rows): argmax of x . e_i, or of x . e_i + offset_i. */
 SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     const float *x, size_t rows, int32_t *id)
 {
@@ -6702,7 +6778,7 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
     smask__product_do(c, &k.p);
 }
 
-/* -- Making one ----------------------------------------------------------- */
+/* -- Setup ---------------------------------------------------------------- */
 
 #define SMASK__T(key, field, least, most) { "tokenizer." key, #field,       \
     offsetof(smask_tokenizer_desc, field), least, most },
@@ -6717,7 +6793,7 @@ static const smask__field smask__tokenizer_fields[] = {
     SMASK__T("euclidean", euclidean, 0, 1) { "", "", 0, 0, 0 } };
 #undef SMASK__T
 
-/* Defaults, and whether the sizes make sense. */
+/* Fill in the defaults, check all fields, and set t->width. */
 SMASK__FN int smask__tokenizer_check(smask_ctx *c, smask_tokenizer *t)
 {
     smask_tokenizer_desc *s = &t->desc;
@@ -6730,18 +6806,21 @@ SMASK__FN int smask__tokenizer_check(smask_ctx *c, smask_tokenizer *t)
     if (!smask__fields_in_range(c, "tokenizer", smask__tokenizer_fields, s))
         return 0;
     if ((int)s->kind < 0 || s->kind > SMASK_TOKENS_GIVEN)
-        wrong = "there is no such kind";
-    else if (s->image % s->patch != 0 || (s->half_resolution && s->patch % 2 != 0))
-        wrong = "image is no multiple of patch, or half of an odd patch";
+        wrong = "kind is not a smask_token_kind";
+    else if (s->image % s->patch != 0
+        || (s->half_resolution && s->patch % 2 != 0))
+        wrong = "image must be a multiple of patch, and patch even if "
+            "half_resolution";
     else if ((size_t)-1 / 16 / (size_t)s->channels / (size_t)s->image
-        < (size_t)s->image) wrong = "patches beyond all memory";
+        < (size_t)s->image)
+        wrong = "image and channels are too large for memory";
     if (wrong != NULL) smask__fail(c, SMASK_ARG, "tokenizer", wrong);
     const size_t p = (size_t)(s->half_resolution ? s->patch / 2 : s->patch);
     t->width = (int32_t)(p * p * (size_t)s->channels);
     return smask__ok(c);
 }
 
-/* |x|^2, in double: the same on every machine. */
+/* |x|^2, summed in double and in order: the same on every machine. */
 SMASK__FN double smask__square(const float *x, size_t d)
 {
     double sum = 0;
@@ -6750,10 +6829,11 @@ SMASK__FN double smask__square(const float *x, size_t d)
     return sum;
 }
 
-/* A codebook as it is used. By cosine: e = x / |x|; zero has no direction and
-   stays, and x . e = 0 wins nothing that another word wants. By L2, since
-   |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), the nearest c has the largest
-   x . c + offset with offset = -|c|^2 / 2. Returns 1 if all is finite. */
+/* Prepare a codebook for use. Cosine (unit = 1): e = x / |x|. A zero vector
+   has no direction and stays zero: its score 0 wins only if no other score is
+   positive. L2: |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), so the nearest c
+   maximises x . c + offset, offset = -|c|^2 / 2. Returns 1 if all norms are
+   finite. */
 SMASK__FN int smask__codebook_finish(smask_tokenizer *t, int unit)
 {
     const size_t d = (size_t)t->width, V = (size_t)t->desc.vocabulary;
@@ -6771,10 +6851,10 @@ SMASK__FN int smask__codebook_finish(smask_tokenizer *t, int unit)
     return finite;
 }
 
-/* PROJECTION draws directions: points of the cube [-1, 1]^d, or [0, 1]^d, as
-   unit vectors. They have no length to compare, so that with `euclidean` all
-   offsets are -1/2 and change no token. A codebook of zeros is one that has
-   still to be learnt. */
+/* PROJECTION draws points of the cube [-1, 1]^d, or [0, 1]^d, and normalises
+   them. All have length 1, so with `euclidean` every offset is -1/2 and no
+   token changes. The other kinds start with a codebook of zeros, which marks
+   it as not yet learnt. */
 SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc)
 {
@@ -6787,7 +6867,7 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     if (!smask__tokenizer_check(c, t)) return c->error;
     if (c->in_step)
         return smask__fail(c, SMASK_STATE, "tokenizer",
-            "a codebook made in a step would die with it");
+            "called inside a step; call smask_end_step first");
     if (t->desc.kind == SMASK_TOKENS_GIVEN) return c->error;
     const size_t V = (size_t)t->desc.vocabulary;
     const size_t d = (size_t)t->width;
@@ -6810,7 +6890,7 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
 
 SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
 {
-    const size_t G = t->desc.patch > 0       /* else it was not set up     */
+    const size_t G = t->desc.patch > 0       /* 0: not initialised         */
         ? (size_t)(t->desc.image / t->desc.patch) : 0;
 
     return G * G;
@@ -6834,14 +6914,16 @@ SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
 
 /* -- Tokenizing ------------------------------------------------------------ */
 
-#define SMASK__PATCH_FLOATS ((size_t)1 << 18)     /* floats of patches at a time    */
+#define SMASK__PATCH_FLOATS ((size_t)1 << 18)    /* patches cut at a time  */
 
-/* Some images at a time: cut them up, then score their rows. */
+/* For each group of images: cut them into patches, then score the patches.
+   A group has about 1 MB of patches, or one image. */
 SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     const float *images, size_t B, int32_t *ids)
 {
     const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
-    const size_t group = smask__min(B, smask__ceil_div(SMASK__PATCH_FLOATS, N * d));
+    const size_t group = smask__min(B,
+        smask__ceil_div(SMASK__PATCH_FLOATS, N * d));
     smask__patchify cut = smask__patchify_of(t, images,
         (float *)smask__data(c, group, N * d * sizeof(float)));
     const size_t pixels = cut.C * cut.S * cut.S;
@@ -6856,8 +6938,8 @@ SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     }
 }
 
-/* A word is never all zeros but for a cluster of blank patches, so the
-   search ends at the first float or the book is empty. */
+/* 1 if the codebook has a nonzero value. Only a cluster of all-zero patches
+   gives a zero vector, so the search is short unless the codebook is empty. */
 SMASK__FN int smask__codebook_ready(const smask_tokenizer *t)
 {
     const size_t count = (size_t)t->desc.vocabulary * (size_t)t->width;
@@ -6878,17 +6960,17 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     if (!smask__ok(c)) return c->error;
     if (B < 1 || (!c->dry && (ids == NULL || (images == NULL && !given))))
         return smask__fail(c, SMASK_ARG, "tokenize",
-            "no images, or no buffer for their ids");
+            "B < 1, or images or ids is NULL");
     if (smask_tokenizer_rows(t) == 0 || (!c->dry && !smask__codebook_ready(t)))
         return smask__fail(c, SMASK_STATE, "tokenize",
-            "the codebook is empty (smask_tokenizer_fit), or t->given");
+            "the codebook is empty (smask_tokenizer_fit), or t->given is NULL");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
     const size_t count = (size_t)B * smask_tokenizer_rows(t);
     for (size_t i = 0; given && !c->dry && i < count; i++) {
         ids[i] = t->given[i];
         if (ids[i] < 0 || ids[i] >= t->desc.vocabulary)
             return smask__fail(c, SMASK_RANGE, "tokenize",
-                "an id in t->given is outside the vocabulary");
+                "an id in t->given is outside 0 .. V-1");
     }
     smask__rewind(c, mark);
     return c->error;
@@ -6898,18 +6980,18 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 
 typedef struct smask__lloyd {
     smask_tokenizer *t;
-    const float *x;                  /* (count, d) the points              */
+    const float *x;                  /* (count, d) the points: patches     */
     size_t count, V, d;
-    int32_t *id;                     /* (count) the word of each point     */
+    int32_t *id;                     /* (count) nearest codebook vector    */
     float *gap;                      /* (count) |x - c|^2                  */
-    double *sum;                     /* (V, d) of a word's points ...      */
-    int32_t *size;                   /* (V) ... and how many they are      */
+    double *sum;                     /* (V, d) sum of a vector's points    */
+    int32_t *size;                   /* (V) number of a vector's points    */
 } smask__lloyd;
 
-/* V different patches at random: walk a random order of all, dealt as far
-   as it is needed (Fisher-Yates from the front), and leave out what is a
-   word already (flat ground makes many patches alike) and, by cosine, what
-   has no direction. */
+/* Choose V different patches at random. The walk follows a random order and
+   shuffles only as far as it goes (Fisher-Yates from the front). It skips
+   patches equal to a chosen one (flat areas give many equal patches) and,
+   unless `zero`, patches of norm 0: they have no direction for a cosine. */
 SMASK__FN void smask__codebook_sample(smask_ctx *c, const smask__lloyd *l,
     int zero)
 {
@@ -6930,16 +7012,17 @@ SMASK__FN void smask__codebook_sample(smask_ctx *c, const smask__lloyd *l,
     }
     if (found < l->V)
         smask__fail(c, SMASK_ARG, "tokenizer_fit",
-            "fewer different patches than words in the vocabulary");
+            "fewer different patches than codebook vectors (V)");
 }
 
-/* K-means by Lloyd's iterations: two steps in turn, neither of which can
-   make the mean squared distance of points to their words larger.
-     assign   each point to its nearest word
-     update   each word to the mean of its points
-   A piece of the update looks through all points and adds up those of some
-   words, in the order of points, whoever does it. |x - c|^2 by subtraction:
-   |x|^2 - 2 x . c + |c|^2 would lose the digits of a small distance. */
+/* K-means by Lloyd's iterations. Two steps alternate; neither can increase
+   the mean squared distance between points and their codebook vectors.
+     assign   each point to its nearest codebook vector
+     update   each codebook vector to the mean of its points
+   A piece of the update owns some codebook vectors. It walks all points and
+   sums its own in point order: results do not depend on the thread count.
+   |x - c|^2 comes from the difference x - c. |x|^2 - 2 x . c + |c|^2 would
+   lose the digits of a small distance. */
 #define SMASK__PIECES ((size_t)8)
 
 SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
@@ -6970,8 +7053,8 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
         if (size[i / d] > 0) words[i] = (float)(sum[i] / size[i / d]);
 }
 
-/* A word without points starts again at the worst-served point, and serves
-   it and all points like it from then on. */
+/* A codebook vector without points moves to the point with the largest
+   distance. The gap of all equal points becomes 0: none is chosen again. */
 SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int isa)
 {
     const size_t bytes = l->d * sizeof(float);
@@ -6988,7 +7071,8 @@ SMASK__FN void smask__lloyd_reseed(const smask__lloyd *l, int isa)
     }
 }
 
-/* Until the distance stops falling: then no point has moved, and none will. */
+/* Iterate until the distance stops falling: then the assignment is final.
+   Lloyd assigns by L2, so a cosine tokenizer gets temporary offsets here. */
 SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     int (*progress)(void *user, int done, int total, double distance),
     void *user)
@@ -7016,7 +7100,7 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
     l->t->offset = offset;
 }
 
-/* PROJECTION and GIVEN have nothing to learn, and that is no error. */
+/* PROJECTION and GIVEN have nothing to learn: the result is OK. */
 SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     const float *patches, size_t count, int iterations,
     int (*progress)(void *user, int done, int total, double distance),
@@ -7032,11 +7116,11 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     if (count < l.V || count > INT32_MAX
         || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
         return smask__fail(c, SMASK_ARG, "tokenizer_fit",
-            count < l.V ? "fewer patches than words in the vocabulary"
-            : count > INT32_MAX ? "more than 2^31 - 1 patches"
-            : iterations < 0 ? "iterations are below 0"
-            : patches == NULL ? "the patches are missing"
-            : "the tokenizer was not initialised");
+            count < l.V ? "fewer patches than codebook vectors (V)"
+            : count > INT32_MAX ? "count must be at most 2^31 - 1"
+            : iterations < 0 ? "iterations must be 0 (means 20) or more"
+            : patches == NULL ? "patches is NULL"
+            : "no codebook; call smask_tokenizer_init");
     l.id = smask__indices(c, count);
     smask__codebook_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
@@ -7045,14 +7129,14 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     if (!c->dry && smask__ok(c)
         && !smask__codebook_finish(t, t->offset == NULL))
         smask__fail(c, SMASK_NUMERIC, "tokenizer_fit",
-            "patches hold values that are not finite, or too large");
+            "patches hold NaN, infinite or too large values");
     smask__rewind(c, mark);
     return c->error;
 }
 
 /* H = -sum_v p_v ln p_v with p_v = n_v / n, so n H = n ln n - sum n_v ln n_v.
-   A model that ignores the picture can reach H and no less, so H is what a
-   loss is to be compared with, not ln V. */
+   The best cross-entropy of a model that ignores the image is H. So compare a
+   loss with H, not with ln V. */
 SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     size_t count, int32_t V, int32_t *counts, smask_token_use *stats)
 {
@@ -7061,16 +7145,17 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 
     memset(stats, 0, sizeof *stats);
     if (V < 1 || count < 1 || count > INT32_MAX)
-        return smask__fail(c, SMASK_ARG, "token_stats", "nothing to count");
+        return smask__fail(c, SMASK_ARG, "token_stats",
+            "V and count must be in 1 .. 2^31 - 1");
     if (counts == NULL)
         counts = smask__indices(c, (size_t)V);
-    smask__rewind(c, mark);              /* it stays until the next taking */
+    smask__rewind(c, mark);              /* valid until the next request   */
     if (c->dry || !smask__ok(c)) return c->error;
     memset(counts, 0, (size_t)V * sizeof *counts);
     for (size_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= V)
             return smask__fail(c, SMASK_RANGE, "token_stats",
-                "an id is outside the vocabulary");
+                "an id is outside 0 .. V-1");
         counts[ids[i]]++;
     }
     for (int32_t v = 0; v < V; v++) {
@@ -7851,31 +7936,33 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
 
 /* ======================================================================
    13  FILES                                                     >>files
-   Question   How do weights get to other tools and back, and how is a
-              file read that may hold anything?
-   Idea       safetensors: eight bytes that tell the length of a JSON
-              header, the header, the floats. The header gives each tensor
-              a name, a type, a shape and a place. A writer goes through
-              its tensors three times: to measure the header, to write it,
-              to write the floats. A reader believes nothing before the
-              whole header has been checked: then it takes the floats in one
-              pass, in the order they lie in.
+   Question   How do weights reach other tools and come back? How does a
+              reader survive a file with arbitrary bytes?
+   Idea       safetensors: eight bytes with the length of a JSON header,
+              the header, the floats. The header gives each tensor a name,
+              a type, a shape and data offsets. The writer makes three
+              passes over its tensors: it measures the header, writes the
+              header, writes the floats. The reader checks the whole
+              header before it uses any of it. Then it reads the floats in
+              one pass, in file order: it never seeks.
    May call   1 to 12.           Called by   the user.
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
 typedef struct smask__array {
-    int kind;                        /* 0 weight, 1 m, 2 v, 3 mean, 4 words */
+    int kind;                        /* 0 weight, 1 m, 2 v, 3 mean,
+                                        4 codebook or its offsets          */
     const char *name;
     const int32_t *shape;
     int32_t rank;
     float *x;
 } smask__array;
 
-/* What travels, in either direction: fn(arg, slot) for each array of these,
-   which all but v may be NULL. */
-SMASK__FN void smask__for_each_array(const smask_vit *v, const smask_tokenizer *t,
-    const smask_adam *a, const smask_ema *e,
+/* Call fn(arg, array) for each array that a file holds of v, t, a and e; only
+   v may not be NULL. Writer and reader share this list and its order. The
+   array and its name are valid until fn returns. */
+SMASK__FN void smask__for_each_array(const smask_vit *v,
+    const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
     void (*fn)(void *arg, const smask__array *s), void *arg)
 {
     static const char prefix[][8] = { "", "adam.m.", "adam.v.", "ema." };
@@ -7905,25 +7992,29 @@ typedef struct smask__json_writer {
     smask_ctx *c;
     const smask_io *io;
     int pass;                        /* 0 measure, 1 header, 2 floats      */
-    size_t header, offset;           /* bytes of text; of floats so far    */
+    size_t header, offset;           /* bytes of JSON; of floats so far    */
 } smask__json_writer;
 
-SMASK__FN void smask__writer_bytes(smask__json_writer *p, const void *data, size_t n)
+SMASK__FN void smask__writer_bytes(smask__json_writer *p, const void *data,
+    size_t n)
 {
     if (smask__ok(p->c) && p->io->write(p->io->user, data, n) != n)
-        smask__fail(p->c, SMASK_IO, "write", "not all bytes were taken");
+        smask__fail(p->c, SMASK_IO, "write",
+            "io->write took too few bytes");
 }
 
-SMASK__FN void smask__emit_text(smask__json_writer *p, const char *text, size_t n)
+SMASK__FN void smask__emit_text(smask__json_writer *p, const char *text,
+    size_t n)
 {
     if (p->pass == 0) p->header += n;
     if (p->pass == 1) smask__writer_bytes(p, text, n);
 }
 
-/* A piece of JSON: `form` as it stands, but for $, which is `text` as a
-   string, and #, which is n. Texts are UTF-8; control codes become blanks. */
-SMASK__FN void smask__emit(smask__json_writer *p, const char *form, const char *text,
-    uint64_t n)
+/* Emit `form` as JSON text. $ becomes `text` as a quoted string, # becomes n.
+   Quotes and backslashes are escaped; control codes become spaces, because
+   JSON forbids them in strings. UTF-8 passes unchanged. */
+SMASK__FN void smask__emit(smask__json_writer *p, const char *form,
+    const char *text, uint64_t n)
 {
     char digits[24];
 
@@ -7935,7 +8026,8 @@ SMASK__FN void smask__emit(smask__json_writer *p, const char *form, const char *
             smask__emit_text(p, "\"", 1);
             for (; *text != '\0'; text++) {
                 if (*text == '"' || *text == '\\') smask__emit_text(p, "\\", 1);
-                smask__emit_text(p, (unsigned char)*text < 0x20 ? " " : text, 1);
+                smask__emit_text(p, (unsigned char)*text < 0x20 ? " " : text,
+                    1);
             }
             smask__emit_text(p, "\"", 1);
         } else {
@@ -7943,9 +8035,9 @@ SMASK__FN void smask__emit(smask__json_writer *p, const char *form, const char *
         }
 }
 
-/* A LayerScale below 0 or not a number means none to chapter 8: 0. */
-SMASK__FN void smask__emit_fields(smask__json_writer *p, const smask__field *list,
-    const void *desc)
+/* A negative or NaN LayerScale means none (chapter 8): the file stores 0. */
+SMASK__FN void smask__emit_fields(smask__json_writer *p,
+    const smask__field *list, const void *desc)
 {
     uint32_t n;
 
@@ -7955,8 +8047,9 @@ SMASK__FN void smask__emit_fields(smask__json_writer *p, const smask__field *lis
     }
 }
 
-/* The bytes are made by shifts: the same file on any machine. */
-SMASK__FN void smask__emit_floats(smask__json_writer *p, const float *x, size_t count)
+/* Little-endian floats. Shifts make the same bytes on any machine. */
+SMASK__FN void smask__emit_floats(smask__json_writer *p, const float *x,
+    size_t count)
 {
     unsigned char bytes[1024];
     uint32_t bits;
@@ -7971,7 +8064,7 @@ SMASK__FN void smask__emit_floats(smask__json_writer *p, const float *x, size_t 
     }
 }
 
-/* One tensor: its entry in the header, or its floats. */
+/* One tensor: its header entry (passes 0, 1) or its floats (pass 2). */
 SMASK__FN void smask__emit_tensor(void *arg, const smask__array *s)
 {
     smask__json_writer *p = (smask__json_writer *)arg;
@@ -7987,8 +8080,9 @@ SMASK__FN void smask__emit_tensor(void *arg, const smask__array *s)
     smask__emit(p, ",#]}", NULL, p->offset += 4 * count);
 }
 
-/* End a pass and begin the next; 0 after the last. Spaces up to a multiple
-   of 8 align the floats of a mapped file. PyTorch's loaders want "format". */
+/* End a pass and begin the next; returns 0 after the last. Spaces pad the
+   header to a multiple of 8: the floats of a memory-mapped file are aligned.
+   PyTorch's loaders require the metadata entry "format". */
 SMASK__FN int smask__writer_pass(smask__json_writer *p)
 {
     unsigned char bytes[8];
@@ -8013,13 +8107,15 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
 
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL || v == NULL || v->params.count < 1)
-        return smask__fail(c, SMASK_ARG, "write", "no callback or no model");
+        return smask__fail(c, SMASK_ARG, "write",
+            "io->write is NULL, or there is no model");
     if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
         return smask__fail(c, SMASK_ARG, "write",
-            "an optimiser or a mean that was not set up");
+            "the optimiser or the EMA is not initialised");
     for (int32_t i = 0; metadata != NULL && i < metadata_count; i++)
         if (metadata[i].key == NULL || metadata[i].value == NULL)
-            return smask__fail(c, SMASK_ARG, "write", "a note is NULL");
+            return smask__fail(c, SMASK_ARG, "write",
+                "a metadata key or value is NULL");
     while (smask__writer_pass(&p)) {
         smask__emit(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
         smask__emit_fields(&p, smask__vit_fields, &v->desc);
@@ -8052,7 +8148,8 @@ SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     if (!smask__ok(c) || c->dry) return c->error;
     for (i = 0; i < count; i++) good &= tensors[i] != NULL;
     if (!good)
-        return smask__fail(c, SMASK_ARG, "write", "no callback or tensor");
+        return smask__fail(c, SMASK_ARG, "write",
+            "io->write or a tensor is NULL");
     while (smask__writer_pass(&p)) {
         smask__emit_text(&p, "}", 1);
         for (i = 0; i < count; i++) {
@@ -8064,13 +8161,15 @@ SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     return c->error;
 }
 
-/* ---- The header ----
-   As much of JSON as it may hold: no value stands deeper than it has a
-   place in the format, so nothing recurses. Every function takes what it is
-   named after and returns 1, or returns 0 and `at` is where it went wrong. */
+/* ---- Header ----
+   The parser accepts only the JSON that the format allows. The nesting depth
+   is fixed, so no function recurses and no input can exhaust the stack. Each
+   function consumes what its name says and returns 1, or returns 0 and j->at
+   is near the error. Reads stop at j->end: the text has no NUL at its end. */
 
 typedef struct smask__json { const char *at, *end; } smask__json;
 
+/* Skip spaces, then consume `sign`. */
 SMASK__FN int smask__json_char(smask__json *j, char sign)
 {
     while (j->at < j->end && memchr(" \n\r\t", *j->at, 4) != NULL) j->at++;
@@ -8079,7 +8178,7 @@ SMASK__FN int smask__json_char(smask__json *j, char sign)
     return 1;
 }
 
-/* Where the inside of a string lies, escapes and all. */
+/* *s, *n: the text between the quotes, in place, escapes not decoded. */
 SMASK__FN int smask__json_string(smask__json *j, const char **s, size_t *n)
 {
     if (!smask__json_char(j, '"')) return 0;
@@ -8089,7 +8188,7 @@ SMASK__FN int smask__json_string(smask__json *j, const char **s, size_t *n)
     return smask__json_char(j, '"');
 }
 
-/* "key": and before it, but for the first, a comma. */
+/* "key": with a comma before it unless it is the first. */
 SMASK__FN int smask__json_key(smask__json *j, int first, const char **s,
     size_t *n)
 {
@@ -8097,9 +8196,10 @@ SMASK__FN int smask__json_key(smask__json *j, int first, const char **s,
         && smask__json_char(j, ':');
 }
 
-/* The number at *s, which moves past its digits. 0 if there are none, or
-   too many, or a 0 in front, which JSON does not allow. */
-SMASK__FN int smask__json_integer(const char **s, const char *end, uint64_t *out)
+/* Parse digits at *s and move *s past them. Returns 0 without a digit, above
+   2^64 - 1, or with a leading 0, which JSON forbids. */
+SMASK__FN int smask__json_integer(const char **s, const char *end,
+    uint64_t *out)
 {
     const char *first = *s;
 
@@ -8111,7 +8211,7 @@ SMASK__FN int smask__json_integer(const char **s, const char *end, uint64_t *out
     return *s - first == 1 || (*s > first && *first != '0');
 }
 
-/* [1,2,...]: the first four into `list`, all of them counted. */
+/* [1,2,...]: counts all numbers, stores the first four in `list`. */
 SMASK__FN int smask__json_list(smask__json *j, size_t *list, size_t *count)
 {
     uint64_t n;
@@ -8119,27 +8219,30 @@ SMASK__FN int smask__json_list(smask__json *j, size_t *list, size_t *count)
     if (!smask__json_char(j, '[')) return 0;
     for (*count = 0; !smask__json_char(j, ']'); ++*count) {
         if (*count > 0 && !smask__json_char(j, ',')) return 0;
-        smask__json_char(j, ' ');        /* over blanks                    */
-        if (!smask__json_integer(&j->at, j->end, &n) || n > (size_t)-1) return 0;
+        smask__json_char(j, ' ');        /* skips spaces                   */
+        if (!smask__json_integer(&j->at, j->end, &n) || n > (size_t)-1)
+            return 0;
         if (*count < 4) list[*count] = (size_t)n;
     }
     return 1;
 }
 
-/* Are the n characters of s this text? */
+/* 1 if the n bytes at s equal `text`. */
 SMASK__FN int smask__text_is(const char *s, size_t n, const char *text)
 {
     return strlen(text) == n && memcmp(s, text, n) == 0;
 }
 
-/* The types that can be read, and their bytes. All others are one more, and
-   so are more dimensions, or longer ones, than tensors have here. */
+/* Readable types and their bytes. Type SMASK__TYPES marks a tensor that this
+   library cannot read: another type, more than 4 dimensions, or a dimension
+   above 2^31 - 1. It is an error only if the model needs that tensor. */
 static const struct { char name[8]; size_t bytes; } smask__types[] = {
     { "F32", 4 }, { "F16", 2 }, { "BF16", 2 } };
 #define SMASK__TYPES 3
 
-/* {"dtype":...,"shape":[...],"data_offsets":[...]} in any order; shape, type
-   and place must agree. */
+/* {"dtype":...,"shape":[...],"data_offsets":[...]}: each key exactly once, in
+   any order (`seen` has one bit a key). begin <= end, and for readable types
+   the data has exactly as many bytes as type and shape require. */
 SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
 {
     size_t shape[4] = { 1, 1, 1, 1 }, place[4] = { 0, 0, 0, 0 };
@@ -8150,7 +8253,8 @@ SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
     if (!smask__json_char(j, '{')) return 0;
     while (!smask__json_char(j, '}')) {
         if (!smask__json_key(j, seen == 0, &s, &n)) return 0;
-        part = smask__text_is(s, n, "dtype") ? 1 : smask__text_is(s, n, "shape") ? 2
+        part = smask__text_is(s, n, "dtype") ? 1
+            : smask__text_is(s, n, "shape") ? 2
             : smask__text_is(s, n, "data_offsets") ? 4 : 0;
         if (part == 0 || (seen & part) != 0
             || !(part == 1 ? smask__json_string(j, &s, &n)
@@ -8174,7 +8278,7 @@ SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
         && (e->type == SMASK__TYPES || n == e->end - e->begin);
 }
 
-/* {"key":"value",...}: the first value of `key` into s, n, if it is there. */
+/* {"key":"value",...}: s, n get the first value of `key`, if it exists. */
 SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
     const char **s, size_t *n)
 {
@@ -8192,9 +8296,10 @@ SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
     return 1;
 }
 
-/* The whole header. Its entries into `list` (NULL: count them), in the order
-   of their places, as most files have them already: of tensors that lie end
-   to end, begin + end rises. The metadata's value of `key` into s, n. */
+/* The whole header. `list` gets its entries (NULL: only count them); s, n get
+   the metadata value of `key`, or s = NULL. Insertion sort puts the entries in
+   file order; most files are sorted already, so it is fast. The sort key is
+   begin + end: it rises along tensors that lie end to end, empty ones too. */
 SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
     int32_t *count, const char *key, const char **s, size_t *n)
 {
@@ -8223,7 +8328,7 @@ SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
     return j->at == j->end;
 }
 
-/* Data NULL: read and forget. */
+/* Read `bytes` bytes; with data NULL skip them. */
 SMASK__FN int smask__read_bytes(smask_ctx *c, smask_file *f, void *data,
     size_t bytes)
 {
@@ -8232,16 +8337,17 @@ SMASK__FN int smask__read_bytes(smask_ctx *c, smask_file *f, void *data,
     while (bytes > 0 && smask__ok(c)) {
         const size_t n = data != NULL ? bytes : smask__min(bytes, 512);
         if (f->io.read(f->io.user, data != NULL ? data : waste, n) != n)
-            smask__fail(c, SMASK_IO, "read", "the file is cut short");
+            smask__fail(c, SMASK_IO, "read", "the file is truncated");
         bytes -= n;
     }
     return smask__ok(c);
 }
 
-/* Its entries, in file order: end to end from the first byte on. */
+/* Fill f->entry from f->header. The tensors must lie end to end from the
+   first byte of data. Entry names point into f->header: no copies. */
 SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
 {
-    char text[80] = "the header makes no sense at byte ";
+    char text[80] = "invalid header at byte ";
     smask__json j = { f->header, f->header + f->header_bytes };
     const char *s;
     size_t end = 0, n;
@@ -8258,7 +8364,7 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
     for (int32_t i = 0; i < f->count; end = f->entry[i++].end)
         if (f->entry[i].begin != end)
             smask__fail(c, SMASK_FORMAT, "open",
-                "tensors overlap, or there is a gap before one");
+                "the tensors overlap or have a gap between them");
 }
 
 SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
@@ -8273,13 +8379,13 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
     if (!smask__ok(c)) return c->error;
     if (c->dry || io == NULL || io->read == NULL)
         return smask__fail(c, c->dry ? SMASK_STATE : SMASK_ARG, "open",
-            "no callback, or a dry run: open before, plan for the header");
+            "io->read is NULL, or this is a dry run: open files before it");
     f->io = *io;
     smask__read_bytes(c, f, length, 8);
     for (int i = 7; i >= 0; i--) bytes = bytes << 8 | length[i];
     if (smask__ok(c) && (bytes < 2 || bytes > 100000000))    /* the format */
         smask__fail(c, SMASK_FORMAT, "open",
-            "no safetensors file: impossible length of its header");
+            "not a safetensors file: impossible header length");
     f->header_bytes = (size_t)bytes;
     f->header = text = (char *)smask__data(c, f->header_bytes, 1);
     if (smask__read_bytes(c, f, text, f->header_bytes))
@@ -8290,7 +8396,7 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
     return c->error;
 }
 
-/* Of the escapes, those that are written here are undone. */
+/* Only the escapes that smask_write emits are decoded: \" and \\. */
 SMASK__DEF int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes)
 {
@@ -8312,8 +8418,8 @@ SMASK__DEF int smask_read_metadata(const smask_file *f, const char *key,
     return (int)length;
 }
 
-/* A whole number of the metadata. 0 if it is not there; if it is none, that
-   is an error. */
+/* A metadata entry as an integer 0 .. most. Returns 0 without such an entry;
+   any other value is an error. */
 SMASK__FN int smask__metadata_integer(smask_ctx *c, const smask_file *f,
     const char *key, uint64_t most, uint64_t *out)
 {
@@ -8324,13 +8430,14 @@ SMASK__FN int smask__metadata_integer(smask_ctx *c, const smask_file *f,
     if (n < 0) return 0;
     if (n < (int)sizeof text && smask__json_integer(&s, text + n, out)
         && s == text + n && *out <= most) return 1;
-    smask__fail(c, SMASK_FORMAT, key, "is no number that makes sense");
+    smask__fail(c, SMASK_FORMAT, key, "is not an integer in the valid range");
     return 0;
 }
 
-/* What the metadata has of the list; the rest is as it is in the desc. */
-SMASK__FN smask_result smask__metadata_fields(smask_ctx *c, const smask_file *f,
-    const smask__field *list, void *desc)
+/* Read the fields that the metadata has; all others keep their value in
+   desc. Both must be at most the field's maximum. */
+SMASK__FN smask_result smask__metadata_fields(smask_ctx *c,
+    const smask_file *f, const smask__field *list, void *desc)
 {
     for (; list->key[0] != '\0'; list++) {
         char *field = (char *)desc + list->at;
@@ -8340,7 +8447,7 @@ SMASK__FN smask_result smask__metadata_fields(smask_ctx *c, const smask_file *f,
         if (smask__metadata_integer(c, f, list->key, list->most, &n))
             bits = (uint32_t)n;
         if (bits > list->most)
-            smask__fail(c, SMASK_FORMAT, list->key, "is too large");
+            smask__fail(c, SMASK_FORMAT, list->key, "is above its maximum");
         memcpy(field, &bits, sizeof bits);
     }
     return c->error;
@@ -8355,7 +8462,7 @@ SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     return NULL;
 }
 
-/* Dimension i of a tensor of that rank; 0 if there is none. */
+/* Dimension i of tensor `name`; 0 if it is missing or of another rank. */
 SMASK__FN int32_t smask__file_dim(const smask_file *f, const char *name,
     int32_t rank, int32_t i)
 {
@@ -8364,10 +8471,10 @@ SMASK__FN int32_t smask__file_dim(const smask_file *f, const char *name,
     return e != NULL && e->rank == rank ? e->shape[i] : 0;
 }
 
-/* A timm ViT or DeiT, from the shapes of its tensors. A class token is also
-   what timm pools. What shapes do not tell is num_heads: without metadata
-   heads are 64 wide. What chapter 8 does not compute is refused: to skip it
-   would give wrong features without a word. */
+/* Infer a timm ViT or DeiT from the shapes of its tensors. If a class token
+   exists, timm pools it, so pool_class is set. Shapes do not determine
+   num_heads: without metadata heads are 64 wide. Models with tensors that
+   chapter 8 does not compute fail: ignoring them would give wrong features. */
 SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *d)
 {
@@ -8379,7 +8486,7 @@ SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     if (smask__file_find(f, "dist_token") || smask__file_find(f, "reg_token")
         || smask__file_find(f, "blocks.0.attn.q_norm.weight"))
         smask__fail(c, SMASK_FORMAT, "file",
-            "dist_token, reg_token or q_norm: that model is unknown here");
+            "models with dist_token, reg_token or q_norm are not supported");
     d->dim = smask__file_dim(f, patch, 4, 0);
     d->channels = smask__file_dim(f, patch, 4, 1);
     d->patch = smask__file_dim(f, patch, 4, 2);
@@ -8392,7 +8499,7 @@ SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     d->class_token = smask__file_find(f, "cls_token") != NULL;
     d->pool_class = d->class_token;
     if (smask__file_find(f, "blocks.0.ls1.gamma") != NULL)
-        d->layer_scale = 1e-5f;          /* timm's; the file has the values */
+        d->layer_scale = 1e-5f;          /* timm's initial value            */
     if (smask__file_dim(f, "head.weight", 2, 1) == d->dim)
         d->classes = smask__file_dim(f, "head.weight", 2, 0);
     N = smask__file_dim(f, "pos_embed", 3, 1) - d->class_token;
@@ -8402,8 +8509,8 @@ SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
         || smask__file_dim(f, patch, 4, 3) != d->patch
         || smask__file_dim(f, "pos_embed", 3, 2) != d->dim
         || smask__file_dim(f, up, 2, 1) != d->dim)
-        smask__fail(c, SMASK_FORMAT, "file", "no vision transformer, or "
-            "none of square patches and widths that fit together");
+        smask__fail(c, SMASK_FORMAT, "file", "not a vision transformer "
+            "with square patches and consistent widths");
     if (!smask__ok(c)) return;
     d->image = grid * d->patch;
     d->mlp_ratio = F / d->dim;
@@ -8425,7 +8532,7 @@ SMASK__DEF smask_result smask_read_vit_desc(smask_ctx *c, const smask_file *f,
     if (smask__ok(c)) smask__vit_defaults(desc);
     if (smask__ok(c) && desc->dim % desc->heads != 0)
         smask__fail(c, SMASK_FORMAT, "file",
-            "its width is no multiple of its heads");
+            "embed_dim is not a multiple of num_heads");
     return c->error;
 }
 
@@ -8443,8 +8550,8 @@ SMASK__DEF smask_result smask_read_tokenizer_desc(smask_ctx *c,
     return smask__metadata_fields(c, f, smask__tokenizer_fields, desc);
 }
 
-/* Half precision to float, in bits. Below 2^-14 the exponent is stuck and
-   the fraction counts in steps of 2^-24. */
+/* float16 bits to float bits. Exponent 0 marks a subnormal, below 2^-14: its
+   fraction counts steps of 2^-24. */
 SMASK__FN uint32_t smask__float16_bits(uint32_t h)
 {
     const uint32_t sign = (h & 0x8000) << 16;
@@ -8458,8 +8565,9 @@ SMASK__FN uint32_t smask__float16_bits(uint32_t h)
     return sign | bits;
 }
 
-/* The floats of one entry; out NULL: nowhere. They are read into the far end
-   of `out` and widened from its front, where nothing unread is. */
+/* Read the data of one entry into `out`; with out NULL skip it. 2-byte values
+   are read into the second half of `out` and widened in place from its start:
+   float i overwrites only values that have been converted already. */
 SMASK__FN void smask__read_entry(smask_ctx *c, smask_file *f,
     const smask_file_entry *e, float *out)
 {
@@ -8479,16 +8587,18 @@ SMASK__FN void smask__read_entry(smask_ctx *c, smask_file *f,
     }
 }
 
-/* What the check before the first float finds. */
+/* Result of the check that precedes the first float. */
 typedef struct smask__lookup {
     smask_ctx *c;
     const smask_file *f;
-    float **destination;                    /* of each entry: its floats; or NULL */
-    int32_t missing[2];                /* weights, others not in the file    */
+    float **destination;             /* by entry: where it goes, or NULL   */
+    int32_t missing[2];              /* arrays not in the file: weights,
+                                        all others                         */
 } smask__lookup;
 
-/* The entry of this slot. A classifier for other classes is no fault but
-   another task: it is left where it is. */
+/* Find the entry of array s and set its destination. A classifier with
+   another number of classes belongs to another task: it counts as missing and
+   keeps its present values. */
 SMASK__FN void smask__lookup_array(void *arg, const smask__array *s)
 {
     smask__lookup *m = (smask__lookup *)arg;
@@ -8503,14 +8613,16 @@ SMASK__FN void smask__lookup_array(void *arg, const smask__array *s)
             m->destination[i] = s->x;
             found++;
         } else if (strncmp(s->name, "head.", 5) != 0)
-            wrong = "has another shape in the file than in the model";
+            wrong = "its shape in the file differs from the model's";
         if (e->type >= SMASK__TYPES) wrong = "is not F32, F16 or BF16";
-        if (found > 1) wrong = "is in the file twice";
+        if (found > 1) wrong = "appears twice in the file";
     }
     if (wrong != NULL) smask__fail(m->c, SMASK_FORMAT, s->name, wrong);
     m->missing[s->kind > 0] += found == 0;
 }
 
+/* Check everything first: until then no float, step or generator changes.
+   Packed weights count as stale even if the read fails. */
 SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
 {
@@ -8527,14 +8639,15 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     if (!smask__ok(c) || c->dry) return c->error;
     if (v == NULL || v->params.count < 1 || v->desc.weights != NULL)
         return smask__fail(c, SMASK_ARG, "read",
-            "no model, or one in constant memory");
+            "there is no model, or desc.weights is read-only");
     if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
         return smask__fail(c, SMASK_ARG, "read",
-            "an optimiser or a mean that was not set up");
+            "the optimiser or the EMA is not initialised");
     if (f->header == NULL || f->at != 0)
         return smask__fail(c, SMASK_STATE, "read",
-            "the file is not open, or has been read already");
-    m.destination = (float **)smask__data(c, (size_t)f->count, sizeof *m.destination);
+            "the file is not open or was read already; call smask_open");
+    m.destination = (float **)smask__data(c, (size_t)f->count,
+        sizeof *m.destination);
     if (m.destination == NULL) return c->error;
     for (int32_t i = 0; i < f->count; i++) m.destination[i] = NULL;
     smask__for_each_array(v, t, a, e, smask__lookup_array, &m);
@@ -8545,9 +8658,9 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
             - smask__metadata_integer(c, f, "random.stream", most, &r.stream);
     if (m.missing[1] > 0)
         smask__fail(c, SMASK_STATE, "read",
-            "the file lacks training state or codebook that is asked for");
-    if (a != NULL && (r.stream & 1) == 0)            /* no such generator  */
-        smask__fail(c, SMASK_FORMAT, "read", "random.stream is even");
+            "the file lacks the requested training state, EMA or codebook");
+    if (a != NULL && (r.stream & 1) == 0)            /* PCG needs it odd   */
+        smask__fail(c, SMASK_FORMAT, "read", "random.stream must be odd");
     if (missing != NULL) *missing = m.missing[0];
     for (int32_t i = 0; i < f->count && smask__ok(c); i++)
         smask__read_entry(c, f, &f->entry[i], m.destination[i]);
@@ -8569,9 +8682,10 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     if (e->type >= SMASK__TYPES
         || (e->end - e->begin) / smask__types[e->type].bytes != count)
         return smask__fail(c, SMASK_FORMAT, name,
-            "is of another size, or not F32, F16 or BF16");
+            "has another size than `count`, or is not F32, F16 or BF16");
     if (f->at > e->begin)
-        return smask__fail(c, SMASK_STATE, name, "has been passed by");
+        return smask__fail(c, SMASK_STATE, name,
+            "lies before the read position; open the file again");
     if (smask__read_bytes(c, f, NULL, e->begin - f->at))
         smask__read_entry(c, f, e, out);
     return c->error;
