@@ -70,14 +70,14 @@ int main(void)
 
    Search for an anchor to go there.
 
-   I    Manual          >>cover >>tour >>letters >>memory-model >>errors
+   I    Manual          >>cover >>tour >>notation >>memory-model >>errors
                         >>threads >>repeat >>options >>numbers
    II   Interface       >>config >>types >>api
    III  Implementation, to be read in order
      1  >>basics        errors, checked sizes
      2  >>memory        one arena with two ends
      3  >>random        the generator
-     4  >>isa         vectors; the only instruction sets in the file
+     4  >>simd        vectors; the only instruction sets in the file
      5  >>gemm          the matrix product, from three loops to full speed
      6  >>kernels       forward and backward of everything, on pointers
      7  >>tape          tensors, recording, backward on one page
@@ -145,7 +145,7 @@ int main(void)
    The loss is the sum of the two. A patch's target is a word, not its
    pixels, because to be right about the kind of thing that was there is
    worth more than to be exact about its shade; and a word may be as simple
-   as the nearest of 1024 random directions in pixel space (>>tokens). The
+   as the nearest of 1024 random directions in pixel space (>>tokenizers). The
    encoder never sees a mask token, so nothing is different when, after
    training, it gets whole images; the decoder is thrown away.
 
@@ -160,7 +160,7 @@ int main(void)
    it is fast. The numbers in brackets, as [Bao21], are in >>sources.
 
    ----------------------------------------------------------------------
-   LETTERS                                                     >>letters
+   NOTATION                                                   >>notation
 
      B  images in a batch          F  hidden width of the MLP
      N  patches of an image, G G   L  blocks of the encoder
@@ -426,13 +426,16 @@ typedef struct smask_sizes {
 /* The generator: PCG32 (O'Neill 2014). 16 bytes of state, copy to save. */
 typedef struct smask_random { uint64_t state, stream; } smask_random;
 
-/* Ops of the tape. One line here, one case in smask__backward_one. */
+/* Ops of the tape: each NAME has a smask__name_back in chapter 7. */
 #define SMASK_OPS(X)                                                        \
-    X(INPUT) X(PARAM) X(ADD) X(SCALE) X(SCALE_ROWS) X(LINEAR) X(LAYERNORM)        \
-    X(GELU) X(ATTENTION) X(GATHER) X(MEAN_TOKENS) X(L2_NORMALIZE) X(CROSS_ENTROPY)      \
-    X(LINEAR_CROSS_ENTROPY) X(INFO_NCE) X(SLICE) X(JOIN) X(RECOMPUTE)       \
-    X(USER)
-#define SMASK__OP_ENUM(name) SMASK_OP_##name,
+    X(INPUT, input) X(PARAM, param) X(ADD, add) X(SCALE, scale)             \
+    X(SCALE_ROWS, scale_rows) X(LINEAR, linear) X(LAYERNORM, layernorm)     \
+    X(GELU, gelu) X(ATTENTION, attention) X(GATHER, gather)                 \
+    X(MEAN_TOKENS, mean_tokens) X(L2_NORMALIZE, l2_normalize)               \
+    X(CROSS_ENTROPY, cross_entropy)                                         \
+    X(LINEAR_CROSS_ENTROPY, linear_cross_entropy) X(INFO_NCE, info_nce)     \
+    X(SLICE, slice) X(JOIN, join) X(RECOMPUTE, recompute) X(USER, user)
+#define SMASK__OP_ENUM(NAME, name) SMASK_OP_##NAME,
 typedef enum smask_op { SMASK_OPS(SMASK__OP_ENUM) SMASK_OP_COUNT } smask_op;
 
 struct smask_ctx;
@@ -1462,7 +1465,7 @@ SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
    PART III                                               IMPLEMENTATION
 
    Read from here on, in order. The file includes itself once for each kind
-   of vector code (see >>isa); SMASK__PASS is set while it does, and then
+   of vector code (see >>simd); SMASK__PASS is set while it does, and then
    only the one section between the marks is compiled.
    ###################################################################### */
 #if defined(SPLITMASK_IMPLEMENTATION) && !defined(SPLITMASK_IMPLEMENTED)
@@ -4466,7 +4469,8 @@ SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
     smask__add_detail(c, ")");
 }
 
-#define SMASK__CASE(name) case SMASK_OP_##name: return SMASK__TEXT(#name);
+#define SMASK__CASE(NAME, name)                                             \
+    case SMASK_OP_##NAME: return SMASK__TEXT(#name);
 SMASK__FN const char *smask__op_text(smask_op op)
 {
     switch (op) {
@@ -4645,6 +4649,12 @@ SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
     return smask_count(t) == n && smask_columns(t) == n;
 }
 
+/* Floats of one item of the first dimension. */
+SMASK__FN size_t smask__item(const smask_tensor *t)
+{
+    return smask_count(t) / (size_t)t->shape[0];
+}
+
 /* y is made of t, its source i, and wants a gradient if t does. */
 SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
     smask_tensor *t)
@@ -4728,6 +4738,195 @@ SMASK__FN smask_tensor *smask__finish(smask_ctx *c, smask_tensor *y)
     return smask__ok(c) ? y : NULL;
 }
 
+/* ---- What a node holds, op by op ----
+     op             source               save           arg      elsewhere
+     ADD            a b
+     SCALE          x                                            scalar
+     GAIN           x g
+     LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
+     LAYERNORM      x w b                mean, 1 / std
+     GELU           x
+     ATTENTION      qkv bias buffer        top, 1 / sum   heads    index
+     ROWS           x fill position                              index
+     MEAN_ROWS      x                                   skip
+     UNIT           x                    1 / |x|
+     CROSS_ENTROPY  x                    dx
+     LINEAR_CROSS.. x w b                dx, dw, db
+     CONTRAST       x                    ds             stop_keys
+     SLICE          x                                   first
+     JOIN           buffer part                           first
+     RECOMPUTE      x                                            extra: fn
+     USER           a b d                yours                   extra: op
+     PARAM                               panels         (gradient check),
+                                                        panels' state  */
+
+/* ---- Tape marks ---- */
+
+/* A start on the tape. Going back there drops all that came after it. */
+typedef struct smask__tape_mark {
+    size_t low, high;
+    smask_tensor *last;
+    int nodes;
+} smask__tape_mark;
+
+SMASK__FN smask__tape_mark smask__tape_mark_of(const smask_ctx *c)
+{
+    const smask__tape_mark start = { c->low, c->high, c->last, c->nodes };
+
+    return start;
+}
+
+SMASK__FN void smask__tape_rewind(smask_ctx *c, smask__tape_mark start)
+{
+    c->low = start.low;
+    c->high = start.high;
+    c->last = start.last;
+    c->nodes = start.nodes;
+}
+
+/* Everything after the start but t's values goes; they move down. The nodes
+   go, too: what comes back is a new one. */
+SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
+    smask_tensor *t, smask__tape_mark start)
+{
+    int32_t d[4];
+
+    if (t == NULL) return NULL;
+    memcpy(d, t->shape, sizeof d);
+    const float *from = t->x;
+    smask__tape_rewind(c, start);
+    smask_tensor *y = smask__new_tensor(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
+        NULL);
+    if (y != NULL && y->x != NULL && y->x != from)
+        memmove(y->x, from, smask_count(y) * sizeof(float));
+    return y;
+}
+
+/* ---- Gradient memory ---- */
+
+/* A node's dx: none yet; memory of the tape's; lent by another, or its own
+   for good, as a parameter's (a dry run has no pointers to tell by). Its x:
+   stays till the step ends; is spare once backward has passed; is spent. */
+enum { SMASK__DX_NONE, SMASK__DX_TAPE, SMASK__DX_FIXED };
+enum { SMASK__X_STAYS, SMASK__X_REUSABLE, SMASK__X_REUSED };
+
+/* Memory after use: the next gradients take from it. */
+typedef struct smask__free {
+    struct smask__free *next;
+    float *x;
+    size_t floats;
+} smask__free;
+
+SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
+{
+    const size_t floats = smask__round_up(smask_count(t), 16);
+    smask__free **at = &c->free_list, **best = NULL;
+
+    for (; *at != NULL; at = &(*at)->next)
+        if ((*at)->floats >= floats
+            && (best == NULL || (*at)->floats < (*best)->floats)) best = at;
+    t->dx_state = SMASK__DX_TAPE;
+    if (best == NULL) {
+        t->dx = smask__floats(c, floats);
+        return;
+    }
+    t->dx = (*best)->x;
+    if ((*best)->x != NULL) (*best)->x += floats;    /* what is left stays */
+    (*best)->floats -= floats;
+    if ((*best)->floats == 0) *best = (*best)->next;
+}
+
+SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
+{
+    smask__free *f = (smask__free *)smask__structs(c, 1, sizeof *f);
+
+    if (f == NULL) return;
+    f->x = x;
+    f->floats = smask__round_up(count, 16);
+    f->next = c->free_list;
+    c->free_list = f;
+}
+
+/* The node's turn is over: its gradient is free, and so are its values if
+   nobody outside the model can hold it (`inner`). */
+SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
+{
+    if (t->dx_state == SMASK__DX_TAPE) smask__free_push(c, t->dx, smask_count(t));
+    t->dx_state = SMASK__DX_NONE;
+    t->dx = NULL;
+    if (t->x_state == SMASK__X_STAYS) return;
+    smask__free_push(c, t->x, smask_count(t));
+    t->x = NULL;
+    t->x_state = SMASK__X_REUSED;
+}
+
+/* Where to put a gradient by t: *add tells whether there is something to add
+   to or everything must be written. NULL if nobody asks (or when dry). */
+SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
+{
+    *add = 0;
+    if (t == NULL || !t->requires_grad) return NULL;
+    *add = t->dx_state != SMASK__DX_NONE;
+    if (!*add) smask__grad_alloc(c, t);
+    return t->dx;
+}
+
+/* The same for those who can only add. */
+SMASK__FN float *smask__grad_zeroed(smask_ctx *c, smask_tensor *t)
+{
+    int add;
+    float *dx = smask__grad(c, t, &add);
+
+    if (dx != NULL && !add) memset(dx, 0, smask_count(t) * sizeof *dx);
+    return dx;
+}
+
+/* t's gradient gets s * from: added, or written if it is the first part. */
+SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
+    const float *from)
+{
+    int add;
+    float *dx = smask__grad(c, t, &add);
+
+    if (dx != NULL)
+        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx, s,
+            from, NULL, smask_count(t));
+}
+
+/* t's gradient gets y's, unchanged: by handing on the memory where y's is not
+   needed any more, as on the residual stream. */
+SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
+    smask_tensor *t)
+{
+    if (t == NULL || !t->requires_grad) return;
+    if (y->dx_state == SMASK__DX_TAPE && t->dx_state == SMASK__DX_NONE) {
+        t->dx = y->dx;
+        t->dx_state = SMASK__DX_TAPE;
+        y->dx_state = SMASK__DX_NONE;
+        y->dx = NULL;
+        return;
+    }
+    smask__grad_add(c, t, 1, y->dx);
+}
+
+/* ---- The ops. Each has its functions side by side: the one that records it
+   checks the shapes, makes a node, calls the kernel and notes what backward
+   needs; smask__NAME_back adds y's gradient to its sources. SMASK_OPS yields
+   the dispatch: an op without a backward function does not compile. ---- */
+
+/* Leaves keep the gradient that they got. */
+SMASK__FN void smask__input_back(smask_ctx *c, smask_tensor *y)
+{
+    (void)c;
+    (void)y;
+}
+
+SMASK__FN void smask__param_back(smask_ctx *c, smask_tensor *y)
+{
+    (void)c;
+    (void)y;
+}
+
 SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3)
 {
@@ -4740,12 +4939,6 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     if (!c->dry) t->x = (float *)(uintptr_t)x;       /* never written      */
     return t;
 }
-
-/* A node's dx: none yet; memory of the tape's; lent by another, or its own
-   for good, as a parameter's (a dry run has no pointers to tell by). Its x:
-   stays till the step ends; is spare once backward has passed; is spent. */
-enum { SMASK__DX_NONE, SMASK__DX_TAPE, SMASK__DX_FIXED };
-enum { SMASK__X_STAYS, SMASK__X_REUSABLE, SMASK__X_REUSED };
 
 /* A parameter on values of its own, or on the caller's for inference. */
 SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
@@ -4776,31 +4969,6 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     return smask__parameter_on(c, NULL, d0, d1, d2, d3);
 }
 
-/* ---- What a node holds, op by op ----
-     op             source               save           arg      elsewhere
-     ADD            a b
-     SCALE          x                                            scalar
-     GAIN           x g
-     LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
-     LAYERNORM      x w b                mean, 1 / std
-     GELU           x
-     ATTENTION      qkv bias buffer        top, 1 / sum   heads    index
-     ROWS           x fill position                              index
-     MEAN_ROWS      x                                   skip
-     UNIT           x                    1 / |x|
-     CROSS_ENTROPY  x                    dx
-     LINEAR_CROSS.. x w b                dx, dw, db
-     CONTRAST       x                    ds             stop_keys
-     SLICE          x                                   first
-     JOIN           buffer part                           first
-     RECOMPUTE      x                                            extra: fn
-     USER           a b d                yours                   extra: op
-     PARAM                               panels         (gradient check),
-                                                        panels' state  */
-
-/* ---- Recording. Each op: look at the shapes, make a node, call the
-   kernel, note what backward needs. ---- */
-
 SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
 {
@@ -4814,6 +4982,13 @@ SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     return smask__finish(c, y);
 }
 
+/* y = a + b:   da += dy     db += dy */
+SMASK__FN void smask__add_back(smask_ctx *c, smask_tensor *y)
+{
+    smask__grad_add(c, y->source[1], 1, y->dx);
+    smask__grad_pass(c, y, y->source[0]);
+}
+
 SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 {
     smask_tensor *y = smask__new_like(c, SMASK_OP_SCALE, x, NULL, NULL);
@@ -4822,6 +4997,12 @@ SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
     y->scalar[0] = s;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, s, x->x, NULL, smask_count(y));
     return smask__finish(c, y);
+}
+
+/* y = s x:   dx += s dy */
+SMASK__FN void smask__scale_back(smask_ctx *c, smask_tensor *y)
+{
+    smask__grad_add(c, y->source[0], y->scalar[0], y->dx);
 }
 
 SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
@@ -4837,6 +5018,127 @@ SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
         SMASK__CALL(c->isa, scale, (y->x + i * each, g->x[i],
             x->x + i * each, each))
     return smask__finish(c, y);
+}
+
+/* y = g x by rows:   dx += g dy     dg += sum of dy x */
+SMASK__FN void smask__scale_rows_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *x = y->source[0], *g = y->source[1];
+    float *dx = smask__grad_zeroed(c, x), *dg = smask__grad_zeroed(c, g);
+    const size_t rows = smask_count(g), each = smask_count(x) / rows;
+
+    if (c->dry || !smask__ok(c)) return;
+    for (size_t i = 0; i < rows; i++) {
+        const float *dy = y->dx + i * each;
+        if (dx != NULL) smask__axpy(c->isa, dx + i * each, g->x[i], dy,
+            each);
+        if (dg != NULL) dg[i] += smask__dot(c->isa, dy, x->x + i * each,
+            each);
+    }
+}
+
+SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
+{
+    smask__attention a;
+
+    memset(&a, 0, sizeof a);
+    a.B = (size_t)y->shape[0];
+    a.N = (size_t)y->shape[1];
+    a.D = (size_t)y->shape[2];
+    a.H = (size_t)y->arg[0];
+    a.K = a.D / a.H;
+    a.qkv = y->source[0]->x;
+    a.y = y->x;
+    a.stat = y->save[0];
+    return a;
+}
+
+/* The bias table as the kernels want it, in scratch. */
+SMASK__FN const float *smask__attention_bias(smask_ctx *c,
+    const smask_tensor *y, const smask__attention *a)
+{
+    if (y->source[1] == NULL) return NULL;
+    float *bias = smask__floats(c, smask__mul_sat(a->H * a->N, a->N));
+    if (bias != NULL)
+        smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
+    return bias;
+}
+
+/* Brief: the values lie in a buffer (source 2), only until the next linear has
+   read them. Backward makes them again: see linear_back. */
+SMASK__FN int smask__transient(const smask_tensor *t)
+{
+    return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
+}
+
+/* buffer: NULL, or a tensor of y's size or more whose values nobody needs. */
+SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
+    int32_t heads, smask_tensor *bias, const int32_t *index,
+    smask_tensor *buffer)
+{
+    if (qkv == NULL) return NULL;
+    if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
+        || qkv->shape[2] % (3 * heads) != 0)
+        return smask__fail_shapes(c, "attention",
+            "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
+    if (!c->dry && (bias == NULL) != (index == NULL))
+        return smask__fail_null(c, SMASK_ARG, "attention",
+            "bias and index come together");
+    if (bias != NULL && smask_columns(bias) != (size_t)heads)
+        return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
+    smask_tensor *y = smask__new_node(c, SMASK_OP_ATTENTION, qkv->shape[0],
+        qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
+    if (y == NULL) return NULL;
+    y->arg[0] = heads;
+    if (y->requires_grad || c->not_recording) y->source[2] = buffer;     /* else it stays  */
+    y->x = smask__transient(y) ? buffer->x : smask__floats(c, smask_count(y));
+    y->index = index;
+    if (y->requires_grad)
+        y->save[0] = smask__floats(c, 2 * (size_t)heads
+            * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
+    smask__attention a = smask__attention_of(y);
+    for (size_t i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
+        if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
+            return smask__fail_null(c, SMASK_RANGE, "attention",
+                "an index is outside the bias table");
+    const size_t mark = smask__mark(c);
+    a.bias = smask__attention_bias(c, y, &a);
+    smask__attention_fwd(c, &a);
+    smask__rewind(c, mark);
+    return smask__finish(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
+    int32_t heads, smask_tensor *bias, const int32_t *index)
+{
+    return smask__attention_op(c, qkv, heads, bias, index, NULL);
+}
+
+SMASK__FN void smask__attention_grad(smask_ctx *c, smask_tensor *y)
+{
+    smask__attention a = smask__attention_of(y);
+    float *dtable = smask__grad_zeroed(c, y->source[1]);
+    const size_t pairs = smask__mul_sat(a.H * a.N, a.N);
+
+    a.dqkv = smask__grad(c, y->source[0], &a.add);
+    const size_t mark = smask__mark(c);
+    if (!y->source[0]->requires_grad) a.dqkv = smask__floats(c, 3 * smask_count(y));
+    a.dy = y->dx;
+    a.again = smask__transient(y);
+    a.bias = smask__attention_bias(c, y, &a);
+    if (y->source[1] != NULL && y->source[1]->requires_grad)
+        a.dbias = (float *)smask_alloc(c, pairs * sizeof(float));
+    smask__attention_bwd(c, &a);
+    if (dtable != NULL && smask__ok(c))
+        smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
+    smask__rewind(c, mark);
+}
+
+/* y = softmax(q k') v. The linear layer that reads transient values calls
+   attention_grad itself. */
+SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
+{
+    if (!smask__transient(y)) smask__attention_grad(c, y);
 }
 
 /* In arg[1] of a parameter that has panels in save[0]: see vit_pack. */
@@ -4954,6 +5256,41 @@ SMASK__DEF smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
         SMASK__GELU, x, w, b, r, NULL, NULL, keep);
 }
 
+/* y = r + keep * (f(x) w' + b). If x was brief, its values are made again
+   by attention's own backward, which needs x's gradient, but not y's weights':
+   so that comes between the two. */
+SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *const *s = y->source;
+    const smask__linear l = smask__linear_of(y);
+    float *dw = smask__grad_zeroed(c, s[1]), *db = smask__grad_zeroed(c, s[2]);
+    float *dln_w = smask__grad_zeroed(c, s[4]);
+    float *dln_b = smask__grad_zeroed(c, s[5]), *dx;
+    smask__grads_wanted wanted;
+
+    memset(&wanted, 0, sizeof wanted);
+    if (l.lens == SMASK__GELU && s[0]->x_state == SMASK__X_REUSABLE
+        && s[0]->dx_state == SMASK__DX_NONE) {
+        s[0]->dx = s[0]->x;              /* the gradient takes x's place      */
+        s[0]->dx_state = SMASK__DX_FIXED;
+        dx = s[0]->dx;
+    } else {
+        dx = smask__grad(c, s[0], &wanted.dx_add);
+    }
+    wanted.x = s[0]->requires_grad;
+    if (smask__transient(s[0])) {
+        smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
+        smask__attention_grad(c, s[0]);
+        wanted.x = 0;
+    }
+    wanted.w = s[1]->requires_grad;
+    wanted.b = s[2] != NULL && s[2]->requires_grad;
+    wanted.norm = (s[4] != NULL && s[4]->requires_grad)
+        || (s[5] != NULL && s[5]->requires_grad);
+    smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
+    smask__grad_pass(c, y, s[3]);
+}
+
 SMASK__FN smask__norm smask__norm_of(const smask_tensor *y)
 {
     smask__norm a;
@@ -4986,6 +5323,18 @@ SMASK__DEF smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     return smask__finish(c, y);
 }
 
+/* y = z w + b, z the normalised x */
+SMASK__FN void smask__layernorm_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *const *s = y->source;
+    float *dw = smask__grad_zeroed(c, s[1]), *db = smask__grad_zeroed(c, s[2]);
+    smask__norm n = smask__norm_of(y);
+
+    n.dx = smask__grad(c, s[0], &n.add);
+    n.dy = y->dx;
+    smask__norm_do(c, &n, 1, s[0]->requires_grad, dw, db);
+}
+
 SMASK__DEF smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x)
 {
     smask_tensor *y = smask__new_like(c, SMASK_OP_GELU, x, NULL, NULL);
@@ -4995,81 +5344,13 @@ SMASK__DEF smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x)
     return smask__finish(c, y);
 }
 
-SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
+/* y = gelu(x):   dx += dy gelu'(x) */
+SMASK__FN void smask__gelu_back(smask_ctx *c, smask_tensor *y)
 {
-    smask__attention a;
+    smask_tensor *x = y->source[0];
 
-    memset(&a, 0, sizeof a);
-    a.B = (size_t)y->shape[0];
-    a.N = (size_t)y->shape[1];
-    a.D = (size_t)y->shape[2];
-    a.H = (size_t)y->arg[0];
-    a.K = a.D / a.H;
-    a.qkv = y->source[0]->x;
-    a.y = y->x;
-    a.stat = y->save[0];
-    return a;
-}
-
-/* The bias table as the kernels want it, in scratch. */
-SMASK__FN const float *smask__attention_bias(smask_ctx *c,
-    const smask_tensor *y, const smask__attention *a)
-{
-    if (y->source[1] == NULL) return NULL;
-    float *bias = smask__floats(c, smask__mul_sat(a->H * a->N, a->N));
-    if (bias != NULL)
-        smask__bias_fwd(y->source[1]->x, y->index, a->N, a->H, bias);
-    return bias;
-}
-
-/* Brief: the values lie in a buffer (source 2), only until the next linear has
-   read them. Backward makes them again: see linear_back. */
-SMASK__FN int smask__transient(const smask_tensor *t)
-{
-    return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
-}
-
-/* buffer: NULL, or a tensor of y's size or more whose values nobody needs. */
-SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
-    int32_t heads, smask_tensor *bias, const int32_t *index,
-    smask_tensor *buffer)
-{
-    if (qkv == NULL) return NULL;
-    if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
-        || qkv->shape[2] % (3 * heads) != 0)
-        return smask__fail_shapes(c, "attention",
-            "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
-    if (!c->dry && (bias == NULL) != (index == NULL))
-        return smask__fail_null(c, SMASK_ARG, "attention",
-            "bias and index come together");
-    if (bias != NULL && smask_columns(bias) != (size_t)heads)
-        return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
-    smask_tensor *y = smask__new_node(c, SMASK_OP_ATTENTION, qkv->shape[0],
-        qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
-    if (y == NULL) return NULL;
-    y->arg[0] = heads;
-    if (y->requires_grad || c->not_recording) y->source[2] = buffer;     /* else it stays  */
-    y->x = smask__transient(y) ? buffer->x : smask__floats(c, smask_count(y));
-    y->index = index;
-    if (y->requires_grad)
-        y->save[0] = smask__floats(c, 2 * (size_t)heads
-            * (size_t)qkv->shape[0] * (size_t)qkv->shape[1]);
-    smask__attention a = smask__attention_of(y);
-    for (size_t i = 0; !c->dry && index != NULL && i < a.N * a.N; i++)
-        if (index[i] < 0 || (size_t)index[i] >= smask_row_count(bias))
-            return smask__fail_null(c, SMASK_RANGE, "attention",
-                "an index is outside the bias table");
-    const size_t mark = smask__mark(c);
-    a.bias = smask__attention_bias(c, y, &a);
-    smask__attention_fwd(c, &a);
-    smask__rewind(c, mark);
-    return smask__finish(c, y);
-}
-
-SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
-    int32_t heads, smask_tensor *bias, const int32_t *index)
-{
-    return smask__attention_op(c, qkv, heads, bias, index, NULL);
+    smask__list_do(c, SMASK__LIST_GELU_BWD, smask__grad_zeroed(c, x), 0,
+        y->dx, x->x, smask_count(y));
 }
 
 SMASK__FN smask__gather smask__gather_of(smask_ctx *c, const smask_tensor *y)
@@ -5116,6 +5397,17 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
     return smask__finish(c, y);
 }
 
+/* y = x[index] or fill, + position */
+SMASK__FN void smask__gather_back(smask_ctx *c, smask_tensor *y)
+{
+    float *dx = smask__grad_zeroed(c, y->source[0]);
+    float *dfill = smask__grad_zeroed(c, y->source[1]);
+    float *dposition = smask__grad_zeroed(c, y->source[2]);
+    const smask__gather g = smask__gather_of(c, y);
+
+    smask__gather_bwd(c, &g, y->dx, dx, dfill, dposition);
+}
+
 SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     int32_t skip)
 {
@@ -5140,6 +5432,21 @@ SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     return smask__finish(c, y);
 }
 
+/* y = mean of x over rows skip .. N-1:   dx += dy / (N - skip) */
+SMASK__FN void smask__mean_tokens_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *x = y->source[0];
+    float *dx = smask__grad_zeroed(c, x);
+    const size_t N = (size_t)x->shape[1], D = (size_t)x->shape[2];
+    const size_t skip = (size_t)y->arg[0];
+
+    if (dx == NULL || !smask__ok(c)) return;
+    for (size_t b = 0; b < (size_t)x->shape[0]; b++)
+        for (size_t n = skip; n < N; n++)
+            smask__axpy(c->isa, dx + (b * N + n) * D,
+                1 / (float)(N - skip), y->dx + b * D, D);
+}
+
 SMASK__DEF smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x)
 {
     smask_tensor *y = smask__new_like(c, SMASK_OP_L2_NORMALIZE, x, NULL, NULL);
@@ -5157,6 +5464,22 @@ SMASK__DEF smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x)
     return smask__finish(c, y);
 }
 
+/* y = x / |x|:   dx += (dy - y (y . dy)) / |x| */
+SMASK__FN void smask__l2_normalize_back(smask_ctx *c, smask_tensor *y)
+{
+    float *dx = smask__grad_zeroed(c, y->source[0]);
+    const size_t D = smask_columns(y), rows = smask_row_count(y);
+
+    if (dx == NULL || !smask__ok(c)) return;
+    for (size_t i = 0; i < rows; i++) {
+        const float *row = y->x + i * D, *dy = y->dx + i * D;
+        const float inverse = y->save[0][i];
+        const float along = smask__dot(c->isa, row, dy, D);
+        smask__axpy(c->isa, dx + i * D, inverse, dy, D);
+        smask__axpy(c->isa, dx + i * D, -inverse * along, row, D);
+    }
+}
+
 SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t)
 {
@@ -5171,6 +5494,18 @@ SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
         y->x[0] = (float)smask__cross_entropy_fwd(c->isa, x->x, t,
             smask_row_count(x), smask_columns(x), y->save[0]);
     return smask__finish(c, y);
+}
+
+/* The gradient of a loss node, a scalar; 1 unless the loss is weighted. */
+SMASK__FN float smask__loss_dx(const smask_tensor *y)
+{
+    return y->dx != NULL ? y->dx[0] : 0;
+}
+
+/* Forward saved dx for a loss whose own gradient is 1. */
+SMASK__FN void smask__cross_entropy_back(smask_ctx *c, smask_tensor *y)
+{
+    smask__grad_add(c, y->source[0], smask__loss_dx(y), y->save[0]);
 }
 
 SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
@@ -5216,6 +5551,14 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     return smask__finish(c, y);
 }
 
+/* Forward saved dx, dw and db for a loss whose own gradient is 1. */
+SMASK__FN void smask__linear_cross_entropy_back(smask_ctx *c,
+    smask_tensor *y)
+{
+    for (int i = 0; i < 3; i++)
+        smask__grad_add(c, y->source[i], smask__loss_dx(y), y->save[i]);
+}
+
 SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits)
 {
@@ -5244,26 +5587,25 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     return smask__finish(c, y);
 }
 
-SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
-    smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3)
+/* s = x x' / tau, ds given:   dx += (ds + ds') x, without ds' if stopped */
+SMASK__FN void smask__info_nce_back(smask_ctx *c, smask_tensor *y)
 {
-    if (a == NULL) return NULL;
-    if (op == NULL || op->forward == NULL)
-        return smask__fail_null(c, SMASK_ARG, "user", "the op has no forward");
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
-    if (y == NULL) return NULL;
-    y->extra = op;
-    if (!c->dry) op->forward(y, op->user);
-    return smask__finish(c, y);
-}
+    smask_tensor *x = y->source[0];
+    const size_t rows = smask_row_count(x), D = smask_columns(x);
+    int add;
+    float *part, *dx = smask__grad(c, x, &add);
+    const size_t mark = smask__mark(c);
 
-/* ---- Part by part: slices, and parts put together ---- */
-
-/* Floats of one item of the first dimension. */
-SMASK__FN size_t smask__item(const smask_tensor *t)
-{
-    return smask_count(t) / (size_t)t->shape[0];
+    part = smask__floats(c, rows * D);
+    smask_gemm(c, SMASK_NN, rows, D, rows, y->save[0], rows, x->x, D, part,
+        D, 0);
+    if (!y->arg[0])
+        smask_gemm(c, SMASK_TN, rows, D, rows, y->save[0], rows, x->x, D,
+            part, D, 1);
+    if (!c->dry && smask__ok(c))
+        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
+            y->dx[0], part, NULL, rows * D);
+    smask__rewind(c, mark);
 }
 
 SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
@@ -5278,6 +5620,16 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     y->arg[0] = first;
     if (!c->dry) y->x = x->x + (size_t)first * smask__item(x);
     return y;
+}
+
+/* y = x[first ..]:   dx[first ..] += dy */
+SMASK__FN void smask__slice_back(smask_ctx *c, smask_tensor *y)
+{
+    float *dx = smask__grad_zeroed(c, y->source[0]);
+
+    if (dx != NULL)
+        smask__list_do(c, SMASK__LIST_AXPY, dx + (size_t)y->arg[0]
+            * smask__item(y), 1, y->dx, NULL, smask_count(y));
 }
 
 /* The part is copied into a buffer for all, from item `first` on; what comes
@@ -5320,44 +5672,72 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     return y;
 }
 
-/* A start on the tape. Going back there drops all that came after it. */
-typedef struct smask__tape_mark {
-    size_t low, high;
-    smask_tensor *last;
-    int nodes;
-} smask__tape_mark;
-
-SMASK__FN smask__tape_mark smask__tape_mark_of(const smask_ctx *c)
+/* y = whole, with y[first ..] = part */
+SMASK__FN void smask__join_back(smask_ctx *c, smask_tensor *y)
 {
-    const smask__tape_mark start = { c->low, c->high, c->last, c->nodes };
-
-    return start;
+    smask__grad_add(c, y->source[1], 1, c->dry ? NULL
+        : y->dx + (size_t)y->arg[0] * smask__item(y));
+    smask__grad_pass(c, y, y->source[0]);
 }
 
-SMASK__FN void smask__tape_rewind(smask_ctx *c, smask__tape_mark start)
+SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
+    smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
+    int32_t d1, int32_t d2, int32_t d3)
 {
-    c->low = start.low;
-    c->high = start.high;
-    c->last = start.last;
-    c->nodes = start.nodes;
+    if (a == NULL) return NULL;
+    if (op == NULL || op->forward == NULL)
+        return smask__fail_null(c, SMASK_ARG, "user", "the op has no forward");
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
+    if (y == NULL) return NULL;
+    y->extra = op;
+    if (!c->dry) op->forward(y, op->user);
+    return smask__finish(c, y);
 }
 
-/* Everything after the start but t's values goes; they move down. The nodes
-   go, too: what comes back is a new one. */
-SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
-    smask_tensor *t, smask__tape_mark start)
+SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 {
-    int32_t d[4];
+    const smask_user_op *op = (const smask_user_op *)y->extra;
+    float *hidden[3];                    /* gradients that are not wanted now */
 
-    if (t == NULL) return NULL;
-    memcpy(d, t->shape, sizeof d);
-    const float *from = t->x;
-    smask__tape_rewind(c, start);
-    smask_tensor *y = smask__new_tensor(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
-        NULL);
-    if (y != NULL && y->x != NULL && y->x != from)
-        memmove(y->x, from, smask_count(y) * sizeof(float));
-    return y;
+    if (op->backward == NULL) {
+        smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
+            "the op has no backward");
+        return;
+    }
+    for (int i = 0; i < 3; i++) smask__grad_zeroed(c, y->source[i]);
+    if (c->dry || !smask__ok(c)) return;
+    for (int i = 0; i < 3; i++) {
+        smask_tensor *t = y->source[i];
+        hidden[i] = t != NULL && !t->requires_grad ? t->dx : NULL;
+        if (hidden[i] != NULL) t->dx = NULL;
+    }
+    op->backward(y, op->user);
+    for (int i = 0; i < 3; i++)
+        if (hidden[i] != NULL) y->source[i]->dx = hidden[i];
+}
+
+/* ---- The walk back, and recomputing ---- */
+
+/* Backward of one node: below, when all ops are there. */
+SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y);
+
+/* The nodes from `from` back to `to`, which is left out. */
+SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
+    const smask_tensor *to)
+{
+    for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
+        t = t->previous) {
+        if (t->op == SMASK_OP_PARAM || t->dx_state == SMASK__DX_NONE) continue;
+        for (int i = 0; i < SMASK_SOURCES; i++)
+            if (t->source[i] != NULL
+                && t->source[i]->x_state == SMASK__X_REUSED) {
+                smask__fail(c, SMASK_STATE, "backward",
+                    "has been here in this step; add the losses first");
+                return;
+            }
+        smask__backward_one(c, t);
+        if (t->op != SMASK_OP_INPUT) smask__grad_release(c, t);
+    }
 }
 
 typedef struct smask__recompute_call { smask_fn fn; const void *user; } smask__recompute_call;
@@ -5389,281 +5769,10 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     return smask__finish(c, y);
 }
 
-/* ---- Backward ---- */
-
-#ifndef SPLITMASK_NO_AUTOGRAD
-
-/* Memory after use: the next gradients take from it. */
-typedef struct smask__free {
-    struct smask__free *next;
-    float *x;
-    size_t floats;
-} smask__free;
-
-SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
-{
-    const size_t floats = smask__round_up(smask_count(t), 16);
-    smask__free **at = &c->free_list, **best = NULL;
-
-    for (; *at != NULL; at = &(*at)->next)
-        if ((*at)->floats >= floats
-            && (best == NULL || (*at)->floats < (*best)->floats)) best = at;
-    t->dx_state = SMASK__DX_TAPE;
-    if (best == NULL) {
-        t->dx = smask__floats(c, floats);
-        return;
-    }
-    t->dx = (*best)->x;
-    if ((*best)->x != NULL) (*best)->x += floats;    /* what is left stays */
-    (*best)->floats -= floats;
-    if ((*best)->floats == 0) *best = (*best)->next;
-}
-
-SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
-{
-    smask__free *f = (smask__free *)smask__structs(c, 1, sizeof *f);
-
-    if (f == NULL) return;
-    f->x = x;
-    f->floats = smask__round_up(count, 16);
-    f->next = c->free_list;
-    c->free_list = f;
-}
-
-/* The node's turn is over: its gradient is free, and so are its values if
-   nobody outside the model can hold it (`inner`). */
-SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
-{
-    if (t->dx_state == SMASK__DX_TAPE) smask__free_push(c, t->dx, smask_count(t));
-    t->dx_state = SMASK__DX_NONE;
-    t->dx = NULL;
-    if (t->x_state == SMASK__X_STAYS) return;
-    smask__free_push(c, t->x, smask_count(t));
-    t->x = NULL;
-    t->x_state = SMASK__X_REUSED;
-}
-
-/* Where to put a gradient by t: *add tells whether there is something to add
-   to or everything must be written. NULL if nobody asks (or when dry). */
-SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
-{
-    *add = 0;
-    if (t == NULL || !t->requires_grad) return NULL;
-    *add = t->dx_state != SMASK__DX_NONE;
-    if (!*add) smask__grad_alloc(c, t);
-    return t->dx;
-}
-
-/* The same for those who can only add. */
-SMASK__FN float *smask__grad_zeroed(smask_ctx *c, smask_tensor *t)
-{
-    int add;
-    float *dx = smask__grad(c, t, &add);
-
-    if (dx != NULL && !add) memset(dx, 0, smask_count(t) * sizeof *dx);
-    return dx;
-}
-
-/* t's gradient gets s * from: added, or written if it is the first part. */
-SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
-    const float *from)
-{
-    int add;
-    float *dx = smask__grad(c, t, &add);
-
-    if (dx != NULL)
-        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx, s,
-            from, NULL, smask_count(t));
-}
-
-/* t's gradient gets y's, unchanged: by handing on the memory where y's is not
-   needed any more, as on the residual stream. */
-SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
-    smask_tensor *t)
-{
-    if (t == NULL || !t->requires_grad) return;
-    if (y->dx_state == SMASK__DX_TAPE && t->dx_state == SMASK__DX_NONE) {
-        t->dx = y->dx;
-        t->dx_state = SMASK__DX_TAPE;
-        y->dx_state = SMASK__DX_NONE;
-        y->dx = NULL;
-        return;
-    }
-    smask__grad_add(c, t, 1, y->dx);
-}
-
-SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
-{
-    smask__attention a = smask__attention_of(y);
-    float *dtable = smask__grad_zeroed(c, y->source[1]);
-    const size_t pairs = smask__mul_sat(a.H * a.N, a.N);
-
-    a.dqkv = smask__grad(c, y->source[0], &a.add);
-    const size_t mark = smask__mark(c);
-    if (!y->source[0]->requires_grad) a.dqkv = smask__floats(c, 3 * smask_count(y));
-    a.dy = y->dx;
-    a.again = smask__transient(y);
-    a.bias = smask__attention_bias(c, y, &a);
-    if (y->source[1] != NULL && y->source[1]->requires_grad)
-        a.dbias = (float *)smask_alloc(c, pairs * sizeof(float));
-    smask__attention_bwd(c, &a);
-    if (dtable != NULL && smask__ok(c))
-        smask__bias_bwd(dtable, y->index, a.N, a.H, a.dbias);
-    smask__rewind(c, mark);
-}
-
-/* y = r + keep * (f(x) w' + b). If x was brief, its values are made again
-   by attention's own backward, which needs x's gradient, but not y's weights':
-   so that comes between the two. */
-SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
-{
-    smask_tensor *const *s = y->source;
-    const smask__linear l = smask__linear_of(y);
-    float *dw = smask__grad_zeroed(c, s[1]), *db = smask__grad_zeroed(c, s[2]);
-    float *dln_w = smask__grad_zeroed(c, s[4]);
-    float *dln_b = smask__grad_zeroed(c, s[5]), *dx;
-    smask__grads_wanted wanted;
-
-    memset(&wanted, 0, sizeof wanted);
-    if (l.lens == SMASK__GELU && s[0]->x_state == SMASK__X_REUSABLE
-        && s[0]->dx_state == SMASK__DX_NONE) {
-        s[0]->dx = s[0]->x;              /* the gradient takes x's place      */
-        s[0]->dx_state = SMASK__DX_FIXED;
-        dx = s[0]->dx;
-    } else {
-        dx = smask__grad(c, s[0], &wanted.dx_add);
-    }
-    wanted.x = s[0]->requires_grad;
-    if (smask__transient(s[0])) {
-        smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
-        smask__attention_back(c, s[0]);
-        wanted.x = 0;
-    }
-    wanted.w = s[1]->requires_grad;
-    wanted.b = s[2] != NULL && s[2]->requires_grad;
-    wanted.norm = (s[4] != NULL && s[4]->requires_grad)
-        || (s[5] != NULL && s[5]->requires_grad);
-    smask__linear_bwd(c, &l, &wanted, y->dx, dw, db, dx, dln_w, dln_b);
-    smask__grad_pass(c, y, s[3]);
-}
-
-/* y = g x by rows:   dx += g dy     dg += sum of dy x */
-SMASK__FN void smask__scale_rows_back(smask_ctx *c, smask_tensor *y)
-{
-    smask_tensor *x = y->source[0], *g = y->source[1];
-    float *dx = smask__grad_zeroed(c, x), *dg = smask__grad_zeroed(c, g);
-    const size_t rows = smask_count(g), each = smask_count(x) / rows;
-
-    if (c->dry || !smask__ok(c)) return;
-    for (size_t i = 0; i < rows; i++) {
-        const float *dy = y->dx + i * each;
-        if (dx != NULL) smask__axpy(c->isa, dx + i * each, g->x[i], dy,
-            each);
-        if (dg != NULL) dg[i] += smask__dot(c->isa, dy, x->x + i * each,
-            each);
-    }
-}
-
-/* y = mean of x over rows skip .. N-1:   dx += dy / (N - skip) */
-SMASK__FN void smask__mean_tokens_back(smask_ctx *c, smask_tensor *y)
-{
-    smask_tensor *x = y->source[0];
-    float *dx = smask__grad_zeroed(c, x);
-    const size_t N = (size_t)x->shape[1], D = (size_t)x->shape[2];
-    const size_t skip = (size_t)y->arg[0];
-
-    if (dx == NULL || !smask__ok(c)) return;
-    for (size_t b = 0; b < (size_t)x->shape[0]; b++)
-        for (size_t n = skip; n < N; n++)
-            smask__axpy(c->isa, dx + (b * N + n) * D,
-                1 / (float)(N - skip), y->dx + b * D, D);
-}
-
-/* y = x / |x|:   dx += (dy - y (y . dy)) / |x| */
-SMASK__FN void smask__l2_normalize_back(smask_ctx *c, smask_tensor *y)
-{
-    float *dx = smask__grad_zeroed(c, y->source[0]);
-    const size_t D = smask_columns(y), rows = smask_row_count(y);
-
-    if (dx == NULL || !smask__ok(c)) return;
-    for (size_t i = 0; i < rows; i++) {
-        const float *row = y->x + i * D, *dy = y->dx + i * D;
-        const float inverse = y->save[0][i];
-        const float along = smask__dot(c->isa, row, dy, D);
-        smask__axpy(c->isa, dx + i * D, inverse, dy, D);
-        smask__axpy(c->isa, dx + i * D, -inverse * along, row, D);
-    }
-}
-
-/* s = x x' / tau, ds given:   dx += (ds + ds') x, without ds' if stopped */
-SMASK__FN void smask__info_nce_back(smask_ctx *c, smask_tensor *y)
-{
-    smask_tensor *x = y->source[0];
-    const size_t rows = smask_row_count(x), D = smask_columns(x);
-    int add;
-    float *part, *dx = smask__grad(c, x, &add);
-    const size_t mark = smask__mark(c);
-
-    part = smask__floats(c, rows * D);
-    smask_gemm(c, SMASK_NN, rows, D, rows, y->save[0], rows, x->x, D, part,
-        D, 0);
-    if (!y->arg[0])
-        smask_gemm(c, SMASK_TN, rows, D, rows, y->save[0], rows, x->x, D,
-            part, D, 1);
-    if (!c->dry && smask__ok(c))
-        smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
-            y->dx[0], part, NULL, rows * D);
-    smask__rewind(c, mark);
-}
-
-SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
-{
-    const smask_user_op *op = (const smask_user_op *)y->extra;
-    float *hidden[3];                    /* gradients that are not wanted now */
-
-    if (op->backward == NULL) {
-        smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
-            "the op has no backward");
-        return;
-    }
-    for (int i = 0; i < 3; i++) smask__grad_zeroed(c, y->source[i]);
-    if (c->dry || !smask__ok(c)) return;
-    for (int i = 0; i < 3; i++) {
-        smask_tensor *t = y->source[i];
-        hidden[i] = t != NULL && !t->requires_grad ? t->dx : NULL;
-        if (hidden[i] != NULL) t->dx = NULL;
-    }
-    op->backward(y, op->user);
-    for (int i = 0; i < 3; i++)
-        if (hidden[i] != NULL) y->source[i]->dx = hidden[i];
-}
-
-/* From node `from` back to `to`, which is not taken; `one` is the page of
-   rules below. */
-typedef void (*smask__backward_fn)(smask_ctx *c, smask_tensor *y);
-SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
-    const smask_tensor *to, smask__backward_fn one)
-{
-    for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
-        t = t->previous) {
-        if (t->op == SMASK_OP_PARAM || t->dx_state == SMASK__DX_NONE) continue;
-        for (int i = 0; i < SMASK_SOURCES; i++)
-            if (t->source[i] != NULL
-                && t->source[i]->x_state == SMASK__X_REUSED) {
-                smask__fail(c, SMASK_STATE, "backward",
-                    "has been here in this step; add the losses first");
-                return;
-            }
-        one(c, t);
-        if (t->op != SMASK_OP_INPUT) smask__grad_release(c, t);
-    }
-}
-
 /* Run fn again, this time with a tape, on a leaf that has x's values, and
    walk that tape. What it took goes with it, so its gradients must not mix
    with those of the outer tape: it has a free list of its own. */
-SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
-    smask__backward_fn one)
+SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y)
 {
     const smask__recompute_call *again = (const smask__recompute_call *)y->extra;
     smask_tensor *x = y->source[0], *leaf, *t;
@@ -5685,7 +5794,7 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     if (t != NULL) {
         t->dx = y->dx;
         t->dx_state = SMASK__DX_FIXED;
-        smask__walk(c, t, leaf, one);
+        smask__walk(c, t, leaf);
         if (leaf->requires_grad && leaf->dx_state != SMASK__DX_NONE)
             smask__list_do(c, add ? SMASK__LIST_AXPY : SMASK__LIST_SCALE, dx,
                 1, leaf->dx, NULL, smask_count(x));
@@ -5697,97 +5806,24 @@ SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y,
     c->not_recording = not_recording;
 }
 
-/* All derivative rules on one page. */
+#define SMASK__CASE(NAME, name)                                             \
+    case SMASK_OP_##NAME: smask__##name##_back(c, y); break;
 SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
 {
-    smask_tensor *const *s = y->source;
-    const float unit = y->dx != NULL ? y->dx[0] : 0; /* gradient of a loss    */
-    smask__gather g;
-    smask__norm n;
-    float *a, *b, *d;
-
     switch ((smask_op)y->op) {
-    case SMASK_OP_INPUT:
-    case SMASK_OP_PARAM:                 /* leaves keep what they got      */
-        break;
-    case SMASK_OP_ADD:                   /* y = a + b                      */
-        smask__grad_add(c, s[1], 1, y->dx);
-        smask__grad_pass(c, y, s[0]);
-        break;
-    case SMASK_OP_SCALE:                 /* y = s x                        */
-        smask__grad_add(c, s[0], y->scalar[0], y->dx);
-        break;
-    case SMASK_OP_SCALE_ROWS:                  /* y = g x, row by row            */
-        smask__scale_rows_back(c, y);
-        break;
-    case SMASK_OP_LINEAR:                /* y = r + keep (f(x) w' + b)     */
-        smask__linear_back(c, y);
-        break;
-    case SMASK_OP_LAYERNORM:             /* y = z w + b                    */
-        a = smask__grad_zeroed(c, s[1]);
-        b = smask__grad_zeroed(c, s[2]);
-        n = smask__norm_of(y);
-        n.dx = smask__grad(c, s[0], &n.add);
-        n.dy = y->dx;
-        smask__norm_do(c, &n, 1, s[0]->requires_grad, a, b);
-        break;
-    case SMASK_OP_GELU:                  /* y = x Phi(x)                   */
-        a = smask__grad_zeroed(c, s[0]);
-        smask__list_do(c, SMASK__LIST_GELU_BWD, a, 0, y->dx, s[0]->x,
-            smask_count(y));
-        break;
-    case SMASK_OP_ATTENTION:             /* y = softmax(q k') v            */
-        if (!smask__transient(y)) smask__attention_back(c, y);
-        break;
-    case SMASK_OP_GATHER:                  /* y = x[index] + position        */
-        a = smask__grad_zeroed(c, s[0]);
-        b = smask__grad_zeroed(c, s[1]);
-        d = smask__grad_zeroed(c, s[2]);
-        g = smask__gather_of(c, y);
-        smask__gather_bwd(c, &g, y->dx, a, b, d);
-        break;
-    case SMASK_OP_MEAN_TOKENS:             /* y = mean of rows               */
-        smask__mean_tokens_back(c, y);
-        break;
-    case SMASK_OP_L2_NORMALIZE:                  /* y = x / |x|                    */
-        smask__l2_normalize_back(c, y);
-        break;
-    case SMASK_OP_CROSS_ENTROPY:         /* saved at unit gradient            */
-        smask__grad_add(c, s[0], unit, y->save[0]);
-        break;
-    case SMASK_OP_LINEAR_CROSS_ENTROPY:
-        smask__grad_add(c, s[0], unit, y->save[0]);
-        smask__grad_add(c, s[1], unit, y->save[1]);
-        smask__grad_add(c, s[2], unit, y->save[2]);
-        break;
-    case SMASK_OP_INFO_NCE:              /* InfoNCE                        */
-        smask__info_nce_back(c, y);
-        break;
-    case SMASK_OP_SLICE:                 /* y = x[first ...]               */
-        a = smask__grad_zeroed(c, s[0]);
-        if (a != NULL)
-            smask__list_do(c, SMASK__LIST_AXPY, a + (size_t)y->arg[0]
-                * smask__item(y), 1, y->dx, NULL, smask_count(y));
-        break;
-    case SMASK_OP_JOIN:                  /* y = whole, but y[first ...] = x */
-        smask__grad_add(c, s[1], 1, c->dry ? NULL
-            : y->dx + (size_t)y->arg[0] * smask__item(y));
-        smask__grad_pass(c, y, s[0]);
-        break;
-    case SMASK_OP_RECOMPUTE:
-        smask__recompute_back(c, y, smask__backward_one);
-        break;
-    case SMASK_OP_USER:
-        smask__user_back(c, y);
-        break;
-    case SMASK_OP_COUNT:
-        break;
+    SMASK_OPS(SMASK__CASE)
+    case SMASK_OP_COUNT: break;
     }
 }
+#undef SMASK__CASE
 
 SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
 {
     if (!smask__ok(c)) return c->error;
+#ifdef SPLITMASK_NO_AUTOGRAD
+    return smask__fail(c, SMASK_STATE, "backward",
+        "built with SPLITMASK_NO_AUTOGRAD");
+#endif
     if (loss == NULL)
         return smask__fail(c, SMASK_ARG, "backward", "there is no loss");
     if (smask_count(loss) != 1) {
@@ -5806,20 +5842,9 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
     }
     smask__grad_alloc(c, loss);
     if (loss->dx != NULL && smask__ok(c)) loss->dx[0] = 1;
-    smask__walk(c, loss, NULL, smask__backward_one);
+    smask__walk(c, loss, NULL);
     return c->error;
 }
-
-#else /* SPLITMASK_NO_AUTOGRAD: inference only */
-
-SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
-{
-    (void)loss;
-    return smask__fail(c, SMASK_STATE, "backward",
-        "built with SPLITMASK_NO_AUTOGRAD");
-}
-
-#endif
 
 /* The loss as a function of t alone, drawn alike each time. */
 SMASK__FN double smask__gradcheck_at(smask_ctx *c,

@@ -505,9 +505,9 @@ static void wrong_lengths(void)
         file.data[i] = 0;
     }
     memset(file.data, 0xff, 8);
-    CHECK(opens(&file, SMASK_FORMAT, "impossible length"));
+    CHECK(opens(&file, SMASK_FORMAT, "impossible header length"));
     memcpy(file.data, "\x89PNG\r\n\x1a\n", 8);
-    CHECK(opens(&file, SMASK_FORMAT, "no safetensors"));
+    CHECK(opens(&file, SMASK_FORMAT, "not a safetensors"));
     memset(file.data, 0, 8);
     CHECK(opens(&file, SMASK_FORMAT, NULL));
     file.data[0] = 1;
@@ -981,7 +981,7 @@ static void timm_relatives(void)
         smask_setup(&c, NULL);
         SAME(smask_open(&c, &f, &io), SMASK_OK);
         SAME(smask_read_vit_desc(&c, &f, &d), SMASK_FORMAT);
-        CHECK(strstr(smask_detail(&c), "unknown here") != NULL);
+        CHECK(strstr(smask_detail(&c), "not supported") != NULL);
         smask_shutdown(&c);
         free(file.data);
     }
@@ -1147,7 +1147,7 @@ static void what_does_not_match(void)
     memcpy(a.v.patch_b->x, b.v.patch_b->x, 16 * 4);
     SAME(read_model(&b, &file, 0, &missing), SMASK_FORMAT);
     CHECK_TEXT(smask_detail(&b.c),
-        "pos_embed: has another shape in the file than in the model");
+        "pos_embed: its shape in the file differs from the model's");
     CHECK(same_floats(a.v.patch_b->x, b.v.patch_b->x, 16));
     smask_clear(&b.c);
     /* No training state, no codebook, no means. */
@@ -1209,7 +1209,7 @@ static void odd_names(void)
     SAME(missing, a.v.params.count);
     a.v.norm_b->x[3] = 1;
     SAME(read_model(&a, &twice, 0, &missing), SMASK_FORMAT);
-    CHECK_TEXT(smask_detail(&a.c), "norm.bias: is in the file twice");
+    CHECK_TEXT(smask_detail(&a.c), "norm.bias: appears twice in the file");
     NEAR(a.v.norm_b->x[3], 1, 0);
     free(file.data);
     free(twice.data);

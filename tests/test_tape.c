@@ -372,7 +372,7 @@ static void one_gradcheck(const entry *e)
     }
 }
 
-#define OP_NAME(name) #name,
+#define OP_NAME(NAME, name) #name,
 static const char *const op_name[] = { SMASK_OPS(OP_NAME) NULL };
 
 static void every_op_has_a_check(void)

@@ -389,8 +389,11 @@ static void loss_is_its_parts(void)
     z = smask_gather(&c, full, 1, j, at, NULL, NULL);
     inpaint = smask_linear_cross_entropy(&c, z, v.head_w, v.head_b, label,
         NULL, &hits);
-    match = smask_info_nce(&c, smask_l2_normalize(&c, smask_mean_tokens(&c, full, 0)),
-        0.2f, 0, 0, &hits_match);
+    for (branch = 0; branch < 2; branch++)
+        half[branch] = smask_mean_tokens(&c, smask_layernorm(&c, half[branch],
+            v.norm_w, v.norm_b), 0);
+    match = smask_info_nce(&c, smask_l2_normalize(&c, smask_join(&c, half,
+        2)), 0.2f, 0, 0, &hits_match);
     CHECK(inpaint != NULL && match != NULL);
     if (match != NULL && inpaint != NULL) {
         NEAR(out.inpaint, inpaint->x[0], 1e-6 * (double)out.inpaint);
