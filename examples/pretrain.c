@@ -86,6 +86,7 @@ typedef struct run {
     double busy, trained;                /* seconds, images, of this run   */
     smask_sizes sizes;
     FILE *log;
+    progress line;
     char folder[1100];                   /* of the images                  */
     char model_file[1100], log_file[1100], report_file[1100];
 } run;
@@ -1039,30 +1040,32 @@ static void keep_row(run *r, double seconds)
     r->trained += r->batch;
 }
 
-/* All steps from where the optimiser stands. */
+/* All steps from where the optimiser stands. The progress line is left for
+   main to end, after the last save. */
 static void train(smask_ctx *c, run *r)
 {
-    progress line;
+    progress *line = &r->line;
 
     stop_catch();
-    progress_start(&line, "pretrain", (double)r->steps * r->batch);
-    line.first = line.done = (double)r->adam.step * r->batch;
+    progress_start(line, "pretrain", (double)r->steps * r->batch);
+    line->first = line->done = (double)r->adam.step * r->batch;
     while (r->adam.step < r->steps && !stop_wanted()) {
         const double begin = seconds_now();
         train_step(c, r, r->adam.step);
         if (smask_error(c) != SMASK_OK) {
-            progress_end(&line);
+            progress_end(line);
             return;
         }
         keep_row(r, seconds_now() - begin);
-        progress_loss(&line, (double)r->adam.step * r->batch,
-            (double)r->losses.total);
-        if (r->adam.step % r->save_every == 0 && r->adam.step < r->steps) {
+        /* First save, then print: a print may wait for its reader. */
+        if (r->adam.step == r->steps || stop_wanted()) return;
+        if (r->adam.step % r->save_every == 0) {
             save(c, r);
             write_report(c, r);
         }
+        progress_loss(line, (double)r->adam.step * r->batch,
+            (double)r->losses.total);
     }
-    progress_end(&line);
 }
 
 /* The model, its words, its optimiser, then all steps. In a dry run one of
@@ -1179,6 +1182,10 @@ int main(int argc, char **argv)
     set_up(&r, &c);
     if (work(&c, &r) != SMASK_OK) stopped(&c, &r);
     save(&c, &r);
+    if (r.trained > 0)
+        progress_loss(&r.line, (double)r.adam.step * r.batch,
+            (double)r.losses.total);
+    progress_end(&r.line);
     write_report(&c, &r);
     if (smask_error(&c) != SMASK_OK) fail("%s", smask_detail(&c));
     if (r.adam.step < r.steps) {

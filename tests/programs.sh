@@ -210,6 +210,40 @@ head -c 3000 "$O/middle" > "$O/parts/model.safetensors"
 refuse "resuming from half a file" $P $small --steps 1500 --out "$O/parts" \
     --resume
 
+# ---------------------------------------------------------- nothing lost
+# steps FILE: the steps that a saved run has made.
+steps() {
+    head -c 20000 "$1" 2> /dev/null | tr ',' '\n' \
+        | sed -n 's/.*"adam.step":"\([0-9]*\)".*/\1/p'
+}
+
+# The reader is gone before the first line is written.
+{
+    sleep 0.3
+    # shellcheck disable=SC2086
+    $P $small --steps 20 --out "$O/pipe"
+} 2>&1 | true
+[ "$(steps "$O/pipe/model.safetensors")" = 20 ]
+ok "pretrain into a closed pipe saves its model"
+# shellcheck disable=SC2086
+(ulimit -f 16 && $P $small --steps 20 --out "$O/limit") > "$O/result" \
+    2> "$O/log"
+[ $? -eq 2 ] && grep -q 'model.safetensors: not written' "$O/log"
+ok "a limit on the size of files is an error, not the end by a signal"
+{
+    sleep 0.3
+    build/finetune --model random --dim 32 --depth 1 --data shapes:40 \
+        --epochs 1 --batch 8 --out "$O/pipe_tuned"
+} 2>&1 | true
+[ -s "$O/pipe_tuned/model.safetensors" ]
+ok "finetune into a closed pipe saves its model"
+if [ -c /dev/full ]; then
+    build/finetune --model random --dim 32 --depth 1 --data shapes:40 \
+        --epochs 1 --batch 8 --out "$O/full_tuned" > /dev/full 2> "$O/log"
+    [ $? -eq 2 ] && [ -s "$O/full_tuned/model.safetensors" ]
+    ok "finetune saves its model before its result fails to print"
+fi
+
 # ------------------------------------------------------- all the methods
 
 for options in "--method beit" "--method beit --official" \

@@ -34,6 +34,10 @@ void program_named(const char *argv0)
     if (fd >= 0) close(fd);
     snprintf(program, sizeof program, "%s",
         slash != NULL ? slash + 1 : argv0);
+    /* A reader that ends (`| head`, Ctrl-C in `| tee`) or a limit on the
+       size of files makes a write fail; the program must not die of it. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 static void wipe_line(void)
@@ -267,8 +271,8 @@ void result(const char *name, double value, int decimals)
     wipe_line();
     printf("%s %.*f\n", name, decimals, value);
     if (fflush(stdout) != 0)
-        fail("standard output: %s; make room and try again",
-            strerror(errno));
+        fail("standard output: %s%s", strerror(errno),
+            errno == EPIPE ? "" : "; make room and try again");
 }
 
 void folder_make(const char *path)

@@ -51,7 +51,8 @@ void options_read(const char *summary, const option *options, int count,
 
 /* -------------------------------------------------------------- failing */
 
-/* The last part of argv[0] opens the lines of fail and warn. */
+/* The last part of argv[0] opens the lines of fail and warn. From now on
+   SIGPIPE and SIGXFSZ are ignored: the write fails instead. */
 void program_named(const char *argv0);
 /* `program: message` on standard error, then exit 2. Never returns. */
 void fail(const char *format, ...);
