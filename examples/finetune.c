@@ -392,12 +392,12 @@ int main(int argc, char **argv)
     read_options(&t, argc, argv);
     open_model(&t);
     open_data(&t);
-    folder_make(t.out);
     snprintf(t.model_file, sizeof t.model_file, "%.1000s/model.safetensors",
         t.out);
     if (file_same(t.model_file, t.model))
         fail("--out %s: the model of --model lies there, and would be "
             "replaced; give another folder", t.out);
+    folder_lock(t.out);
     if (smask_threads_start(&pool, t.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     t.hook = smask_threads_hook(&pool);

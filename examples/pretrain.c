@@ -380,17 +380,16 @@ static void keep_earlier(run *r)
 /* The log with the rows that are known, ready for more. */
 static void log_open(run *r)
 {
-    char part[1200];
     size_t i;
 
-    snprintf(part, sizeof part, "%s.part", r->log_file);
-    r->log = fopen(part, "w");
+    r->log = part_open(r->log_file);
     if (r->log == NULL)
-        fail("%s: %s; choose another --out", part, strerror(errno));
+        fail("%s.part: %s; choose another --out", r->log_file,
+            strerror(errno));
     fputs(log_header, r->log);
     for (i = 0; i < r->rows; i++) log_row(r, &r->row[i]);
     log_flush(r);
-    if (rename(part, r->log_file) != 0)
+    if (!part_rename(r->log, r->log_file))
         fail("%s: %s; choose another --out", r->log_file, strerror(errno));
 }
 
@@ -1171,11 +1170,12 @@ int main(int argc, char **argv)
     if (r.resume) {
         smask_io io;
         fclose(open_state(&r, &io));
+        folder_lock(r.out);              /* no other run goes on meanwhile */
     }
     open_data(&r);
     describe(&r);
     if (r.resume) check_state(&r);
-    folder_make(r.out);
+    folder_lock(r.out);
     if (smask_threads_start(&pool, r.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     r.hook = smask_threads_hook(&pool);

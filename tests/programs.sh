@@ -62,6 +62,9 @@ refuse() {
     [ $code -eq 2 ] && [ ! -s "$O/stdout" ] && [ ! -e "$O/none" ] \
         && [ "$(wc -l < "$O/log")" -eq 1 ] \
         && grep -q "^${1##*/}: " "$O/log"
+    good=$?
+    cp "$O/log" "$O/stderr"
+    [ $good -eq 0 ]
     ok "$case: refused in one line (exit code $code)"
 }
 
@@ -243,6 +246,42 @@ if [ -c /dev/full ]; then
     [ $? -eq 2 ] && [ -s "$O/full_tuned/model.safetensors" ]
     ok "finetune saves its model before its result fails to print"
 fi
+
+# until_log FOLDER: wait until a run has begun to train.
+until_log() {
+    tries=0
+    while [ ! -e "$1/log.csv" ] && [ $tries -lt 200 ]; do
+        tries=$((tries + 1))
+        sleep 0.05
+    done
+}
+
+# Two runs, one folder. A stopped process writes nothing, but lives.
+# shellcheck disable=SC2086
+$P $small --steps 100000 --out "$O/shared" > /dev/null 2>&1 &
+job=$!
+until_log "$O/shared"
+kill -STOP $job
+for options in "$P $small --steps 20" "$P $small --steps 20 --resume" \
+        "build/finetune --model random --dim 32 --depth 1 --data shapes:40"
+do
+    touch "$O/shared/model.safetensors"
+    # shellcheck disable=SC2086
+    refuse "${options%% *} into the folder of a running run" \
+        $options --out "$O/shared"
+    cp "$O/stderr" "$O/log"
+    grep -q 'another run writes to .*/shared; give another --out' "$O/log"
+    ok "and it names the reason"
+done
+kill -KILL $job
+wait $job 2> /dev/null
+echo "half a file" > "$O/shared/model.safetensors.part"
+ln "$O/shared/model.safetensors.part" "$O/half"
+train --steps 3 --out "$O/shared" \
+    && [ "$(steps "$O/shared/model.safetensors")" = 3 ] \
+    && [ ! -e "$O/shared/model.safetensors.part" ] \
+    && [ "$(cat "$O/half")" = "half a file" ]
+ok "the lock of a dead run is free, and its .part is removed, not filled"
 
 # ------------------------------------------------------- all the methods
 

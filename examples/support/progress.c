@@ -275,26 +275,129 @@ void result(const char *name, double value, int decimals)
             errno == EPIPE ? "" : "; make room and try again");
 }
 
-void folder_make(const char *path)
+/* Make a folder and those above it. 1, or 0 and the reason. */
+static int make_folders(const char *path, char *why, size_t why_bytes)
 {
     char part[1024];
     struct stat about;
     size_t i;
 
-    if (path[0] == '\0' || strlen(path) >= sizeof part)
-        fail("--out: the path is empty or too long");
+    snprintf(why, why_bytes, "--out: the path is empty or too long");
+    if (path[0] == '\0' || strlen(path) >= sizeof part) return 0;
     for (i = 0; ; i++) {
         if (i > 0 && (path[i] == '/' || path[i] == '\0')) {
             part[i] = '\0';
-            if (mkdir(part, 0777) != 0 && errno != EEXIST)
-                fail("%s: cannot be made: %s; choose another folder", part,
-                    strerror(errno));
+            if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+                snprintf(why, why_bytes, "%s: cannot be made: %s; choose "
+                    "another folder", part, strerror(errno));
+                return 0;
+            }
         }
         if (path[i] == '\0') break;
         part[i] = path[i];
     }
-    if (stat(path, &about) != 0 || !S_ISDIR(about.st_mode))
-        fail("%s: is there, but is no folder; choose another name", path);
+    snprintf(why, why_bytes,
+        "%s: is there, but is no folder; choose another name", path);
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+void folder_make(const char *path)
+{
+    char why[1200];
+
+    if (!make_folders(path, why, sizeof why)) fail("%s", why);
+}
+
+/* The lock file of the output folder, while it is open. The kernel releases
+   the lock when the process ends, however it ends; the file stays, because
+   removing it could take it from under a run that has just opened it. */
+static int lock_file = -1, locked;
+
+int folder_try_lock(const char *path, char *why, size_t why_bytes)
+{
+    char name[1100];
+    struct stat here, held;
+    struct flock lock;
+
+    if (!make_folders(path, why, why_bytes)) return 0;
+    snprintf(name, sizeof name, "%.1024s/.lock", path);
+    if (lock_file >= 0) {
+        if (fstat(lock_file, &held) == 0 && stat(name, &here) == 0
+            && here.st_dev == held.st_dev && here.st_ino == held.st_ino)
+            return 1;
+        close(lock_file);                /* the folder was removed since   */
+    }
+    locked = 0;
+    lock_file = open(name, O_RDWR | O_CREAT, 0666);
+    if (lock_file < 0) {
+        snprintf(why, why_bytes, "%s: %s; choose another folder", name,
+            strerror(errno));
+        return 0;
+    }
+    memset(&lock, 0, sizeof lock);       /* length 0: all of it            */
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    locked = fcntl(lock_file, F_SETLK, &lock) == 0;
+    if (!locked && (errno == EACCES || errno == EAGAIN)) {
+        close(lock_file);
+        lock_file = -1;
+        snprintf(why, why_bytes,
+            "another run writes to %s; give another --out", path);
+        return 0;
+    }
+    if (!locked)                         /* some network file systems      */
+        warn("%s: cannot be locked: %s; let no other run write there", path,
+            strerror(errno));
+    return 1;
+}
+
+void folder_lock(const char *path)
+{
+    char why[1200];
+
+    if (!folder_try_lock(path, why, sizeof why)) fail("%s", why);
+}
+
+static int part_name(char part[1200], const char *path)
+{
+    if (strlen(path) + 6 > 1200) {
+        errno = ENAMETOOLONG;
+        return 0;
+    }
+    sprintf(part, "%s.part", path);
+    return 1;
+}
+
+FILE *part_open(const char *path)
+{
+    char part[1200];
+    FILE *file = NULL;
+    int fd;
+
+    if (!part_name(part, path)) return NULL;
+    /* Under the lock no living run can own what lies there. */
+    if (locked) remove(part);
+    fd = open(part, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (fd >= 0) file = fdopen(fd, "wb");
+    if (fd >= 0 && file == NULL) close(fd);
+    return file;
+}
+
+int part_rename(FILE *file, const char *path)
+{
+    char part[1200];
+
+    return part_name(part, path) && !ferror(file) && fflush(file) == 0
+        && rename(part, path) == 0;
+}
+
+void part_remove(const char *path)
+{
+    const int why = errno;
+    char part[1200];
+
+    if (part_name(part, path)) remove(part);
+    errno = why;
 }
 
 int file_same(const char *a, const char *b)
@@ -391,28 +494,27 @@ void model_save_training(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
     const smask_metadata *metadata, int32_t metadata_count, const char *path)
 {
-    char part[1200];
     smask_io io;
     smask_result written;
-    FILE *file;
+    FILE *file = part_open(path);
     int why;
 
-    if (strlen(path) + 6 > sizeof part) fail("%s: too long a path", path);
-    snprintf(part, sizeof part, "%s.part", path);
-    file = fopen(part, "wb");
+    if (file == NULL && errno == EEXIST)
+        fail("%s.part: is there: another run writes it, or one that died "
+            "left it; remove it, or choose another folder", path);
     if (file == NULL)
-        fail("%s: %s; choose another folder", part, strerror(errno));
+        fail("%s.part: %s; choose another folder", path, strerror(errno));
     memset(&io, 0, sizeof io);
     io.write = write_file;
     io.user = file;
     errno = 0;
     written = smask_write(c, &io, v, t, a, e, metadata, metadata_count);
-    /* What lies in a buffer is not written yet: closing tells. */
-    if (fclose(file) != 0 && written == SMASK_OK) written = SMASK_IO;
-    if (written == SMASK_OK && rename(part, path) == 0) return;
+    if (written == SMASK_OK && !part_rename(file, path)) written = SMASK_IO;
     why = errno;
-    remove(part);
-    if (written == SMASK_OK || written == SMASK_IO)
+    fclose(file);
+    if (written == SMASK_OK) return;
+    part_remove(path);
+    if (written == SMASK_IO)
         fail("%s: not written: %s; make room and try again", path,
             why != 0 ? strerror(why) : "the disk may be full");
     fail("%s: not written: %s", path, smask_result_text(written));

@@ -4,7 +4,8 @@
 
      options.c    options_read
      progress.c   fail, warn, isa_for, context_for, progress_start,
-                  stop_wanted, result, file_keep, model_save
+                  stop_wanted, result, folder_lock, part_open, file_keep,
+                  model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
@@ -112,6 +113,21 @@ void result(const char *name, double value, int decimals);
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
+/* The same, and lock it until the program ends: two runs that write to one
+   folder would mix their files. Fails if another run holds the lock; a
+   second call by the same run makes sure that folder and lock are still
+   there. */
+void folder_lock(const char *path);
+/* The same, but returns 1, or 0 and the reason in `why`. */
+int folder_try_lock(const char *path, char *why, size_t why_bytes);
+/* A file is written as PATH.part, then renamed, so that no half file is ever
+   found under its name. part_open creates PATH.part, which must not exist;
+   with the lock, what a run that died left there is removed first. Returns
+   NULL and errno. part_rename moves it to PATH: 1, or 0 and errno; the
+   stream stays open. part_remove drops it and keeps errno. */
+FILE *part_open(const char *path);
+int part_rename(FILE *file, const char *path);
+void part_remove(const char *path);
 /* Are both there, and one and the same file? */
 int file_same(const char *a, const char *b);
 /* What an earlier run left at `folder`/`name` moves to `name`.old; 1 if there
