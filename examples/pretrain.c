@@ -318,7 +318,7 @@ static void log_row(run *r, const report_step *row)
 
 static void log_flush(run *r)
 {
-    if (fflush(r->log) != 0)
+    if (!file_sync(r->log))
         fail("%s: %s; make room, then go on with --resume", r->log_file,
             strerror(errno));
 }

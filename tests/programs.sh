@@ -283,6 +283,24 @@ train --steps 3 --out "$O/shared" \
     && [ "$(cat "$O/half")" = "half a file" ]
 ok "the lock of a dead run is free, and its .part is removed, not filled"
 
+# A power cut: the bytes, then the name, then the folder reach the disk.
+trace="strace -f -y -o $O/trace -e trace=fsync,rename,renameat,renameat2"
+if $trace true > /dev/null 2>&1; then
+    for program in "$P $small --steps 3" \
+            "build/finetune --model random --dim 32 --depth 1 \
+            --data shapes:40 --epochs 1"; do
+        # shellcheck disable=SC2086
+        $trace $program --out "$O/synced" > "$O/result" 2> "$O/log" \
+            && awk '/fsync.*model.safetensors.part/ { bytes = 1 }
+                bytes && /rename.*model.safetensors.part"/ { name = 1 }
+                name && /fsync.*synced>/ { folder = 1 }
+                END { exit !folder }' "$O/trace"
+        ok "${program%% *} syncs file and folder around the rename"
+    done
+else
+    echo "skip fsync: needs strace"
+fi
+
 # ------------------------------------------------------- all the methods
 
 for options in "--method beit" "--method beit --official" \

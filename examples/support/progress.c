@@ -383,12 +383,39 @@ FILE *part_open(const char *path)
     return file;
 }
 
+int file_sync(FILE *file)
+{
+    if (ferror(file) || fflush(file) != 0) return 0;
+    /* Not every file system can: there the rest has to do. */
+    return fsync(fileno(file)) == 0 || errno == EINVAL || errno == ENOTSUP
+        || errno == ENOSYS;
+}
+
+/* Bring the entries of the folder that holds `path` to the disk. */
+static int folder_sync(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[1200] = ".";
+    int fd, good;
+
+    if (slash != NULL)
+        snprintf(folder, sizeof folder, "%.*s",
+            slash == path ? 1 : (int)(slash - path), path);
+    fd = open(folder, O_RDONLY);
+    if (fd < 0) return 1;                /* may be written, but not read   */
+    good = fsync(fd) == 0 || errno != EIO;
+    close(fd);
+    return good;
+}
+
+/* The bytes must be on the disk before the name points to them: after a
+   power cut the old file is there or the new one, never an empty one. */
 int part_rename(FILE *file, const char *path)
 {
     char part[1200];
 
-    return part_name(part, path) && !ferror(file) && fflush(file) == 0
-        && rename(part, path) == 0;
+    return part_name(part, path) && file_sync(file)
+        && rename(part, path) == 0 && folder_sync(path);
 }
 
 void part_remove(const char *path)
