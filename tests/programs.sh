@@ -283,6 +283,36 @@ train --steps 3 --out "$O/shared" \
     && [ "$(cat "$O/half")" = "half a file" ]
 ok "the lock of a dead run is free, and its .part is removed, not filled"
 
+# Signals that batch systems send before a limit, and those of users. Some
+# come more than once: timeout sends to the process, then to its group.
+for number in TERM HUP USR1 USR2 XCPU ALRM; do
+    # shellcheck disable=SC2086
+    $P $small --steps 100000 --save-every 100000 --out "$O/signal" \
+        > "$O/result" 2> "$O/log" &
+    job=$!
+    until_log "$O/signal"
+    sleep 0.1
+    kill -$number $job
+    sleep 0.01
+    kill -$number $job 2> /dev/null
+    wait $job
+    code=$?
+    [ $code -eq 130 ] && grep -q 'and saved; go on with' "$O/log" \
+        && [ "$(steps "$O/signal/model.safetensors")" -gt 0 ]
+    ok "SIG$number stops and saves (exit code $code)"
+    rm -rf "$O/signal"
+done
+build/finetune --model random --dim 32 --depth 1 --data shapes:40 --batch 8 \
+    --epochs 99999 --out "$O/signal" > "$O/result" 2> "$O/log" &
+job=$!
+until_log "$O/signal"
+sleep 0.1
+kill -USR1 $job
+wait $job
+code=$?
+[ $code -eq 130 ] && [ -s "$O/signal/model.safetensors" ]
+ok "SIGUSR1 stops finetune, which saves (exit code $code)"
+
 # A power cut: the bytes, then the name, then the folder reach the disk.
 trace="strace -f -y -o $O/trace -e trace=fsync,rename,renameat,renameat2"
 if $trace true > /dev/null 2>&1; then

@@ -198,30 +198,50 @@ void progress_end(progress *p)
 
 /* -------------------------------------------------------------- signals */
 
-static volatile sig_atomic_t stop_asked;
+/* What asks a program to end: a user, a terminal that closes, and what batch
+   systems send some time before they kill. */
+static const int stop_number[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2,
+    SIGXCPU, SIGALRM };
+#define STOPS (sizeof stop_number / sizeof stop_number[0])
+#define PATIENCE 1.0                 /* seconds                            */
 
-static void ask_to_stop(int signal_number)
+static volatile sig_atomic_t stop_asked;
+static double stop_time;             /* of the first; the handler's own    */
+
+/* A second Ctrl-C or TERM ends the program at once, but not one that comes
+   with the first: timeout sends to the process and then to its group. The
+   others may come again and again: XCPU does every second. */
+static void ask_to_stop(int number)
 {
-    (void)signal_number;
+    const int saved = errno;
+    const double now = seconds_now();
+
+    if (!stop_asked) stop_time = now;
     stop_asked = 1;
+    if ((number == SIGINT || number == SIGTERM)
+        && now - stop_time > PATIENCE) {
+        signal(number, SIG_DFL);
+        raise(number);                   /* comes when this has returned   */
+    }
+    errno = saved;
 }
 
 void stop_catch(void)
 {
-    static const int number[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction action;
     size_t i;
 
     memset(&action, 0, sizeof action);
     action.sa_handler = ask_to_stop;
-    action.sa_flags = (int)SA_RESETHAND;     /* a second one ends at once */
+    action.sa_flags = SA_RESTART;        /* a save must not end midway     */
     sigemptyset(&action.sa_mask);
-    for (i = 0; i < sizeof number / sizeof number[0]; i++) {
+    for (i = 0; i < STOPS; i++) sigaddset(&action.sa_mask, stop_number[i]);
+    for (i = 0; i < STOPS; i++) {
         struct sigaction before;
         /* Not where it was to be ignored: nohup. */
-        if (sigaction(number[i], NULL, &before) == 0
+        if (sigaction(stop_number[i], NULL, &before) == 0
             && before.sa_handler != SIG_IGN)
-            sigaction(number[i], &action, NULL);
+            sigaction(stop_number[i], &action, NULL);
     }
 }
 

@@ -101,8 +101,10 @@ double progress_rate(const progress *p);
 /* A clock that only goes forward, in seconds. */
 double seconds_now(void);
 
-/* From now on a signal that asks the program to end (Ctrl-C, a terminal
-   that closes) only makes stop_wanted true; a second one ends it at once. */
+/* From now on a signal that asks the program to end only makes stop_wanted
+   true: INT (Ctrl-C), TERM, HUP (a terminal that closes), and USR1, USR2,
+   XCPU and ALRM, which batch systems send before a limit. A second INT or
+   TERM, more than a second later, ends the program at once. */
 void stop_catch(void);
 int stop_wanted(void);
 
