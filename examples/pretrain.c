@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
 #define FIT_BYTES 64000000               /* and the most they may take     */
@@ -57,7 +58,7 @@ typedef struct run {
     int raw_features, all_negatives, stop_keys, no_decoder_embed, shared_positions;
     int half_resolution, full, centre, uniform01, euclidean, resume;
     float ratio, inpaint_weight, match_weight, temperature;
-    float layer_scale, drop_path, lr, weight_decay, crop;
+    float layer_scale, drop_path, lr, weight_decay, crop, save_minutes;
     uint64_t seed;
     option table[OPTIONS];
     int options;
@@ -85,8 +86,9 @@ typedef struct run {
     size_t rows, rows_room;
     double busy, trained;                /* seconds, images, of this run   */
     smask_sizes sizes;
-    FILE *log;
+    FILE *log;                           /* NULL: could not be written     */
     progress line;
+    int begun, saved;                    /* training; at least once        */
     char folder[1100];                   /* of the images                  */
     char model_file[1100], log_file[1100], report_file[1100];
 } run;
@@ -311,16 +313,10 @@ static const char log_header[] = "step,lr,loss,inpaint_loss,match_loss,"
 
 static void log_row(run *r, const report_step *row)
 {
+    if (r->log == NULL) return;          /* log_write makes up for it      */
     fprintf(r->log, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f\n",
         (long)row->step, row->lr, row->loss, row->inpaint, row->match,
         row->accuracy, row->match_accuracy, row->images_per_s);
-}
-
-static void log_flush(run *r)
-{
-    if (!file_sync(r->log))
-        fail("%s: %s; make room, then go on with --resume", r->log_file,
-            strerror(errno));
 }
 
 static void add_row(run *r, const report_step *row)
@@ -377,20 +373,36 @@ static void keep_earlier(run *r)
             r->out, model ? "; --resume would have gone on with it" : "");
 }
 
-/* The log with the rows that are known, ready for more. */
-static void log_open(run *r)
+/* The log with the rows that are known, ready for more: 1, or 0 and errno. */
+static int log_write(run *r)
 {
     size_t i;
+    int why;
 
+    if (r->log != NULL) fclose(r->log);
     r->log = part_open(r->log_file);
-    if (r->log == NULL)
-        fail("%s.part: %s; choose another --out", r->log_file,
-            strerror(errno));
+    if (r->log == NULL) return 0;
     fputs(log_header, r->log);
     for (i = 0; i < r->rows; i++) log_row(r, &r->row[i]);
-    log_flush(r);
-    if (!part_rename(r->log, r->log_file))
-        fail("%s: %s; choose another --out", r->log_file, strerror(errno));
+    if (part_rename(r->log, r->log_file)) return 1;
+    why = errno;
+    fclose(r->log);
+    r->log = NULL;
+    part_remove(r->log_file);
+    errno = why;
+    return 0;
+}
+
+/* Bring the log to the disk. If rows were lost (the disk was full) or the
+   file is gone (its folder was removed), it is written again from memory. */
+static void log_save(run *r)
+{
+    if (r->log != NULL && access(r->log_file, F_OK) == 0
+        && file_sync(r->log))
+        return;
+    if (!log_write(r))
+        warn("%s: not written: %s; it is tried again at the next save",
+            r->log_file, strerror(errno));
 }
 
 /* Means over the last tenth of the steps made. */
@@ -435,7 +447,7 @@ static double peak_memory_mb(void)
 static int is_free(const char *name)
 {
     static const char *const names[] = { "--out", "--threads", "--resume",
-        "--save-every", "--epochs", "--model", "--recompute" };
+        "--save-every", "--save-minutes", "--epochs", "--model", "--recompute" };
     size_t i;
 
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -568,6 +580,9 @@ static void read_options(run *r, int argc, char **argv)
           "folder for model.safetensors, log.csv and report.html" },
         { "--save-every", OPTION_INT, &r->save_every, 0, 100000000,
           "steps between saves; 0: a tenth of all" },
+        { "--save-minutes", OPTION_REAL, &r->save_minutes, 0, 1e6,
+          "save also when so many minutes have passed since the last; 0: "
+          "never" },
         { "--resume", OPTION_FLAG, &r->resume, 0, 0,
           "go on from DIR/model.safetensors; give the same options again" },
         { "--threads", OPTION_INT, &r->threads, 0, 1024, "0: all cores" },
@@ -594,6 +609,7 @@ static void read_options(run *r, int argc, char **argv)
     r->inpaint_weight = r->match_weight = 1;
     r->temperature = 0.2f;
     r->drop_path = -1;
+    r->save_minutes = 10;
     options_read("teach an encoder to see, from images without labels",
         r->table, r->options, argc, argv);
     length = strlen(r->path);
@@ -782,8 +798,9 @@ static void open_data(run *r)
 /* ---------------------------------------------------- saving, resuming */
 
 /* All that is needed later, and nothing of where or how fast it ran: the
-   same run gives the same file. */
-static void save(smask_ctx *c, run *r)
+   same run gives the same file. The folder is made again if it is gone.
+   Returns 1, or 0 and the reason. */
+static int save(smask_ctx *c, run *r, char *why, size_t why_bytes)
 {
     char pixels[2][128], data[1100], images[32];
     char value[OPTIONS][1100], key[OPTIONS][40];
@@ -806,9 +823,13 @@ static void save(smask_ctx *c, run *r)
         notes[count++].value = option_value(&r->table[i], value[i],
             sizeof value[i]);
     }
-    log_flush(r);
-    model_save_training(c, &r->v, &r->t, &r->adam, NULL, notes, count,
-        r->model_file);
+    if (!folder_try_lock(r->out, why, why_bytes)) return 0;
+    log_save(r);
+    if (!model_try_save(c, &r->v, &r->t, &r->adam, NULL, notes, count,
+            r->model_file, why, why_bytes))
+        return 0;
+    r->saved = 1;
+    return 1;
 }
 
 static FILE *open_state(const run *r, smask_io *io)
@@ -1044,6 +1065,8 @@ static void keep_row(run *r, double seconds)
 static void train(smask_ctx *c, run *r)
 {
     progress *line = &r->line;
+    double last = seconds_now();
+    char why[1400];
 
     stop_catch();
     progress_start(line, "pretrain", (double)r->steps * r->batch);
@@ -1058,9 +1081,14 @@ static void train(smask_ctx *c, run *r)
         keep_row(r, seconds_now() - begin);
         /* First save, then print: a print may wait for its reader. */
         if (r->adam.step == r->steps || stop_wanted()) return;
-        if (r->adam.step % r->save_every == 0) {
-            save(c, r);
-            write_report(c, r);
+        if (r->adam.step % r->save_every == 0 || (r->save_minutes > 0
+                && seconds_now() - last >= 60 * (double)r->save_minutes)) {
+            /* What is in memory is worth more than what is on the disk:
+               go on without the save, there may be room next time. */
+            if (save(c, r, why, sizeof why)) write_report(c, r);
+            else warn("step %ld: not saved, tried again later: %s",
+                (long)r->adam.step, why);
+            last = seconds_now();
         }
         progress_loss(line, (double)r->adam.step * r->batch,
             (double)r->losses.total);
@@ -1105,7 +1133,9 @@ static smask_result work(smask_ctx *c, void *user)
     } else {
         keep_earlier(r);
     }
-    log_open(r);
+    if (!log_write(r))
+        fail("%s: %s; choose another --out", r->log_file, strerror(errno));
+    r->begun = 1;
     train(c, r);
     return smask_error(c);
 }
@@ -1136,13 +1166,11 @@ static void set_up(run *r, smask_ctx *c)
 /* Training ended early: say why, and how to go on. */
 static void stopped(smask_ctx *c, run *r)
 {
-    const int64_t saved = r->adam.step / r->save_every * r->save_every;
-
-    if (r->log == NULL) fail("before the first step: %s", smask_detail(c));
-    log_flush(r);
+    if (!r->begun) fail("before the first step: %s", smask_detail(c));
+    log_save(r);
     if (smask_error(c) != SMASK_NUMERIC)
         fail("step %ld: %s", (long)r->adam.step + 1, smask_detail(c));
-    if (saved == 0 && !r->resume)
+    if (!r->saved && !r->resume)
         fail("step %ld: the loss or its gradient is not finite; try a lower "
             "--lr (now %g). Nothing was saved", (long)r->adam.step + 1,
             (double)r->lr);
@@ -1157,6 +1185,7 @@ int main(int argc, char **argv)
     result_line line[RESULTS];
     smask_threads pool;
     smask_ctx c;
+    char why[1400];
     int i;
 
     read_options(&r, argc, argv);
@@ -1181,7 +1210,7 @@ int main(int argc, char **argv)
     r.hook = smask_threads_hook(&pool);
     set_up(&r, &c);
     if (work(&c, &r) != SMASK_OK) stopped(&c, &r);
-    save(&c, &r);
+    if (!save(&c, &r, why, sizeof why)) fail("%s", why);
     if (r.trained > 0)
         progress_loss(&r.line, (double)r.adam.step * r.batch,
             (double)r.losses.total);
@@ -1199,7 +1228,7 @@ int main(int argc, char **argv)
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);
-    fclose(r.log);
+    if (r.log != NULL) fclose(r.log);
     data_close(&r.data);
     free(r.chosen);
     free(r.order);

@@ -313,6 +313,45 @@ code=$?
 [ $code -eq 130 ] && [ -s "$O/signal/model.safetensors" ]
 ok "SIGUSR1 stops finetune, which saves (exit code $code)"
 
+# Saved by time: killed without a word, it still left a model.
+# shellcheck disable=SC2086
+$P $small --steps 100000 --save-every 100000 --save-minutes 0.002 \
+    --out "$O/timed" > "$O/result" 2> "$O/log" &
+job=$!
+tries=0
+while [ ! -e "$O/timed/report.html" ] && [ $tries -lt 200 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+done
+kill -KILL $job
+wait $job 2> /dev/null
+[ "$(steps "$O/timed/model.safetensors")" -gt 0 ]
+ok "saves come by time, too"
+
+# The folder goes while the run lasts, and a file takes its place for a while.
+# shellcheck disable=SC2086
+$P $small --steps 1500 --save-every 10 --out "$O/gone" > "$O/result" \
+    2> "$O/log" &
+job=$!
+until_log "$O/gone"
+kill -STOP $job
+rm -rf "$O/gone"
+: > "$O/gone"
+kill -CONT $job
+tries=0
+until grep -q 'not saved' "$O/log" || [ $tries -ge 200 ]; do
+    tries=$((tries + 1))
+    sleep 0.02
+done
+rm -f "$O/gone"
+wait $job
+code=$?
+[ $code -eq 0 ] && grep -q 'not saved, tried again later' "$O/log" \
+    && [ "$(steps "$O/gone/model.safetensors")" = 1500 ] \
+    && [ "$(wc -l < "$O/gone/log.csv")" -eq 1501 ] \
+    && [ -s "$O/gone/report.html" ]
+ok "a save that fails is tried again, and the folder made anew ($code)"
+
 # A power cut: the bytes, then the name, then the folder reach the disk.
 trace="strace -f -y -o $O/trace -e trace=fsync,rename,renameat,renameat2"
 if $trace true > /dev/null 2>&1; then

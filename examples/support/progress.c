@@ -537,38 +537,53 @@ static size_t write_file(void *user, const void *data, size_t bytes)
     return fwrite(data, 1, bytes, (FILE *)user);
 }
 
-void model_save_training(smask_ctx *c, const smask_vit *v,
+int model_try_save(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
-    const smask_metadata *metadata, int32_t metadata_count, const char *path)
+    const smask_metadata *metadata, int32_t metadata_count, const char *path,
+    char *why, size_t why_bytes)
 {
     smask_io io;
     smask_result written;
     FILE *file = part_open(path);
-    int why;
+    int number;
 
-    if (file == NULL && errno == EEXIST)
-        fail("%s.part: is there: another run writes it, or one that died "
-            "left it; remove it, or choose another folder", path);
-    if (file == NULL)
-        fail("%s.part: %s; choose another folder", path, strerror(errno));
+    if (file == NULL) {
+        if (errno == EEXIST)
+            snprintf(why, why_bytes, "%s.part: is there: another run writes "
+                "it, or one that died left it; remove it, or choose another "
+                "folder", path);
+        else
+            snprintf(why, why_bytes, "%s.part: %s; choose another folder",
+                path, strerror(errno));
+        return 0;
+    }
     memset(&io, 0, sizeof io);
     io.write = write_file;
     io.user = file;
     errno = 0;
     written = smask_write(c, &io, v, t, a, e, metadata, metadata_count);
+    if (written == SMASK_IO) smask_clear(c);  /* the model is as it was    */
     if (written == SMASK_OK && !part_rename(file, path)) written = SMASK_IO;
-    why = errno;
+    number = errno;
     fclose(file);
-    if (written == SMASK_OK) return;
+    if (written == SMASK_OK) return 1;
     part_remove(path);
     if (written == SMASK_IO)
-        fail("%s: not written: %s; make room and try again", path,
-            why != 0 ? strerror(why) : "the disk may be full");
-    fail("%s: not written: %s", path, smask_result_text(written));
+        snprintf(why, why_bytes, "%s: not written: %s; make room and try "
+            "again", path,
+            number != 0 ? strerror(number) : "the disk may be full");
+    else
+        snprintf(why, why_bytes, "%s: not written: %s", path,
+            smask_result_text(written));
+    return 0;
 }
 
 void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
     int32_t metadata_count, const char *path)
 {
-    model_save_training(c, v, NULL, NULL, NULL, metadata, metadata_count, path);
+    char why[1400];
+
+    if (!model_try_save(c, v, NULL, NULL, NULL, metadata, metadata_count,
+            path, why, sizeof why))
+        fail("%s", why);
 }

@@ -154,10 +154,12 @@ const char *note_text(char *to, size_t bytes, const char *text);
 void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
     int32_t metadata_count, const char *path);
 /* The same with the tokenizer and all that a resumed run needs; t, a and e
-   may be NULL. */
-void model_save_training(smask_ctx *c, const smask_vit *v,
+   may be NULL. Returns 1; or 0 and the reason in `why`, then the old file
+   is still there and the context can go on. */
+int model_try_save(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
-    const smask_metadata *metadata, int32_t metadata_count, const char *path);
+    const smask_metadata *metadata, int32_t metadata_count, const char *path,
+    char *why, size_t why_bytes);
 
 /* --------------------------------------------------------------- images */
 
