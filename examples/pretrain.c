@@ -447,7 +447,8 @@ static double peak_memory_mb(void)
 static int is_free(const char *name)
 {
     static const char *const names[] = { "--out", "--threads", "--resume",
-        "--save-every", "--save-minutes", "--epochs", "--model", "--recompute" };
+        "--save-every", "--save-minutes", "--epochs", "--model",
+        "--recompute" };
     size_t i;
 
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -797,12 +798,23 @@ static void open_data(run *r)
 
 /* ---------------------------------------------------- saving, resuming */
 
+/* The hash of the names of the training files: their order is what the
+   shuffle starts from. */
+static const char *names_text(const run *r, char text[17])
+{
+    const uint64_t hash = r->data.names_hash;
+
+    sprintf(text, "%08lx%08lx", (unsigned long)(hash >> 32),
+        (unsigned long)(hash & 0xffffffffu));
+    return text;
+}
+
 /* All that is needed later, and nothing of where or how fast it ran: the
    same run gives the same file. The folder is made again if it is gone.
    Returns 1, or 0 and the reason. */
 static int save(smask_ctx *c, run *r, char *why, size_t why_bytes)
 {
-    char pixels[2][128], data[1100], images[32];
+    char pixels[2][128], data[1100], images[32], names[17];
     char value[OPTIONS][1100], key[OPTIONS][40];
     smask_metadata notes[OPTIONS + 6];
     int32_t count = 2, i;
@@ -816,6 +828,10 @@ static int save(smask_ctx *c, run *r, char *why, size_t why_bytes)
     notes[count++].value = r->method == 1 ? "beit" : "splitmask";
     notes[count].key = "images";
     notes[count++].value = images;
+    if (r->data.names_hash != 0) {
+        notes[count].key = "data.names";
+        notes[count++].value = names_text(r, names);
+    }
     for (i = 0; i < r->options; i++) {
         if (is_free(r->table[i].name)) continue;
         snprintf(key[i], sizeof key[i], "option%.32s", r->table[i].name);
@@ -848,7 +864,9 @@ static FILE *open_state(const run *r, smask_io *io)
 static void check_state(run *r)
 {
     char key[40], value[1100], old[1100], images[32], pixels[2][128];
+    char names[17];
     smask_metadata pixel[2];
+    smask_vit_desc desc;
     smask_ctx c;
     smask_io io;
     smask_file file;
@@ -860,6 +878,8 @@ static void check_state(run *r)
     if (smask_open(&c, &file, &io) != SMASK_OK)
         fail("--resume: %s: %s; run without --resume to begin",
             r->model_file, smask_detail(&c));
+    if (smask_read_vit_desc(&c, &file, &desc) != SMASK_OK)
+        fail("--resume: %s: %s", r->model_file, smask_detail(&c));
     for (i = 0; i < r->options; i++) {
         const option *o = &r->table[i];
         const char *now;
@@ -892,6 +912,18 @@ static void check_state(run *r)
             fail("--resume: the images of --data %s are not those that %s "
                 "was trained on: the %s of their pixels is %s, not %s",
                 r->path, r->model_file, pixel[i].key, pixel[i].value, old);
+    /* A file of 0.1.0 has no such entry. */
+    if (smask_read_metadata(&file, "data.names", old, sizeof old) >= 0
+        && strcmp(old, names_text(r, names)) != 0)
+        fail("--resume: the files of --data %s have other names, or another "
+            "order, than those that %s was trained on; give them their names "
+            "back, or start a new run with another --out", r->path,
+            r->model_file);
+    if (smask_read_metadata(&file, "adam.step", old, sizeof old) >= 0
+        && strtod(old, NULL) > r->steps)
+        fail("--resume: %s is at step %.20s, and --steps is %d; the file is "
+            "damaged; start a new run with another --out", r->model_file, old,
+            r->steps);
     r->spare = 2 * file.header_bytes + 65536
         + (size_t)file.count * sizeof(smask_file_entry);
     smask_shutdown(&c);

@@ -352,6 +352,48 @@ code=$?
     && [ -s "$O/gone/report.html" ]
 ok "a save that fails is tried again, and the folder made anew ($code)"
 
+# Files that do not belong to the run that shall go on.
+train --steps 20 --out "$O/foreign"
+for change in 's/"adam.step":"20"/"adam.step":"21"/;is at step 21' \
+        's/"splitmask":"1"/"splitmask":"2"/;later version'; do
+    cp "$O/foreign/model.safetensors" "$O/saved"
+    sed "${change%;*}" "$O/saved" > "$O/foreign/model.safetensors"
+    # shellcheck disable=SC2086
+    refuse "resuming where it ${change#*;}" $P $small --steps 20 \
+        --out "$O/foreign" --resume
+    grep -q "${change#*;}" "$O/stderr"
+    ok "and it names the reason"
+    cp "$O/saved" "$O/foreign/model.safetensors"
+done
+mkdir -p "$O/named/a" "$O/named/b"
+for n in 1 2 3 4; do
+    for class in a b; do
+        awk -v n=$n -v c=$class 'BEGIN {
+            print "P3\n16 16\n255"
+            for (i = 0; i < 768; i++) print (i * n) % 256
+        }' > "$O/named/$class/$n.ppm"
+    done
+done
+named="$P --data $O/named --image 16 --patch 4 --dim 32 --depth 1 --heads 1 \
+--vocab 8 --tokenizer patches --batch 4 --steps 3 --out $O/named_run"
+$named > "$O/result" 2> "$O/log" \
+    && grep -q '"data.names":"[0-9a-f]\{16\}"' "$O/named_run/model.safetensors"
+ok "the list of files is kept with the model"
+cp "$O/named_run/model.safetensors" "$O/saved"
+$named --resume > "$O/result" 2> "$O/log"
+ok "the same files: going on"
+mv "$O/named/a/1.ppm" "$O/named/a/5.ppm"
+cp "$O/saved" "$O/named_run/model.safetensors"
+$named --resume > "$O/result" 2> "$O/log"
+[ $? -eq 2 ] && grep -q 'other names, or another order' "$O/log" \
+    && cmp "$O/saved" "$O/named_run/model.safetensors"
+ok "resuming with a renamed file is refused, with the reason"
+# As 0.1.0 wrote it, without the entry: byte for byte another key.
+sed 's/"data.names"/"date.names"/' "$O/saved" \
+    > "$O/named_run/model.safetensors"
+$named --resume > "$O/result" 2> "$O/log"
+ok "a file without the list still resumes"
+
 # A power cut: the bytes, then the name, then the folder reach the disk.
 trace="strace -f -y -o $O/trace -e trace=fsync,rename,renameat,renameat2"
 if $trace true > /dev/null 2>&1; then

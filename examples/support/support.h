@@ -190,6 +190,10 @@ typedef struct data_set {
     int32_t image, channels;         /* as asked: side S and C             */
     float mean[4], deviation[4];     /* per channel over the training
                                         images, of pixels 0 .. 1           */
+    uint64_t names_hash;             /* of the training files' names below
+                                        the path, in their order; 0: there
+                                        is no such list                    */
+    size_t path_bytes;               /* of the path, without a last /      */
     size_t skipped;                  /* files that could not be decoded    */
     void **block;                    /* memory to free                     */
     size_t blocks;
