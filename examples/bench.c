@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -2229,6 +2230,8 @@ int main(int count, char **arg)
 {
     static bench b;
 
+    /* Where the reader of the table ends, the file is still written. */
+    signal(SIGPIPE, SIG_IGN);
     read_options(&b.o, count, arg);
     bench_open(&b);
     switch (b.o.command) {

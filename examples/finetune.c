@@ -43,6 +43,7 @@ typedef struct training {
     int32_t steps;                   /* in an epoch                        */
     int done;                        /* epochs                             */
     FILE *log;
+    progress line;                   /* main ends it, after the save       */
     char model_file[1100], trouble[640];
 } training;
 
@@ -191,7 +192,7 @@ static smask_result work(smask_ctx *c, void *user)
     training *t = (training *)user;
     smask_adam_desc adam;
     smask_random random;
-    progress line;
+    progress *line = &t->line;
     int32_t missing, b;
     int epoch;
 
@@ -225,8 +226,7 @@ static smask_result work(smask_ctx *c, void *user)
     }
     open_log(t);
     stop_catch();
-    memset(&line, 0, sizeof line);
-    progress_start(&line, "fine-tune", (double)adam.steps
+    progress_start(line, "fine-tune", (double)adam.steps
         * (double)t->batch);
     for (epoch = 0; epoch < t->epochs; epoch++) {
         const int tested = epoch + 1 == t->epochs
@@ -240,19 +240,15 @@ static smask_result work(smask_ctx *c, void *user)
             const float loss = train_step(c, t,
                 t->order + (size_t)b * (size_t)t->batch, step);
             if (smask_error(c) != SMASK_OK) return smask_error(c);
-            if (stop_wanted()) {
-                progress_end(&line);
-                return SMASK_OK;
-            }
+            if (stop_wanted()) return SMASK_OK;
             sum += loss;
-            progress_loss(&line, (double)(step + 1) * (double)t->batch,
+            progress_loss(line, (double)(step + 1) * (double)t->batch,
                 loss);
         }
         if (tested) test_all(c, t);
         log_line(t, epoch + 1, sum / t->steps, tested);
         t->done = epoch + 1;
     }
-    progress_end(&line);
     return smask_error(c);
 }
 
@@ -396,12 +392,12 @@ int main(int argc, char **argv)
     read_options(&t, argc, argv);
     open_model(&t);
     open_data(&t);
-    folder_make(t.out);
     snprintf(t.model_file, sizeof t.model_file, "%.1000s/model.safetensors",
         t.out);
     if (file_same(t.model_file, t.model))
         fail("--out %s: the model of --model lies there, and would be "
             "replaced; give another folder", t.out);
+    folder_lock(t.out);
     if (smask_threads_start(&pool, t.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     t.hook = smask_threads_hook(&pool);
@@ -415,6 +411,9 @@ int main(int argc, char **argv)
             "--lr (now %g)", t.done + 1, (double)t.lr);
     if (smask_error(&c) != SMASK_OK)
         fail("%s", t.trouble[0] != '\0' ? t.trouble : smask_detail(&c));
+    /* First the model: printing may fail. */
+    save(&c, &t);
+    progress_end(&t.line);
     if (t.done == t.epochs) {
         result("finetune_top1", 100 * evaluation_accuracy(t.guess,
             t.data.test.label, t.test_count), 2);
@@ -423,7 +422,6 @@ int main(int argc, char **argv)
         warn("stopped after %d of %d epochs; the model as it is now lies in "
             "%s", t.done, t.epochs, t.model_file);
     }
-    save(&c, &t);
     smask_shutdown(&c);
     smask_threads_stop(&pool);
     fclose(t.log);

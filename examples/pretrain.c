@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
 #define FIT_BYTES 64000000               /* and the most they may take     */
@@ -62,7 +63,7 @@ typedef struct run {
     float view_jitter;
     int half_resolution, full, centre, uniform01, euclidean, resume;
     float ratio, inpaint_weight, match_weight, temperature;
-    float layer_scale, drop_path, lr, weight_decay, crop;
+    float layer_scale, drop_path, lr, weight_decay, crop, save_minutes;
     uint64_t seed;
     option table[OPTIONS];
     int options;
@@ -90,7 +91,9 @@ typedef struct run {
     size_t rows, rows_room;
     double busy, trained;                /* seconds, images, of this run   */
     smask_sizes sizes;
-    FILE *log;
+    FILE *log;                           /* NULL: could not be written     */
+    progress line;
+    int begun, saved;                    /* training; at least once        */
     char folder[1100];                   /* of the images                  */
     char model_file[1100], log_file[1100], report_file[1100];
 } run;
@@ -367,16 +370,10 @@ static const char log_header[] = "step,lr,loss,inpaint_loss,match_loss,"
 
 static void log_row(run *r, const report_step *row)
 {
+    if (r->log == NULL) return;          /* log_write makes up for it      */
     fprintf(r->log, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f\n",
         (long)row->step, row->lr, row->loss, row->inpaint, row->match,
         row->accuracy, row->match_accuracy, row->images_per_s);
-}
-
-static void log_flush(run *r)
-{
-    if (fflush(r->log) != 0)
-        fail("%s: %s; make room, then go on with --resume", r->log_file,
-            strerror(errno));
 }
 
 static void add_row(run *r, const report_step *row)
@@ -433,21 +430,36 @@ static void keep_earlier(run *r)
             r->out, model ? "; --resume would have gone on with it" : "");
 }
 
-/* The log with the rows that are known, ready for more. */
-static void log_open(run *r)
+/* The log with the rows that are known, ready for more: 1, or 0 and errno. */
+static int log_write(run *r)
 {
-    char part[1200];
     size_t i;
+    int why;
 
-    snprintf(part, sizeof part, "%s.part", r->log_file);
-    r->log = fopen(part, "w");
-    if (r->log == NULL)
-        fail("%s: %s; choose another --out", part, strerror(errno));
+    if (r->log != NULL) fclose(r->log);
+    r->log = part_open(r->log_file);
+    if (r->log == NULL) return 0;
     fputs(log_header, r->log);
     for (i = 0; i < r->rows; i++) log_row(r, &r->row[i]);
-    log_flush(r);
-    if (rename(part, r->log_file) != 0)
-        fail("%s: %s; choose another --out", r->log_file, strerror(errno));
+    if (part_rename(r->log, r->log_file)) return 1;
+    why = errno;
+    fclose(r->log);
+    r->log = NULL;
+    part_remove(r->log_file);
+    errno = why;
+    return 0;
+}
+
+/* Bring the log to the disk. If rows were lost (the disk was full) or the
+   file is gone (its folder was removed), it is written again from memory. */
+static void log_save(run *r)
+{
+    if (r->log != NULL && access(r->log_file, F_OK) == 0
+        && file_sync(r->log))
+        return;
+    if (!log_write(r))
+        warn("%s: not written: %s; it is tried again at the next save",
+            r->log_file, strerror(errno));
 }
 
 /* Means over the last tenth of the steps made. */
@@ -492,7 +504,8 @@ static double peak_memory_mb(void)
 static int is_free(const char *name)
 {
     static const char *const names[] = { "--out", "--threads", "--resume",
-        "--save-every", "--epochs", "--model", "--recompute" };
+        "--save-every", "--save-minutes", "--epochs", "--model",
+        "--recompute" };
     size_t i;
 
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -633,6 +646,9 @@ static void read_options(run *r, int argc, char **argv)
           "folder for model.safetensors, log.csv and report.html" },
         { "--save-every", OPTION_INT, &r->save_every, 0, 100000000,
           "steps between saves; 0: a tenth of all" },
+        { "--save-minutes", OPTION_REAL, &r->save_minutes, 0, 1e6,
+          "save also when so many minutes have passed since the last; 0: "
+          "never" },
         { "--resume", OPTION_FLAG, &r->resume, 0, 0,
           "go on from DIR/model.safetensors; give the same options again" },
         { "--threads", OPTION_INT, &r->threads, 0, 1024, "0: all cores" },
@@ -659,6 +675,7 @@ static void read_options(run *r, int argc, char **argv)
     r->inpaint_weight = r->match_weight = 1;
     r->temperature = 0.2f;
     r->drop_path = -1;
+    r->save_minutes = 10;
     options_read("teach an encoder to see, from images without labels",
         r->table, r->options, argc, argv);
     length = strlen(r->path);
@@ -848,11 +865,23 @@ static void open_data(run *r)
 
 /* ---------------------------------------------------- saving, resuming */
 
-/* All that is needed later, and nothing of where or how fast it ran: the
-   same run gives the same file. */
-static void save(smask_ctx *c, run *r)
+/* The hash of the names of the training files: their order is what the
+   shuffle starts from. */
+static const char *names_text(const run *r, char text[17])
 {
-    char pixels[2][128], data[1100], images[32];
+    const uint64_t hash = r->data.names_hash;
+
+    sprintf(text, "%08lx%08lx", (unsigned long)(hash >> 32),
+        (unsigned long)(hash & 0xffffffffu));
+    return text;
+}
+
+/* All that is needed later, and nothing of where or how fast it ran: the
+   same run gives the same file. The folder is made again if it is gone.
+   Returns 1, or 0 and the reason. */
+static int save(smask_ctx *c, run *r, char *why, size_t why_bytes)
+{
+    char pixels[2][128], data[1100], images[32], names[17];
     char value[OPTIONS][1100], key[OPTIONS][40];
     smask_metadata notes[OPTIONS + 6];
     int32_t count = 2, i;
@@ -866,6 +895,10 @@ static void save(smask_ctx *c, run *r)
     notes[count++].value = r->method == 1 ? "beit" : "splitmask";
     notes[count].key = "images";
     notes[count++].value = images;
+    if (r->data.names_hash != 0) {
+        notes[count].key = "data.names";
+        notes[count++].value = names_text(r, names);
+    }
     for (i = 0; i < r->options; i++) {
         if (is_free(r->table[i].name)) continue;
         snprintf(key[i], sizeof key[i], "option%.32s", r->table[i].name);
@@ -873,9 +906,13 @@ static void save(smask_ctx *c, run *r)
         notes[count++].value = option_value(&r->table[i], value[i],
             sizeof value[i]);
     }
-    log_flush(r);
-    model_save_training(c, &r->v, &r->t, &r->adam, NULL, notes, count,
-        r->model_file);
+    if (!folder_try_lock(r->out, why, why_bytes)) return 0;
+    log_save(r);
+    if (!model_try_save(c, &r->v, &r->t, &r->adam, NULL, notes, count,
+            r->model_file, why, why_bytes))
+        return 0;
+    r->saved = 1;
+    return 1;
 }
 
 static FILE *open_state(const run *r, smask_io *io)
@@ -910,7 +947,9 @@ static int value_before(const smask_file *file, const char *name, char *out,
 static void check_state(run *r)
 {
     char key[40], value[1100], old[1100], images[32], pixels[2][128];
+    char names[17];
     smask_metadata pixel[2];
+    smask_vit_desc desc;
     smask_ctx c;
     smask_io io;
     smask_file file;
@@ -922,6 +961,8 @@ static void check_state(run *r)
     if (smask_open(&c, &file, &io) != SMASK_OK)
         fail("--resume: %s: %s; run without --resume to begin",
             r->model_file, smask_detail(&c));
+    if (smask_read_vit_desc(&c, &file, &desc) != SMASK_OK)
+        fail("--resume: %s: %s", r->model_file, smask_detail(&c));
     for (i = 0; i < r->options; i++) {
         const option *o = &r->table[i];
         const char *now;
@@ -955,6 +996,18 @@ static void check_state(run *r)
             fail("--resume: the images of --data %s are not those that %s "
                 "was trained on: the %s of their pixels is %s, not %s",
                 r->path, r->model_file, pixel[i].key, pixel[i].value, old);
+    /* A file of 0.1.0 has no such entry. */
+    if (smask_read_metadata(&file, "data.names", old, sizeof old) >= 0
+        && strcmp(old, names_text(r, names)) != 0)
+        fail("--resume: the files of --data %s have other names, or another "
+            "order, than those that %s was trained on; give them their names "
+            "back, or start a new run with another --out", r->path,
+            r->model_file);
+    if (smask_read_metadata(&file, "adam.step", old, sizeof old) >= 0
+        && strtod(old, NULL) > r->steps)
+        fail("--resume: %s is at step %.20s, and --steps is %d; the file is "
+            "damaged; start a new run with another --out", r->model_file, old,
+            r->steps);
     r->spare = 2 * file.header_bytes + 65536
         + (size_t)file.count * sizeof(smask_file_entry);
     smask_shutdown(&c);
@@ -1123,30 +1176,39 @@ static void keep_row(run *r, double seconds)
     r->trained += r->batch;
 }
 
-/* All steps from where the optimiser stands. */
+/* All steps from where the optimiser stands. The progress line is left for
+   main to end, after the last save. */
 static void train(smask_ctx *c, run *r)
 {
-    progress line;
+    progress *line = &r->line;
+    double last = seconds_now();
+    char why[1400];
 
     stop_catch();
-    progress_start(&line, "pretrain", (double)r->steps * r->batch);
-    line.first = line.done = (double)r->adam.step * r->batch;
+    progress_start(line, "pretrain", (double)r->steps * r->batch);
+    line->first = line->done = (double)r->adam.step * r->batch;
     while (r->adam.step < r->steps && !stop_wanted()) {
         const double begin = seconds_now();
         train_step(c, r, r->adam.step);
         if (smask_error(c) != SMASK_OK) {
-            progress_end(&line);
+            progress_end(line);
             return;
         }
         keep_row(r, seconds_now() - begin);
-        progress_loss(&line, (double)r->adam.step * r->batch,
-            (double)r->losses.total);
-        if (r->adam.step % r->save_every == 0 && r->adam.step < r->steps) {
-            save(c, r);
-            write_report(c, r);
+        /* First save, then print: a print may wait for its reader. */
+        if (r->adam.step == r->steps || stop_wanted()) return;
+        if (r->adam.step % r->save_every == 0 || (r->save_minutes > 0
+                && seconds_now() - last >= 60 * (double)r->save_minutes)) {
+            /* What is in memory is worth more than what is on the disk:
+               go on without the save, there may be room next time. */
+            if (save(c, r, why, sizeof why)) write_report(c, r);
+            else warn("step %ld: not saved, tried again later: %s",
+                (long)r->adam.step, why);
+            last = seconds_now();
         }
+        progress_loss(line, (double)r->adam.step * r->batch,
+            (double)r->losses.total);
     }
-    progress_end(&line);
 }
 
 /* The model, its words, its optimiser, then all steps. In a dry run one of
@@ -1187,7 +1249,9 @@ static smask_result work(smask_ctx *c, void *user)
     } else {
         keep_earlier(r);
     }
-    log_open(r);
+    if (!log_write(r))
+        fail("%s: %s; choose another --out", r->log_file, strerror(errno));
+    r->begun = 1;
     train(c, r);
     return smask_error(c);
 }
@@ -1234,13 +1298,11 @@ static void set_up(run *r, smask_ctx *c)
 /* Training ended early: say why, and how to go on. */
 static void stopped(smask_ctx *c, run *r)
 {
-    const int64_t saved = r->adam.step / r->save_every * r->save_every;
-
-    if (r->log == NULL) fail("before the first step: %s", smask_detail(c));
-    log_flush(r);
+    if (!r->begun) fail("before the first step: %s", smask_detail(c));
+    log_save(r);
     if (smask_error(c) != SMASK_NUMERIC)
         fail("step %ld: %s", (long)r->adam.step + 1, smask_detail(c));
-    if (saved == 0 && !r->resume)
+    if (!r->saved && !r->resume)
         fail("step %ld: the loss or its gradient is not finite; try a lower "
             "--lr (now %g). Nothing was saved", (long)r->adam.step + 1,
             (double)r->lr);
@@ -1255,6 +1317,7 @@ int main(int argc, char **argv)
     result_line line[RESULTS];
     smask_threads pool;
     smask_ctx c;
+    char why[1400];
     int i;
 
     read_options(&r, argc, argv);
@@ -1268,17 +1331,22 @@ int main(int argc, char **argv)
     if (r.resume) {
         smask_io io;
         fclose(open_state(&r, &io));
+        folder_lock(r.out);              /* no other run goes on meanwhile */
     }
     open_data(&r);
     describe(&r);
     if (r.resume) check_state(&r);
-    folder_make(r.out);
+    folder_lock(r.out);
     if (smask_threads_start(&pool, r.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     r.hook = smask_threads_hook(&pool);
     set_up(&r, &c);
     if (work(&c, &r) != SMASK_OK) stopped(&c, &r);
-    save(&c, &r);
+    if (!save(&c, &r, why, sizeof why)) fail("%s", why);
+    if (r.trained > 0)
+        progress_loss(&r.line, (double)r.adam.step * r.batch,
+            (double)r.losses.total);
+    progress_end(&r.line);
     write_report(&c, &r);
     if (smask_error(&c) != SMASK_OK) fail("%s", smask_detail(&c));
     if (r.adam.step < r.steps) {
@@ -1293,7 +1361,7 @@ int main(int argc, char **argv)
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);
-    fclose(r.log);
+    if (r.log != NULL) fclose(r.log);
     data_close(&r.data);
     free(r.chosen);
     free(r.order);

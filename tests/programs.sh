@@ -62,6 +62,9 @@ refuse() {
     [ $code -eq 2 ] && [ ! -s "$O/stdout" ] && [ ! -e "$O/none" ] \
         && [ "$(wc -l < "$O/log")" -eq 1 ] \
         && grep -q "^${1##*/}: " "$O/log"
+    good=$?
+    cp "$O/log" "$O/stderr"
+    [ $good -eq 0 ]
     ok "$case: refused in one line (exit code $code)"
 }
 
@@ -209,6 +212,205 @@ head -c 3000 "$O/middle" > "$O/parts/model.safetensors"
 # shellcheck disable=SC2086
 refuse "resuming from half a file" $P $small --steps 1500 --out "$O/parts" \
     --resume
+
+# ---------------------------------------------------------- nothing lost
+# steps FILE: the steps that a saved run has made.
+steps() {
+    head -c 20000 "$1" 2> /dev/null | tr ',' '\n' \
+        | sed -n 's/.*"adam.step":"\([0-9]*\)".*/\1/p'
+}
+
+# The reader is gone before the first line is written.
+{
+    sleep 0.3
+    # shellcheck disable=SC2086
+    $P $small --steps 20 --out "$O/pipe"
+} 2>&1 | true
+[ "$(steps "$O/pipe/model.safetensors")" = 20 ]
+ok "pretrain into a closed pipe saves its model"
+# shellcheck disable=SC2086
+(ulimit -f 16 && $P $small --steps 20 --out "$O/limit") > "$O/result" \
+    2> "$O/log"
+[ $? -eq 2 ] && grep -q 'model.safetensors: not written' "$O/log"
+ok "a limit on the size of files is an error, not the end by a signal"
+{
+    sleep 0.3
+    build/finetune --model random --dim 32 --depth 1 --data shapes:40 \
+        --epochs 1 --batch 8 --out "$O/pipe_tuned"
+} 2>&1 | true
+[ -s "$O/pipe_tuned/model.safetensors" ]
+ok "finetune into a closed pipe saves its model"
+if [ -c /dev/full ]; then
+    build/finetune --model random --dim 32 --depth 1 --data shapes:40 \
+        --epochs 1 --batch 8 --out "$O/full_tuned" > /dev/full 2> "$O/log"
+    [ $? -eq 2 ] && [ -s "$O/full_tuned/model.safetensors" ]
+    ok "finetune saves its model before its result fails to print"
+fi
+
+# until_log FOLDER: wait until a run has begun to train.
+until_log() {
+    tries=0
+    while [ ! -e "$1/log.csv" ] && [ $tries -lt 200 ]; do
+        tries=$((tries + 1))
+        sleep 0.05
+    done
+}
+
+# Two runs, one folder. A stopped process writes nothing, but lives.
+# shellcheck disable=SC2086
+$P $small --steps 100000 --out "$O/shared" > /dev/null 2>&1 &
+job=$!
+until_log "$O/shared"
+kill -STOP $job
+for options in "$P $small --steps 20" "$P $small --steps 20 --resume" \
+        "build/finetune --model random --dim 32 --depth 1 --data shapes:40"
+do
+    touch "$O/shared/model.safetensors"
+    # shellcheck disable=SC2086
+    refuse "${options%% *} into the folder of a running run" \
+        $options --out "$O/shared"
+    cp "$O/stderr" "$O/log"
+    grep -q 'another run writes to .*/shared; give another --out' "$O/log"
+    ok "and it names the reason"
+done
+kill -KILL $job
+wait $job 2> /dev/null
+echo "half a file" > "$O/shared/model.safetensors.part"
+ln "$O/shared/model.safetensors.part" "$O/half"
+train --steps 3 --out "$O/shared" \
+    && [ "$(steps "$O/shared/model.safetensors")" = 3 ] \
+    && [ ! -e "$O/shared/model.safetensors.part" ] \
+    && [ "$(cat "$O/half")" = "half a file" ]
+ok "the lock of a dead run is free, and its .part is removed, not filled"
+
+# Signals that batch systems send before a limit, and those of users. Some
+# come more than once: timeout sends to the process, then to its group.
+for number in TERM HUP USR1 USR2 XCPU ALRM; do
+    # shellcheck disable=SC2086
+    $P $small --steps 100000 --save-every 100000 --out "$O/signal" \
+        > "$O/result" 2> "$O/log" &
+    job=$!
+    until_log "$O/signal"
+    sleep 0.1
+    kill -$number $job
+    sleep 0.01
+    kill -$number $job 2> /dev/null
+    wait $job
+    code=$?
+    [ $code -eq 130 ] && grep -q 'and saved; go on with' "$O/log" \
+        && [ "$(steps "$O/signal/model.safetensors")" -gt 0 ]
+    ok "SIG$number stops and saves (exit code $code)"
+    rm -rf "$O/signal"
+done
+build/finetune --model random --dim 32 --depth 1 --data shapes:40 --batch 8 \
+    --epochs 99999 --out "$O/signal" > "$O/result" 2> "$O/log" &
+job=$!
+until_log "$O/signal"
+sleep 0.1
+kill -USR1 $job
+wait $job
+code=$?
+[ $code -eq 130 ] && [ -s "$O/signal/model.safetensors" ]
+ok "SIGUSR1 stops finetune, which saves (exit code $code)"
+
+# Saved by time: killed without a word, it still left a model.
+# shellcheck disable=SC2086
+$P $small --steps 100000 --save-every 100000 --save-minutes 0.002 \
+    --out "$O/timed" > "$O/result" 2> "$O/log" &
+job=$!
+tries=0
+while [ ! -e "$O/timed/report.html" ] && [ $tries -lt 200 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+done
+kill -KILL $job
+wait $job 2> /dev/null
+[ "$(steps "$O/timed/model.safetensors")" -gt 0 ]
+ok "saves come by time, too"
+
+# The folder goes while the run lasts, and a file takes its place for a while.
+# shellcheck disable=SC2086
+$P $small --steps 1500 --save-every 10 --out "$O/gone" > "$O/result" \
+    2> "$O/log" &
+job=$!
+until_log "$O/gone"
+kill -STOP $job
+rm -rf "$O/gone"
+: > "$O/gone"
+kill -CONT $job
+tries=0
+until grep -q 'not saved' "$O/log" || [ $tries -ge 200 ]; do
+    tries=$((tries + 1))
+    sleep 0.02
+done
+rm -f "$O/gone"
+wait $job
+code=$?
+[ $code -eq 0 ] && grep -q 'not saved, tried again later' "$O/log" \
+    && [ "$(steps "$O/gone/model.safetensors")" = 1500 ] \
+    && [ "$(wc -l < "$O/gone/log.csv")" -eq 1501 ] \
+    && [ -s "$O/gone/report.html" ]
+ok "a save that fails is tried again, and the folder made anew ($code)"
+
+# Files that do not belong to the run that shall go on.
+train --steps 20 --out "$O/foreign"
+for change in 's/"adam.step":"20"/"adam.step":"21"/;is at step 21' \
+        's/"splitmask":"1"/"splitmask":"2"/;later version'; do
+    cp "$O/foreign/model.safetensors" "$O/saved"
+    sed "${change%;*}" "$O/saved" > "$O/foreign/model.safetensors"
+    # shellcheck disable=SC2086
+    refuse "resuming where it ${change#*;}" $P $small --steps 20 \
+        --out "$O/foreign" --resume
+    grep -q "${change#*;}" "$O/stderr"
+    ok "and it names the reason"
+    cp "$O/saved" "$O/foreign/model.safetensors"
+done
+mkdir -p "$O/named/a" "$O/named/b"
+for n in 1 2 3 4; do
+    for class in a b; do
+        awk -v n=$n -v c=$class 'BEGIN {
+            print "P3\n16 16\n255"
+            for (i = 0; i < 768; i++) print (i * n) % 256
+        }' > "$O/named/$class/$n.ppm"
+    done
+done
+named="$P --data $O/named --image 16 --patch 4 --dim 32 --depth 1 --heads 1 \
+--vocab 8 --tokenizer patches --batch 4 --steps 3 --out $O/named_run"
+$named > "$O/result" 2> "$O/log" \
+    && grep -q '"data.names":"[0-9a-f]\{16\}"' "$O/named_run/model.safetensors"
+ok "the list of files is kept with the model"
+cp "$O/named_run/model.safetensors" "$O/saved"
+$named --resume > "$O/result" 2> "$O/log"
+ok "the same files: going on"
+mv "$O/named/a/1.ppm" "$O/named/a/5.ppm"
+cp "$O/saved" "$O/named_run/model.safetensors"
+$named --resume > "$O/result" 2> "$O/log"
+[ $? -eq 2 ] && grep -q 'other names, or another order' "$O/log" \
+    && cmp "$O/saved" "$O/named_run/model.safetensors"
+ok "resuming with a renamed file is refused, with the reason"
+# As 0.1.0 wrote it, without the entry: byte for byte another key.
+sed 's/"data.names"/"date.names"/' "$O/saved" \
+    > "$O/named_run/model.safetensors"
+$named --resume > "$O/result" 2> "$O/log"
+ok "a file without the list still resumes"
+
+# A power cut: the bytes, then the name, then the folder reach the disk.
+trace="strace -f -y -o $O/trace -e trace=fsync,rename,renameat,renameat2"
+if $trace true > /dev/null 2>&1; then
+    for program in "$P $small --steps 3" \
+            "build/finetune --model random --dim 32 --depth 1 \
+            --data shapes:40 --epochs 1"; do
+        # shellcheck disable=SC2086
+        $trace $program --out "$O/synced" > "$O/result" 2> "$O/log" \
+            && awk '/fsync.*model.safetensors.part/ { bytes = 1 }
+                bytes && /rename.*model.safetensors.part"/ { name = 1 }
+                name && /fsync.*synced>/ { folder = 1 }
+                END { exit !folder }' "$O/trace"
+        ok "${program%% *} syncs file and folder around the rename"
+    done
+else
+    echo "skip fsync: needs strace"
+fi
 
 # ------------------------------------------------------- all the methods
 

@@ -125,6 +125,16 @@ static void names_sort(names *n)
     if (n->count > 1) qsort(n->item, n->count, sizeof(char *), by_name);
 }
 
+/* Add a name, and where it ends, to a hash (FNV-1a) of an ordered list. */
+static void hash_name(uint64_t *hash, const char *name)
+{
+    const char *end = name + strlen(name) + 1;
+
+    if (*hash == 0) *hash = 14695981039346656037u;
+    for (; name < end; name++)
+        *hash = (*hash ^ (unsigned char)*name) * 1099511628211u;
+}
+
 static void names_free(names *n)
 {
     size_t i;
@@ -742,6 +752,8 @@ static void read_images(data_set *d, data_split *split, const names *files,
                 d->skipped++;
                 continue;
             }
+            if (!test)
+                hash_name(&d->names_hash, files->item[at] + d->path_bytes);
             keep(d, split->image[at].pixels);
             split->image[good] = split->image[at];
             split->label[good++] = label[at];
@@ -1039,6 +1051,8 @@ static void cifar_split(data_set *d, const char *folder, const names *files,
         count += bytes[i] / CIFAR_RECORD;
     }
     make_split(d, split, count);
+    for (i = 0; i < files->count && split == &d->train; i++)
+        hash_name(&d->names_hash, files->item[i]);
     for (i = 0; i < files->count; i++)
         cifar_file(d, join(path, folder, files->item[i]), data[i], bytes[i],
             split, &at);
@@ -1268,6 +1282,7 @@ void data_open(data_set *d, const char *path, int32_t image,
             "another model", (int)channels);
     d->image = image;
     d->channels = channels;
+    d->path_bytes = strlen(path);
     if (strcmp(path, "shapes") == 0 || strncmp(path, "shapes:", 7) == 0) {
         open_shapes(d, path);
         measure(d);

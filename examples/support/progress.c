@@ -34,6 +34,10 @@ void program_named(const char *argv0)
     if (fd >= 0) close(fd);
     snprintf(program, sizeof program, "%s",
         slash != NULL ? slash + 1 : argv0);
+    /* A reader that ends (`| head`, Ctrl-C in `| tee`) or a limit on the
+       size of files makes a write fail; the program must not die of it. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 static void wipe_line(void)
@@ -194,30 +198,50 @@ void progress_end(progress *p)
 
 /* -------------------------------------------------------------- signals */
 
-static volatile sig_atomic_t stop_asked;
+/* What asks a program to end: a user, a terminal that closes, and what batch
+   systems send some time before they kill. */
+static const int stop_number[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2,
+    SIGXCPU, SIGALRM };
+#define STOPS (sizeof stop_number / sizeof stop_number[0])
+#define PATIENCE 1.0                 /* seconds                            */
 
-static void ask_to_stop(int signal_number)
+static volatile sig_atomic_t stop_asked;
+static double stop_time;             /* of the first; the handler's own    */
+
+/* A second Ctrl-C or TERM ends the program at once, but not one that comes
+   with the first: timeout sends to the process and then to its group. The
+   others may come again and again: XCPU does every second. */
+static void ask_to_stop(int number)
 {
-    (void)signal_number;
+    const int saved = errno;
+    const double now = seconds_now();
+
+    if (!stop_asked) stop_time = now;
     stop_asked = 1;
+    if ((number == SIGINT || number == SIGTERM)
+        && now - stop_time > PATIENCE) {
+        signal(number, SIG_DFL);
+        raise(number);                   /* comes when this has returned   */
+    }
+    errno = saved;
 }
 
 void stop_catch(void)
 {
-    static const int number[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction action;
     size_t i;
 
     memset(&action, 0, sizeof action);
     action.sa_handler = ask_to_stop;
-    action.sa_flags = (int)SA_RESETHAND;     /* a second one ends at once */
+    action.sa_flags = SA_RESTART;        /* a save must not end midway     */
     sigemptyset(&action.sa_mask);
-    for (i = 0; i < sizeof number / sizeof number[0]; i++) {
+    for (i = 0; i < STOPS; i++) sigaddset(&action.sa_mask, stop_number[i]);
+    for (i = 0; i < STOPS; i++) {
         struct sigaction before;
         /* Not where it was to be ignored: nohup. */
-        if (sigaction(number[i], NULL, &before) == 0
+        if (sigaction(stop_number[i], NULL, &before) == 0
             && before.sa_handler != SIG_IGN)
-            sigaction(number[i], &action, NULL);
+            sigaction(stop_number[i], &action, NULL);
     }
 }
 
@@ -267,30 +291,160 @@ void result(const char *name, double value, int decimals)
     wipe_line();
     printf("%s %.*f\n", name, decimals, value);
     if (fflush(stdout) != 0)
-        fail("standard output: %s; make room and try again",
-            strerror(errno));
+        fail("standard output: %s%s", strerror(errno),
+            errno == EPIPE ? "" : "; make room and try again");
 }
 
-void folder_make(const char *path)
+/* Make a folder and those above it. 1, or 0 and the reason. */
+static int make_folders(const char *path, char *why, size_t why_bytes)
 {
     char part[1024];
     struct stat about;
     size_t i;
 
-    if (path[0] == '\0' || strlen(path) >= sizeof part)
-        fail("--out: the path is empty or too long");
+    snprintf(why, why_bytes, "--out: the path is empty or too long");
+    if (path[0] == '\0' || strlen(path) >= sizeof part) return 0;
     for (i = 0; ; i++) {
         if (i > 0 && (path[i] == '/' || path[i] == '\0')) {
             part[i] = '\0';
-            if (mkdir(part, 0777) != 0 && errno != EEXIST)
-                fail("%s: cannot be made: %s; choose another folder", part,
-                    strerror(errno));
+            if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+                snprintf(why, why_bytes, "%s: cannot be made: %s; choose "
+                    "another folder", part, strerror(errno));
+                return 0;
+            }
         }
         if (path[i] == '\0') break;
         part[i] = path[i];
     }
-    if (stat(path, &about) != 0 || !S_ISDIR(about.st_mode))
-        fail("%s: is there, but is no folder; choose another name", path);
+    snprintf(why, why_bytes,
+        "%s: is there, but is no folder; choose another name", path);
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+void folder_make(const char *path)
+{
+    char why[1200];
+
+    if (!make_folders(path, why, sizeof why)) fail("%s", why);
+}
+
+/* The lock file of the output folder, while it is open. The kernel releases
+   the lock when the process ends, however it ends; the file stays, because
+   removing it could take it from under a run that has just opened it. */
+static int lock_file = -1, locked;
+
+int folder_try_lock(const char *path, char *why, size_t why_bytes)
+{
+    char name[1100];
+    struct stat here, held;
+    struct flock lock;
+
+    if (!make_folders(path, why, why_bytes)) return 0;
+    snprintf(name, sizeof name, "%.1024s/.lock", path);
+    if (lock_file >= 0) {
+        if (fstat(lock_file, &held) == 0 && stat(name, &here) == 0
+            && here.st_dev == held.st_dev && here.st_ino == held.st_ino)
+            return 1;
+        close(lock_file);                /* the folder was removed since   */
+    }
+    locked = 0;
+    lock_file = open(name, O_RDWR | O_CREAT, 0666);
+    if (lock_file < 0) {
+        snprintf(why, why_bytes, "%s: %s; choose another folder", name,
+            strerror(errno));
+        return 0;
+    }
+    memset(&lock, 0, sizeof lock);       /* length 0: all of it            */
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    locked = fcntl(lock_file, F_SETLK, &lock) == 0;
+    if (!locked && (errno == EACCES || errno == EAGAIN)) {
+        close(lock_file);
+        lock_file = -1;
+        snprintf(why, why_bytes,
+            "another run writes to %s; give another --out", path);
+        return 0;
+    }
+    if (!locked)                         /* some network file systems      */
+        warn("%s: cannot be locked: %s; let no other run write there", path,
+            strerror(errno));
+    return 1;
+}
+
+void folder_lock(const char *path)
+{
+    char why[1200];
+
+    if (!folder_try_lock(path, why, sizeof why)) fail("%s", why);
+}
+
+static int part_name(char part[1200], const char *path)
+{
+    if (strlen(path) + 6 > 1200) {
+        errno = ENAMETOOLONG;
+        return 0;
+    }
+    sprintf(part, "%s.part", path);
+    return 1;
+}
+
+FILE *part_open(const char *path)
+{
+    char part[1200];
+    FILE *file = NULL;
+    int fd;
+
+    if (!part_name(part, path)) return NULL;
+    /* Under the lock no living run can own what lies there. */
+    if (locked) remove(part);
+    fd = open(part, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (fd >= 0) file = fdopen(fd, "wb");
+    if (fd >= 0 && file == NULL) close(fd);
+    return file;
+}
+
+int file_sync(FILE *file)
+{
+    if (ferror(file) || fflush(file) != 0) return 0;
+    /* Not every file system can: there the rest has to do. */
+    return fsync(fileno(file)) == 0 || errno == EINVAL || errno == ENOTSUP
+        || errno == ENOSYS;
+}
+
+/* Bring the entries of the folder that holds `path` to the disk. */
+static int folder_sync(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[1200] = ".";
+    int fd, good;
+
+    if (slash != NULL)
+        snprintf(folder, sizeof folder, "%.*s",
+            slash == path ? 1 : (int)(slash - path), path);
+    fd = open(folder, O_RDONLY);
+    if (fd < 0) return 1;                /* may be written, but not read   */
+    good = fsync(fd) == 0 || errno != EIO;
+    close(fd);
+    return good;
+}
+
+/* The bytes must be on the disk before the name points to them: after a
+   power cut the old file is there or the new one, never an empty one. */
+int part_rename(FILE *file, const char *path)
+{
+    char part[1200];
+
+    return part_name(part, path) && file_sync(file)
+        && rename(part, path) == 0 && folder_sync(path);
+}
+
+void part_remove(const char *path)
+{
+    const int why = errno;
+    char part[1200];
+
+    if (part_name(part, path)) remove(part);
+    errno = why;
 }
 
 int file_same(const char *a, const char *b)
@@ -383,39 +537,53 @@ static size_t write_file(void *user, const void *data, size_t bytes)
     return fwrite(data, 1, bytes, (FILE *)user);
 }
 
-void model_save_training(smask_ctx *c, const smask_vit *v,
+int model_try_save(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
-    const smask_metadata *metadata, int32_t metadata_count, const char *path)
+    const smask_metadata *metadata, int32_t metadata_count, const char *path,
+    char *why, size_t why_bytes)
 {
-    char part[1200];
     smask_io io;
     smask_result written;
-    FILE *file;
-    int why;
+    FILE *file = part_open(path);
+    int number;
 
-    if (strlen(path) + 6 > sizeof part) fail("%s: too long a path", path);
-    snprintf(part, sizeof part, "%s.part", path);
-    file = fopen(part, "wb");
-    if (file == NULL)
-        fail("%s: %s; choose another folder", part, strerror(errno));
+    if (file == NULL) {
+        if (errno == EEXIST)
+            snprintf(why, why_bytes, "%s.part: is there: another run writes "
+                "it, or one that died left it; remove it, or choose another "
+                "folder", path);
+        else
+            snprintf(why, why_bytes, "%s.part: %s; choose another folder",
+                path, strerror(errno));
+        return 0;
+    }
     memset(&io, 0, sizeof io);
     io.write = write_file;
     io.user = file;
     errno = 0;
     written = smask_write(c, &io, v, t, a, e, metadata, metadata_count);
-    /* What lies in a buffer is not written yet: closing tells. */
-    if (fclose(file) != 0 && written == SMASK_OK) written = SMASK_IO;
-    if (written == SMASK_OK && rename(part, path) == 0) return;
-    why = errno;
-    remove(part);
-    if (written == SMASK_OK || written == SMASK_IO)
-        fail("%s: not written: %s; make room and try again", path,
-            why != 0 ? strerror(why) : "the disk may be full");
-    fail("%s: not written: %s", path, smask_result_text(written));
+    if (written == SMASK_IO) smask_clear(c);  /* the model is as it was    */
+    if (written == SMASK_OK && !part_rename(file, path)) written = SMASK_IO;
+    number = errno;
+    fclose(file);
+    if (written == SMASK_OK) return 1;
+    part_remove(path);
+    if (written == SMASK_IO)
+        snprintf(why, why_bytes, "%s: not written: %s; make room and try "
+            "again", path,
+            number != 0 ? strerror(number) : "the disk may be full");
+    else
+        snprintf(why, why_bytes, "%s: not written: %s", path,
+            smask_result_text(written));
+    return 0;
 }
 
 void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
     int32_t metadata_count, const char *path)
 {
-    model_save_training(c, v, NULL, NULL, NULL, metadata, metadata_count, path);
+    char why[1400];
+
+    if (!model_try_save(c, v, NULL, NULL, NULL, metadata, metadata_count,
+            path, why, sizeof why))
+        fail("%s", why);
 }

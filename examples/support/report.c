@@ -1,5 +1,6 @@
 /* report.c: a pre-training run as one HTML file. See report.h. */
 #include "report.h"
+#include "support.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -1008,27 +1009,19 @@ static void put_page(FILE *f, const report *r, const canvas *v)
 
 int report_write(const report *r, const char *path)
 {
-    char *part;
     canvas v;
     FILE *f = NULL;
     int good = 0;
 
     memset(&v, 0, sizeof v);
-    part = (char *)malloc(strlen(path) + 6);
-    if (part == NULL || !canvas_open(&v, r)) {
-        errno = ENOMEM;
-    } else {
-        sprintf(part, "%s.part", path);
-        f = fopen(part, "w");
-    }
+    if (!canvas_open(&v, r)) errno = ENOMEM;
+    else f = part_open(path);
     if (f != NULL) {
         put_page(f, r, &v);
-        good = !ferror(f);
-        if (fclose(f) != 0) good = 0;
-        if (good && rename(part, path) != 0) good = 0;
-        if (!good) remove(part);
+        good = part_rename(f, path);
+        if (!good) part_remove(path);
+        fclose(f);
     }
     canvas_close(&v);
-    free(part);
     return good;
 }

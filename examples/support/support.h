@@ -4,7 +4,8 @@
 
      options.c    options_read
      progress.c   fail, warn, isa_for, context_for, progress_start,
-                  stop_wanted, result, file_keep, model_save
+                  stop_wanted, result, folder_lock, part_open, file_keep,
+                  model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
@@ -51,7 +52,8 @@ void options_read(const char *summary, const option *options, int count,
 
 /* -------------------------------------------------------------- failing */
 
-/* The last part of argv[0] opens the lines of fail and warn. */
+/* The last part of argv[0] opens the lines of fail and warn. From now on
+   SIGPIPE and SIGXFSZ are ignored: the write fails instead. */
 void program_named(const char *argv0);
 /* `program: message` on standard error, then exit 2. Never returns. */
 void fail(const char *format, ...);
@@ -99,8 +101,10 @@ double progress_rate(const progress *p);
 /* A clock that only goes forward, in seconds. */
 double seconds_now(void);
 
-/* From now on a signal that asks the program to end (Ctrl-C, a terminal
-   that closes) only makes stop_wanted true; a second one ends it at once. */
+/* From now on a signal that asks the program to end only makes stop_wanted
+   true: INT (Ctrl-C), TERM, HUP (a terminal that closes), and USR1, USR2,
+   XCPU and ALRM, which batch systems send before a limit. A second INT or
+   TERM, more than a second later, ends the program at once. */
 void stop_catch(void);
 int stop_wanted(void);
 
@@ -111,6 +115,24 @@ void result(const char *name, double value, int decimals);
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
+/* The same, and lock it until the program ends: two runs that write to one
+   folder would mix their files. Fails if another run holds the lock; a
+   second call by the same run makes sure that folder and lock are still
+   there. */
+void folder_lock(const char *path);
+/* The same, but returns 1, or 0 and the reason in `why`. */
+int folder_try_lock(const char *path, char *why, size_t why_bytes);
+/* A file is written as PATH.part, then renamed, so that no half file is ever
+   found under its name. part_open creates PATH.part, which must not exist;
+   with the lock, what a run that died left there is removed first. Returns
+   NULL and errno. part_rename brings it to the disk and moves it to PATH: 1,
+   or 0 and errno; the stream stays open. part_remove drops it and keeps
+   errno. */
+FILE *part_open(const char *path);
+int part_rename(FILE *file, const char *path);
+void part_remove(const char *path);
+/* What was written to a stream is on the disk: 1, or 0 and errno. */
+int file_sync(FILE *file);
 /* Are both there, and one and the same file? */
 int file_same(const char *a, const char *b);
 /* What an earlier run left at `folder`/`name` moves to `name`.old; 1 if there
@@ -132,10 +154,12 @@ const char *note_text(char *to, size_t bytes, const char *text);
 void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
     int32_t metadata_count, const char *path);
 /* The same with the tokenizer and all that a resumed run needs; t, a and e
-   may be NULL. */
-void model_save_training(smask_ctx *c, const smask_vit *v,
+   may be NULL. Returns 1; or 0 and the reason in `why`, then the old file
+   is still there and the context can go on. */
+int model_try_save(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
-    const smask_metadata *metadata, int32_t metadata_count, const char *path);
+    const smask_metadata *metadata, int32_t metadata_count, const char *path,
+    char *why, size_t why_bytes);
 
 /* --------------------------------------------------------------- images */
 
@@ -166,6 +190,10 @@ typedef struct data_set {
     int32_t image, channels;         /* as asked: side S and C             */
     float mean[4], deviation[4];     /* per channel over the training
                                         images, of pixels 0 .. 1           */
+    uint64_t names_hash;             /* of the training files' names below
+                                        the path, in their order; 0: there
+                                        is no such list                    */
+    size_t path_bytes;               /* of the path, without a last /      */
     size_t skipped;                  /* files that could not be decoded    */
     void **block;                    /* memory to free                     */
     size_t blocks;
