@@ -1,8 +1,8 @@
 /* ######################################################################
    splitmask.h 0.1.0                                             >>cover
 
-   Pre-train vision transformers on your own few images, on the processor
-   you have, with no other data and nothing but libc and libm.
+   Pre-train vision transformers on a few thousand images of your own, on a
+   CPU, without other data. Depends only on libc and libm.
 
    Copy this file. In ONE C (or C++) file of your program write
 
@@ -11,12 +11,13 @@
 #include "splitmask.h"
 ```
 
-   and include it plainly everywhere else. Build: cc -O2 main.c -lm. Any
-   vector instructions are found at run time; no flags are needed. Keep the
-   file's name, or say the new one in SPLITMASK_FILE: it includes itself.
+   and include it without the define everywhere else. Build: cc -O2 main.c
+   -lm. The library finds the processor's vector instructions at run time;
+   it needs no flags. If you rename the file, define SPLITMASK_FILE as the
+   new name, because the file includes itself.
 
-   A whole training program. Put your images (B,C,S,S), mean 0 and
-   deviation 1, in place of the noise:
+   A whole training program. Replace the noise by your images (B,C,S,S),
+   with mean 0 and standard deviation 1:
 
 ```c
 #define SPLITMASK_IMPLEMENTATION
@@ -27,7 +28,7 @@ int main(void)
 {
     static float images[8 * 3 * 32 * 32];
     smask_vit_desc model = { 0 };
-    smask_tokenizer_desc words = { 0 };
+    smask_tokenizer_desc codebook = { 0 };
     smask_ctx c;
     smask_vit vit;
     smask_tokenizer tok;
@@ -35,12 +36,12 @@ int main(void)
     smask_losses out;
     int step, i;
 
-    model.vocabulary = words.vocabulary = 256;
+    model.vocabulary = codebook.vocabulary = 256;
     model.decoder_depth = 2;
     model.depth = 2;
     smask_setup(&c, NULL);
     smask_vit_init(&c, &vit, &model);
-    smask_tokenizer_init(&c, &tok, &words);
+    smask_tokenizer_init(&c, &tok, &codebook);
     smask_adam_init(&c, &adam, NULL, &vit.params);
     for (step = 0; step < 3 && smask_error(&c) == SMASK_OK; step++) {
         smask_tensor *loss;
@@ -48,8 +49,8 @@ int main(void)
             images[i] = smask_normal(&c.random);
         smask_begin_step(&c);
         loss = smask_splitmask_loss(&c, &vit, &tok, NULL, images, 8, &out);
-        if (smask_backward(&c, loss) == SMASK_OK)
-            smask_adam_update(&c, &adam, &vit.params);
+        smask_backward(&c, loss);
+        smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
         printf("step %d: inpaint %.3f, match %.3f\n", step,
             (double)out.inpaint, (double)out.match);
@@ -60,15 +61,15 @@ int main(void)
 }
 ```
 
-   What it is not: no GPU, no half precision but in products (desc.isa),
-   no convolution, no general broadcasting, no reading of image files
-   (examples/ has that), no import of data sets. It is one algorithm
-   family, whole, fast, and readable.
+   What the file does not have: GPU code; 16-bit floats, except bfloat16 in
+   matrix products (desc.isa); convolution; general broadcasting; readers
+   of image files and data sets (examples/ has some). It implements one
+   family of algorithms, completely, and is written to be fast and readable.
 
    ----------------------------------------------------------------------
    CONTENTS                                                   >>contents
 
-   Search for an anchor to go there.
+   Search for an anchor to go to its section.
 
    I    Manual          >>cover >>tour >>notation >>memory-model >>errors
                         >>threads >>repeat >>options >>numbers
@@ -76,11 +77,11 @@ int main(void)
    III  Implementation, to be read in order
      1  >>basics        errors, checked sizes
      2  >>memory        one arena with two ends
-     3  >>random        the generator
-     4  >>simd        vectors; the only instruction sets in the file
+     3  >>random        the random number generator
+     4  >>simd          vector loops; all code for single instruction sets
      5  >>gemm          the matrix product, from three loops to full speed
-     6  >>kernels       forward and backward of everything, on pointers
-     7  >>tape          tensors, recording, backward on one page
+     6  >>kernels       forward and backward of every op, on pointers
+     7  >>tape          tensors, recording, backpropagation on one page
      8  >>vit           patches, blocks, encoder, decoder
      9  >>tokenizers    three tokenizers that need no training set
     10  >>masks         blocks, halves, quarters
@@ -88,76 +89,100 @@ int main(void)
     12  >>adam          AdamW
     13  >>files         safetensors
     14  >>pool          threads (optional)
-   IV   Endnotes        >>choices >>sources >>changes >>licence
+   IV   Endnotes        >>choices >>changing >>sources >>changes >>licence
 
    ----------------------------------------------------------------------
    A TOUR                                                         >>tour
 
-   Words first. An encoder turns patches into features: lists of numbers
-   that say what is there. A decoder turns features into guesses. Both are
-   stacks of blocks, and a block is attention (each token takes in a mean
-   of all, weighted by how well they fit) and an MLP (two linear layers
-   with a bend, GELU, between), each added to what was there (the
-   residual); LayerNorm first brings a token to mean 0, deviation 1. A
-   class token is one more that stands for the image; a head is the last
-   linear layer, or in attention one of H that look apart. Stochastic depth
-   skips blocks at random, LayerScale weighs them.
-
-   A label is a person's word for an image. Logits are scores of answers;
-   softmax makes them positive with the sum 1. Cross-entropy is the
-   surprise at the right answer: 0 if it was certain, in nats, which are to
-   e what bits are to 2. InfoNCE is the cross-entropy of picking one's own
-   other half out of a batch. The gradient of a loss by a weight (its
-   gradient) tells which way to move it; the tape is the list of what was
-   computed, by which gradients are found; the arena is the one block of
-   memory in which all of it lies.
-
-   Supervised training tells a model what is in an image. Here nobody
-   does. Instead a part of the image is hidden, and the model is asked for
-   it. To answer well it has to find out how images hang together: that a
-   wheel goes with another wheel, that sky stays blue upwards. What it has
-   found out is in its features, which then need few labels, or none.
+   Supervised training tells a model what an image shows. Here no labels
+   are used. A part of each image is hidden, and the model predicts it. To
+   predict well it must learn how images are structured: that a wheel goes
+   with another wheel, that sky stays blue upwards. The features it learns
+   then need few labels, or none, to be useful.
 
      image (C,S,S)
        |  cut into squares of P x P pixels
      patches (N, C P P)  ------------------------ tokenizer
-       |  a linear layer, plus where it was          |  nearest of V words
-     tokens (N, D)                                 ids (N)
+       |  patch embedding + position embedding       |  nearest of V
+       |                                             |  codebook vectors
+     patch tokens (N, D)                          visual tokens (N)
        |                                             |
        |  split: half of the patches to A,           |
        |  the others to B                            |
      A (N/2, D)          B (N/2, D)                  |
        |  encoder          |  the same encoder,      |
        |                   |  each half by itself    |
-     of A (N/2, D)       of B (N/2, D)               |
+     features of A       features of B               |
        |  + mask tokens    |  + mask tokens          |
        |  where B was      |  where A was            |
      (N, D)              (N, D)                      |
        |  decoder          |  the same decoder       |
      (N, D)              (N, D)                      |
-       |\                  |\                        |
-       | \  at B's places  | \  at A's places        |
-       |  word scores (V)  |  word scores (V) -------+
-       |                   |          cross-entropy: INPAINT
-     mean (D)            mean (D)
-       +--- same image? ---+          InfoNCE:       MATCH
+       |  at B's places    |  at A's places          |
+     logits (V)          logits (V) -----------------+
+                              cross-entropy: INPAINT
 
-   The loss is the sum of the two. A patch's target is a word, not its
-   pixels, because to be right about the kind of thing that was there is
-   worth more than to be exact about its shade; and a word may be as simple
-   as the nearest of 1024 random directions in pixel space (>>tokenizers). The
-   encoder never sees a mask token, so nothing is different when, after
-   training, it gets whole images; the decoder is thrown away.
+     mean of A's features (D), mean of B's features (D)
+       +--- same image? --- InfoNCE: MATCH
 
-   BEiT, the older relative, hides patches inside the encoder: masked
-   tokens are replaced by a learnt vector, and the encoder itself predicts
-   the words. It is here, too (>>objectives), since the comparison is what
-   the paper is about: does it take a large data set to learn this way? It
-   says no, a few thousand images of one's own do.
+   The loss is the sum of INPAINT and MATCH. The target of a patch is its
+   visual token, not its pixels: the kind of content matters more than its
+   exact shade. A codebook may be as simple as 1024 random directions in
+   pixel space (>>tokenizers). The encoder never sees a mask token, so after
+   training it can take whole images unchanged; the decoder is discarded.
 
-   Reading further: chapter 11 is the algorithm in 200 lines; 8 and 10 are
-   what it is made of; 7 is how gradients are found; 6 what gradients are; 5 why
-   it is fast. The numbers in brackets, as [Bao21], are in >>sources.
+   BEiT, an older method, masks patches inside the encoder: a learnt mask
+   token replaces each masked patch token, and the encoder itself predicts
+   the visual tokens. This file has it, too (>>objectives), because the
+   paper compares the two to ask whether self-supervised pre-training needs
+   a large data set. Its answer: no, a few thousand images of one's own
+   are enough.
+
+   Further reading: chapter 11 has the algorithms, in a few hundred lines;
+   8 and 10 have their parts; 7 has backpropagation; 6 has the derivatives;
+   5 has the reasons for the speed. >>sources resolves references such as
+   [Bao21].
+
+   Terms, in alphabetical order:
+
+     arena               the one memory block that holds everything
+     attention           gives each token a weighted mean of all tokens of
+                         its image; the better two fit, the larger the weight
+     backpropagation     computes all gradients, from the loss backwards
+     block               attention, then an MLP, each with a residual
+     class token         an extra token that stands for the whole image
+     codebook            V vectors e_i in the space of patches
+     cross-entropy       -log of the probability given to the right answer,
+                         in nats; 0 if it was certain
+     decoder             blocks that turn features into predictions
+     encoder             blocks that turn patch tokens into features
+     feature             a vector of D floats that describes a patch or image
+     gradient            of the loss by a weight: the change of the loss per
+                         change of the weight
+     head                the last linear layer; in attention, one of H parts
+                         of K floats that attend separately
+     InfoNCE             cross-entropy of picking an image's other half out
+                         of the batch
+     label               what a person says an image shows, as an integer
+     LayerNorm           shifts and scales a token to mean 0, deviation 1,
+                         then applies a learnt gain and bias
+     LayerScale          multiplies the output of attention or MLP by
+                         learnt factors, one for each of D elements
+     logits              scores of the possible answers, before softmax
+     mask token          a learnt vector in the place of a hidden patch
+     MLP                 linear, GELU, linear, on each token by itself
+     nat                 the unit of entropy to base e; 1 nat is 1.44 bits
+     patch embedding     the linear layer from a patch to its patch token
+     patch token         a patch inside the model: a vector of D floats;
+                         also just `token`
+     position embedding  a vector per place, added to the patch token there
+     residual            y = x + f(x): a layer adds its output to its input
+     softmax             turns scores into positive numbers with sum 1
+     stochastic depth    skips blocks at random during training
+     tape                the list of the ops of a step; backpropagation
+                         walks it from its end
+     visual token        the target of a patch: the id, 0 .. V-1, of its
+                         nearest codebook vector
 
    ----------------------------------------------------------------------
    NOTATION                                                   >>notation
@@ -167,66 +192,61 @@ int main(void)
      G  patches along a side, S/P  C  channels
      T  tokens: N, or N + 1 with   P  side of a patch, pixels
         the class token            S  side of an image, pixels;
-     D  width of a token              in masks: patches seen
-     H  heads                      M  patches masked
-     K  width of a head, D / H     V  words of the vocabulary
-     R  rows of a list: B T tokens, or the views a decoder gets
-     d  floats of a patch as the tokenizer sees it, C p p: p is P,
-        or P / 2 of a copy of half the side
+     D  width of a token              in masks: visible patches
+     H  heads                      M  masked patches
+     K  width of a head, D / H     V  size of the vocabulary
+     R  rows of a list: B T tokens, or the views that a decoder receives
+     d  floats of a patch as the tokenizer sees it, C p p; p is P, or P / 2
+        if desc.half_resolution
 
-   A token is a patch on its way through the model: D floats. A word is
-   what a patch is called: one of V unit vectors. Its id is its number,
-   0 .. V-1: what labels and targets are. (The literature calls words and
-   ids tokens, too, whence `tokenizer` and smask_losses.tokens.)
-
-   Shapes are written (B,N,D): the last runs fastest in memory. w' is w
-   transposed; only f', of a function, is its derivative. dx is the gradient
-   of the loss by x, as long as x.
+   Shapes are written (B,N,D); the last dimension is contiguous in memory.
+   w' is w transposed; f' is the derivative only if f is a function. dx is
+   the gradient of the loss by x and has the shape of x. smask_losses.tokens
+   holds visual tokens.
 
    ----------------------------------------------------------------------
    MEMORY                                                >>memory-model
 
-   A context owns one block, taken once: from you (desc.memory) or from an
-   allocator (default malloc), at setup. Nothing is allocated afterwards.
-   What is made outside a step (weights, moments, codebooks) stays until
-   smask_shutdown; what is made between smask_begin_step and
-   smask_end_step is gone at its end, whole. So nothing is freed one by
-   one, and a pointer's life is told by where it was made.
+   A context owns one memory block, the arena. smask_setup takes it from you
+   (desc.memory) or from an allocator (default malloc). Nothing is allocated
+   afterwards. A pointer made outside a step (weights, moments, codebooks)
+   is valid until smask_shutdown; one made between smask_begin_step and
+   smask_end_step is valid until smask_end_step, which frees all memory of
+   the step at once. Nothing is freed one by one.
 
-   How large must the block be? smask_plan walks through your own code
-   with no data, and answers exactly: one byte less ends in SMASK_MEMORY,
-   which is an error like any other, not a crash. Only what smask_open and
-   smask_read take depends on the file; their comments tell how much.
+   How large must the block be? smask_plan runs your own code without data
+   and returns the exact size. One byte less gives SMASK_MEMORY: an error
+   like any other, not a crash. smask_open and smask_read are exceptions:
+   their memory depends on the file, as their comments say.
 
-   You own: smask_ctx, smask_vit, smask_tokenizer, smask_adam and the
-   other structs; they may lie on the stack, but not move while in use.
+   You own smask_ctx, smask_vit, smask_tokenizer, smask_adam and the other
+   structs. They may lie on the stack, but they must not move while in use.
    Arrays that you pass (images, labels, keep factors, index lists) must
-   stay until the end of the step: the tape keeps the pointer.
+   exist until the end of the step: the tape keeps the pointer.
 
    ----------------------------------------------------------------------
    ERRORS                                                       >>errors
 
-   The first error sticks to the context: smask_error tells which,
-   smask_detail where and why ("linear: w (8,5), x (4,6)"). From then on
-   functions do nothing (but a step still ends), and those that return
-   tensors return NULL, also when given NULL. So a model is written without
-   a single check, and one `if` at its end finds any fault in it.
-   smask_clear forgets the error and lets you go on, for instance with a
-   smaller batch. After SMASK_NUMERIC the weights are as they were: skip
-   the batch and go on.
+   The first error stays in the context (a sticky error). smask_error returns
+   its code, smask_detail where it arose and why: "linear: w (8,5), x (4,6)".
+   After it, functions do nothing, except that smask_end_step still ends the
+   step. Functions that return tensors return NULL, also if an argument is
+   NULL. So a model needs no checks: one `if` at its end finds any error.
+   smask_clear removes the error; then you can go on, for instance with a
+   smaller batch. SMASK_NUMERIC leaves the weights unchanged: skip the batch
+   and go on.
 
-   The library never aborts, prints, exits or touches errno. For a line of
-   text when something happens, set desc.logger. With SPLITMASK_DEBUG it
-   finds tensors of past steps, and looks through every op's output for
-   values that are not finite.
+   The library never aborts, prints, exits or changes errno. desc.logger
+   receives a line of text about the error. SPLITMASK_DEBUG makes the library
+   report tensors of earlier steps and outputs of ops that are not finite.
 
    ----------------------------------------------------------------------
    THREADS                                                     >>threads
 
-   A context belongs to one thread at a time; contexts share nothing. Work
-   inside goes through one hook, smask_parallel.run(count pieces), which by
-   default is a loop. Fill it with your own pool, or define
-   SPLITMASK_THREADS and take chapter 14's:
+   Only one thread at a time may use a context; contexts share nothing. The
+   library passes parallel work to one hook, smask_parallel.run, which is a
+   loop over the pieces by default. Set it to your own thread pool, or
+   define SPLITMASK_THREADS and use the pool of chapter 14:
 
 ```c
 #define SPLITMASK_THREADS
@@ -251,60 +271,60 @@ int main(void)
    ----------------------------------------------------------------------
    REPEATING A RUN                                              >>repeat
 
-   Same seed, data, build and kind of vectors: same bits, for any number
-   of threads. Pieces never depend on how many workers there are, and what
-   they sum up is added in a fixed order. Another kind of vectors
-   (desc.isa) rounds differently in the last digits, as does another
-   compiler. The generator's integers and uniform numbers are the same on
-   every machine; normal numbers and mask rectangles use the C library's
-   logf, cosf and expf, whose last bits may differ. A file written with the
-   optimiser and read back continues bit for bit.
+   Two runs give the same bits if seed, data, build and instruction set are
+   the same, for any number of threads: pieces of work do not depend on the
+   number of workers, and partial sums are added in a fixed order. Another
+   instruction set (desc.isa) or compiler rounds the last digits differently.
+   The generator's integers and uniform numbers are the same on every
+   machine. Normal numbers and mask rectangles use logf, cosf and expf of
+   the C library, whose last bits may differ. A run that is saved with its
+   optimiser and loaded again continues with the same bits.
 
    ----------------------------------------------------------------------
    OPTIONS                                                     >>options
 
-   Define before the include that has SPLITMASK_IMPLEMENTATION; those with
-   a star, before every include.
+   Define options before the include that has SPLITMASK_IMPLEMENTATION. Those
+   with a star must be defined before every include.
 
      SPLITMASK_IMPLEMENTATION  compile part III here
      SPLITMASK_STATIC *        all functions static: private to this file
      SMASK_API *               your own linkage, as __declspec(dllexport)
      SPLITMASK_FILE            this file's name, if not "splitmask.h"
      SPLITMASK_THREADS *       chapter 14: a pthread pool; link -lpthread
-     SPLITMASK_NO_SIMD         plain C only; slower by a factor near ten
-     SPLITMASK_NO_DISPATCH     only the vectors your compiler flags allow;
-                               about half of the code size
+     SPLITMASK_NO_SIMD         plain C only: about 10 times slower
+     SPLITMASK_NO_DISPATCH     only instruction sets that your compiler flags
+                               allow; about half the code size
      SPLITMASK_CBLAS           products by cblas_sgemm; link your BLAS
      SPLITMASK_NO_MALLOC       no malloc and free: memory comes from desc;
                                with SPLITMASK_THREADS, one worker only
-     SPLITMASK_NO_STDIO        nothing: the library never uses stdio; kept
-                               so that build lines may say so
+     SPLITMASK_NO_STDIO        no effect: the library never uses stdio;
+                               accepted so that build lines may contain it
      SPLITMASK_NO_AUTOGRAD     inference only: no backward, no gradients
-     SPLITMASK_NO_TEXT         no error texts; codes stay
-     SPLITMASK_DEBUG           checks of everything; slow
+     SPLITMASK_NO_TEXT         no error texts, only codes
+     SPLITMASK_DEBUG           additional checks; slow
 
-   None of them changes a public struct. Everything else is a field of a
-   desc struct, where 0 always means the default.
+   No option changes a public struct. All other settings are fields of a desc
+   struct, where 0 always means the default.
 
    ----------------------------------------------------------------------
    NUMBERS                                                     >>numbers
 
-   Everything is float, 32 bits, but products' operands if desc.isa says
-   so; sums over whole batches (the losses, the gradient's norm) are double.
-   Against the same model in double, values agree to 1e-5 and gradients to
-   1e-4 of the largest (tests/test_objectives.c holds that to PyTorch's).
-   exp(-x) is good to 2e-7 (1 + x), relative; GELU to 5e-7 times its
-   argument's size; LayerNorm takes eps = 1e-6.
+   All arithmetic is 32-bit float, with two exceptions: matrix products round
+   their operands to bfloat16 if desc.isa says so, and sums over whole
+   batches (losses, the norm of the gradient) are double. Compared with the
+   same model in double, values agree to 1e-5, and gradients to 1e-4 of the
+   largest; tests/test_objectives.c checks both against PyTorch. exp(-x) has
+   a relative error of 2e-7 (1 + x), GELU an error of 5e-7 times the
+   magnitude of its argument. LayerNorm uses eps = 1e-6.
 
    Limits: 4 dimensions, each below 2^31; at most 199 blocks; labels and
-   indices are int32_t. Losses and gradients that are not finite end in
-   SMASK_NUMERIC, before a weight has changed. Weights near 1e18 would
-   overflow in the squares of the norm; nothing trained gets near that.
-   Denormal numbers are slow on some processors; AdamW does not make any
-   in practice.
+   indices are int32_t. A loss or gradient that is not finite gives
+   SMASK_NUMERIC before any weight changes. Weights near 1e18 overflow the
+   squares in the norm; trained weights stay far below. Denormal numbers are
+   slow on some processors; AdamW does not produce any in practice.
 
-   On big-endian machines files are still little-endian, as safetensors
-   wants. A `float` is taken to be IEEE 754.
+   Files are little-endian on all machines, as safetensors requires. The
+   library assumes that `float` is IEEE 754 binary32.
    ###################################################################### */
 
 /* ######################################################################
@@ -459,8 +479,8 @@ typedef struct smask_tensor {
     float *dx;                       /* d loss / d x, or NULL              */
     int32_t shape[4], rank;          /* shape[rank - 1] runs fastest       */
     int32_t op;                      /* smask_op                           */
-    int32_t requires_grad;                   /* 1: a gradient flows through here   */
-    int32_t generation;                    /* generation, for the debug build    */
+    int32_t requires_grad;           /* 1: a gradient flows through here   */
+    int32_t generation;              /* of the step, for the debug build   */
     struct smask_tensor *source[SMASK_SOURCES];
     struct smask_tensor *previous;     /* the node recorded before this one  */
     float *save[3];                  /* what backward needs: see each op   */
@@ -468,8 +488,8 @@ typedef struct smask_tensor {
     const void *extra;
     float scalar[1];
     int32_t arg[2];
-    int32_t dx_state;                    /* whose memory dx is: SMASK__DX_...  */
-    int32_t x_state;                   /* and how long x stays: SMASK__X_... */
+    int32_t dx_state;                /* whose memory dx is: SMASK__DX_...  */
+    int32_t x_state;                 /* how long x stays: SMASK__X_...     */
 } smask_tensor;
 
 /* A named parameter. Names are timm's, so that files move both ways. */
@@ -503,7 +523,7 @@ typedef struct smask_vit_desc {
                                         the encoder                    [0] */
     int32_t relative_bias;           /* 1: shared, 2: per layer (BEiT) [0] */
     int32_t no_position;             /* 1: no absolute positions       [0] */
-    int32_t no_decoder_embed;               /* 1: no linear before decoder    [0] */
+    int32_t no_decoder_embed;        /* 1: no linear before decoder    [0] */
     int32_t decoder_shares_position; /* 1: encoder's table, and only at
                                         the masked slots               [0] */
     int32_t mask_token;              /* 1: BEiT's, inside the encoder  [0] */
@@ -562,7 +582,7 @@ typedef struct smask_vit {
     smask_tensor *bias;              /* shared relative position bias      */
     smask_block *blocks;             /* desc.depth of them                 */
     smask_tensor *norm_w, *norm_b;   /* (D)                                */
-    smask_tensor *decoder_embed_w, *decoder_embed_b;        /* (D, D)  (D)               */
+    smask_tensor *decoder_embed_w, *decoder_embed_b;  /* (D, D)  (D)       */
     smask_tensor *decoder_mask;               /* (D)                       */
     smask_tensor *decoder_position;           /* (N, D)                    */
     smask_block *decoder;                     /* desc.decoder_depth        */
@@ -585,7 +605,7 @@ typedef struct smask_tokenizer_desc {
     int32_t patch;                   /* P of the encoder, pixels       [4] */
     int32_t channels;                /* C                              [3] */
     int32_t vocabulary;              /* V                           [1024] */
-    int32_t half_resolution;                    /* 1: tokens from a copy of half the
+    int32_t half_resolution;         /* 1: tokens from a copy of half the
                                         resolution, as in the paper    [0] */
     int32_t centre;                  /* 1: remove each patch's mean    [0] */
     int32_t uniform01;               /* 1: draw from U[0,1], 0: U[-1,1][0] */
@@ -996,8 +1016,8 @@ SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
      hits or NULL: gets the number of rows, of 2B, whose own other view
      has the largest product
    t is `temperature`, without a unit; nats. x is taken as it is: see
-   smask_l2_normalize. With B = 1 and no more negatives y is 0. Products over t are
-   floats: y is right to 2^-22 of the largest
+   smask_l2_normalize. With B = 1 and no more negatives y is 0. Products over t
+   are floats: y is right to 2^-22 of the largest
    gradient   x                  saves   (2B, 2B) floats
    cost       8 B B D operations; backward twice that, once if stop_keys
    memory     in backward (2B, D) floats; both products pack their factors
@@ -1067,8 +1087,8 @@ SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
    scratch. Tries `tries` random entries of `t` (a parameter), moves each by
    +-eps and tells the largest of |d - n| / max(1e-3 |g|, |d| + |n|), where
    |g| is the largest entry of the gradient. In float an eps near 1e-2 and
-   an answer below 1e-2 mean a right derivative; where the true gradient is 0, as
-   of a key's bias, all is rounding. t's gradient is 0 after it.
+   an answer below 1e-2 mean a right derivative; where the true gradient is 0,
+   as of a key's bias, all is rounding. t's gradient is 0 after it.
    cost       fn and backward once, fn 2 `tries` times, a step each
    errors     ARG unless t is a parameter, tries and eps are positive and fn
               gives a loss; STATE in a step, in a dry run, for inference,
@@ -1107,8 +1127,8 @@ SMASK_API void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows);
 /* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels; the last
    row and column of an odd side are left out. */
-SMASK_API void smask_downsample2(const float *images, size_t B, size_t C, size_t S,
-    float *out);
+SMASK_API void smask_downsample2(const float *images, size_t B, size_t C,
+    size_t S, float *out);
 
 /* Patch embedding, without positions.
      images (B,C,S,S), the caller's   ->   (B, N, D)
@@ -4440,20 +4460,21 @@ SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
 
 /* ======================================================================
    7  THE TAPE                                                    >>tape
-   Question   Given a scalar, how do all parameters learn their gradient?
-   Idea       Every op writes one node. Nodes are already in an order in
-              which inputs come before what is made of them, so backward is
-              a loop that walks the list from its end: when it comes to a
-              node, all that was made of it has had its say, and its dx is
-              complete. A gradient lives from its first contribution to the
-              node's own turn; then its memory serves the next. What costs
-              little to compute is not kept for backward, but made again:
-              norms, GELU, attention's output in a stack of blocks.
+   Question   How does backpropagation find the gradient of a scalar loss
+              with respect to every parameter?
+   Idea       Every op records one node. A node is recorded after its
+              sources, so backpropagation walks the list from its end. When
+              the walk reaches a node, every node that used it has already
+              added its part, so its dx is complete. A gradient lives from
+              its first part until the walk has passed its node. Then the
+              next gradient reuses its memory. Values that are cheap to
+              compute are not saved. Backpropagation recomputes them: norms,
+              GELU, the output of attention inside a stack of blocks.
    May call   1 to 6.            Called by   8, 11, 12.
    Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
    ====================================================================== */
 
-/* ---- Refusals ---- */
+/* ---- Error reports ---- */
 
 SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
     const smask_tensor *t)
@@ -4469,8 +4490,7 @@ SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
     smask__add_detail(c, ")");
 }
 
-#define SMASK__CASE(NAME, name)                                             \
-    case SMASK_OP_##NAME: return SMASK__TEXT(#name);
+#define SMASK__CASE(name) case SMASK_OP_##name: return SMASK__TEXT(#name);
 SMASK__FN const char *smask__op_text(smask_op op)
 {
     switch (op) {
@@ -4481,7 +4501,7 @@ SMASK__FN const char *smask__op_text(smask_op op)
 }
 #undef SMASK__CASE
 
-/* An error, where a tensor was asked for: NULL. */
+/* Report an error from a function that returns a tensor. Returns NULL. */
 SMASK__FN smask_tensor *smask__fail_null(smask_ctx *c, smask_result code,
     const char *where, const char *what)
 {
@@ -4489,7 +4509,8 @@ SMASK__FN smask_tensor *smask__fail_null(smask_ctx *c, smask_result code,
     return NULL;
 }
 
-/* An error with the shapes of two tensors: "where: what a (2,3), b (4)". */
+/* Report shapes that do not fit: "where: a (2,3), b (4)". b may be NULL.
+   Returns NULL. */
 SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
     const char *a_name, const smask_tensor *a, const char *b_name,
     const smask_tensor *b)
@@ -4506,8 +4527,8 @@ SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
 
 /* ---- Contexts and steps ---- */
 
-/* The arena counts from the first 64-byte line of its block as if that
-   always cost 63 bytes: so a size that suffices does so at any address. */
+/* Alignment to 64 bytes can cost 0 to 63 bytes of the block. The arena always
+   subtracts 63, so a size that is enough is enough at any address. */
 SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
 {
     const smask_allocator *a = &c->desc.allocator;
@@ -4522,7 +4543,7 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
     if (c->desc.isa != SMASK_ISA_AUTO
         && !smask__isa_available(c->desc.isa)) {
         smask__fail(c, SMASK_ARG, "setup",
-            "this machine or build lacks the vectors asked for");
+            "this machine or build lacks desc.isa; use SMASK_ISA_AUTO");
         return;
     }
     size_t bytes = c->desc.memory_size;
@@ -4533,7 +4554,8 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
             : smask__default_alloc(bytes);
     if (block == NULL || bytes < SMASK__ALIGN) {
         smask__fail(c, SMASK_MEMORY, "setup", bytes < SMASK__ALIGN
-            ? "the block is too small" : "the allocator gave nothing");
+            ? "memory_size is too small; set it to what smask_plan reports"
+            : "the allocator returned NULL");
         return;
     }
     const size_t skew = (size_t)(0 - (uintptr_t)block) & (SMASK__ALIGN - 1);
@@ -4544,7 +4566,7 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
 SMASK__DEF smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
     uint32_t magic)
 {
-    if (magic != SMASK__MAGIC) {         /* write what all versions have   */
+    if (magic != SMASK__MAGIC) {         /* only fields of all versions    */
         c->magic = magic;
         c->error = SMASK_STATE;
         c->detail[0] = '\0';
@@ -4588,7 +4610,8 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
 SMASK__DEF void smask_begin_step(smask_ctx *c)
 {
     if (c->in_step) {
-        smask__fail(c, SMASK_STATE, "begin_step", "the last has not ended");
+        smask__fail(c, SMASK_STATE, "begin_step",
+            "smask_end_step was not called");
         return;
     }
     c->in_step = 1;
@@ -4598,13 +4621,14 @@ SMASK__DEF void smask_begin_step(smask_ctx *c)
     c->kept_last = c->last;
     c->kept_nodes = c->nodes;
     c->kept_peak = c->peak;
-    c->peak = c->low + c->high;          /* of this step alone             */
+    c->peak = c->low + c->high;          /* the peak of this step only     */
 }
 
 SMASK__DEF void smask_end_step(smask_ctx *c)
 {
     if (!c->in_step) {
-        smask__fail(c, SMASK_STATE, "end_step", "no step has begun");
+        smask__fail(c, SMASK_STATE, "end_step",
+            "smask_begin_step was not called");
         return;
     }
     c->step_peak = smask__max(c->step_peak,
@@ -4627,7 +4651,7 @@ SMASK__DEF void smask_record(smask_ctx *c, int on)
 
 SMASK__DEF size_t smask_count(const smask_tensor *t)
 {
-    size_t n = t != NULL;                /* of NULL: 0                     */
+    size_t n = t != NULL;                /* 0 for NULL                     */
 
     for (int32_t i = 0; t != NULL && i < t->rank; i++) n *= (size_t)t->shape[i];
     return n;
@@ -4643,19 +4667,19 @@ SMASK__DEF size_t smask_row_count(const smask_tensor *t)
     return t != NULL ? smask_count(t) / smask_columns(t) : 0;
 }
 
-/* A vector of n: what biases, norms and gains have to be. */
+/* 1 if t is a vector of n floats, as biases, norms and gains must be. */
 SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
 {
     return smask_count(t) == n && smask_columns(t) == n;
 }
 
-/* Floats of one item of the first dimension. */
+/* Floats in one item of the first dimension. */
 SMASK__FN size_t smask__item(const smask_tensor *t)
 {
     return smask_count(t) / (size_t)t->shape[0];
 }
 
-/* y is made of t, its source i, and wants a gradient if t does. */
+/* Make t source i of y. y requires a gradient if t does. */
 SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
     smask_tensor *t)
 {
@@ -4665,11 +4689,11 @@ SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
 #ifdef SPLITMASK_DEBUG
     if (t->generation != 0 && t->generation != c->generation)
         smask__fail(c, SMASK_STATE, "tape",
-            "a tensor of an earlier step is used");
+            "a tensor of an earlier step is used; its memory was reused");
 #endif
 }
 
-/* A node of the tape, with up to three sources. */
+/* Record a node without memory for its values. Up to three sources. */
 SMASK__FN smask_tensor *smask__new_node(smask_ctx *c, smask_op op, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
     smask_tensor *s2)
@@ -4681,14 +4705,14 @@ SMASK__FN smask_tensor *smask__new_node(smask_ctx *c, smask_op op, int32_t d0,
     if (!smask__ok(c)) return NULL;
     if (c->desc.nodes > 0 && c->nodes >= c->desc.nodes)
         return smask__fail_null(c, SMASK_NODES, smask__op_text(op),
-            "desc.nodes are all in use");
+            "desc.nodes is used up; set it to what smask_plan reports");
     for (i = 0; i < 4 && d[i] > 0; i++)
         if (!smask__mul(count, (size_t)d[i], &count)) break;
     rank = i;
     while (i < 4 && d[i] == 0) i++;
     if (rank == 0 || i < 4)
         return smask__fail_null(c, SMASK_SHAPE, smask__op_text(op),
-            "a dimension is not positive, or too large");
+            "a dimension is not positive, or the size overflows");
     smask_tensor *t = (smask_tensor *)smask__structs(c, 1, sizeof *t);
     if (t == NULL) return NULL;
     memcpy(t->shape, d, sizeof t->shape);
@@ -4705,10 +4729,10 @@ SMASK__FN smask_tensor *smask__new_node(smask_ctx *c, smask_op op, int32_t d0,
     return smask__ok(c) ? t : NULL;
 }
 
-/* The same, with memory for its values. */
-SMASK__FN smask_tensor *smask__new_tensor(smask_ctx *c, smask_op op, int32_t d0,
-    int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0, smask_tensor *s1,
-    smask_tensor *s2)
+/* Record a node and allocate its values, not initialised. */
+SMASK__FN smask_tensor *smask__new_tensor(smask_ctx *c, smask_op op,
+    int32_t d0, int32_t d1, int32_t d2, int32_t d3, smask_tensor *s0,
+    smask_tensor *s1, smask_tensor *s2)
 {
     smask_tensor *y = smask__new_node(c, op, d0, d1, d2, d3, s0, s1, s2);
 
@@ -4716,7 +4740,7 @@ SMASK__FN smask_tensor *smask__new_tensor(smask_ctx *c, smask_op op, int32_t d0,
     return smask__ok(c) ? y : NULL;
 }
 
-/* The same, in the shape of its first source; NULL without one. */
+/* Record a node with the shape of its first source x. NULL if x is NULL. */
 SMASK__FN smask_tensor *smask__new_like(smask_ctx *c, smask_op op,
     smask_tensor *x, smask_tensor *s1, smask_tensor *s2)
 {
@@ -4724,7 +4748,8 @@ SMASK__FN smask_tensor *smask__new_like(smask_ctx *c, smask_op op,
         x->shape[2], x->shape[3], x, s1, s2);
 }
 
-/* The last word of every op. */
+/* Every op returns through here: y, or NULL after an error. A debug build also
+   checks that all values are finite. */
 SMASK__FN smask_tensor *smask__finish(smask_ctx *c, smask_tensor *y)
 {
 #ifdef SPLITMASK_DEBUG
@@ -4738,31 +4763,31 @@ SMASK__FN smask_tensor *smask__finish(smask_ctx *c, smask_tensor *y)
     return smask__ok(c) ? y : NULL;
 }
 
-/* ---- What a node holds, op by op ----
-     op             source               save           arg      elsewhere
+/* ---- What each op stores in its node ----
+     op             source               save           arg      other field
      ADD            a b
      SCALE          x                                            scalar
-     GAIN           x g
+     SCALE_ROWS     x g
      LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
      LAYERNORM      x w b                mean, 1 / std
      GELU           x
-     ATTENTION      qkv bias buffer        top, 1 / sum   heads    index
-     ROWS           x fill position                              index
-     MEAN_ROWS      x                                   skip
-     UNIT           x                    1 / |x|
+     ATTENTION      qkv bias buffer      max, 1 / sum   heads    index
+     GATHER         x fill position                              index
+     MEAN_TOKENS    x                                   skip
+     L2_NORMALIZE   x                    1 / |x|
      CROSS_ENTROPY  x                    dx
      LINEAR_CROSS.. x w b                dx, dw, db
-     CONTRAST       x                    ds             stop_keys
+     INFO_NCE       x                    ds             stop_keys
      SLICE          x                                   first
-     JOIN           buffer part                           first
+     JOIN           buffer part                         first
      RECOMPUTE      x                                            extra: fn
-     USER           a b d                yours                   extra: op
-     PARAM                               panels         (gradient check),
-                                                        panels' state  */
+     USER           a b d                free to use             extra: op
+     PARAM                               panels         [0] for gradcheck
+                                                        [1] panel state    */
 
 /* ---- Tape marks ---- */
 
-/* A start on the tape. Going back there drops all that came after it. */
+/* A tape mark. Rewinding to it drops all nodes and data recorded later. */
 typedef struct smask__tape_mark {
     size_t low, high;
     smask_tensor *last;
@@ -4784,8 +4809,9 @@ SMASK__FN void smask__tape_rewind(smask_ctx *c, smask__tape_mark start)
     c->nodes = start.nodes;
 }
 
-/* Everything after the start but t's values goes; they move down. The nodes
-   go, too: what comes back is a new one. */
+/* Rewind to the tape mark, keeping only the values of t. They move down to the
+   mark, and a new node without sources holds them. t itself is dropped: its
+   struct is read before the rewind and its values before they move. */
 SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
     smask_tensor *t, smask__tape_mark start)
 {
@@ -4795,8 +4821,8 @@ SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
     memcpy(d, t->shape, sizeof d);
     const float *from = t->x;
     smask__tape_rewind(c, start);
-    smask_tensor *y = smask__new_tensor(c, op, d[0], d[1], d[2], d[3], NULL, NULL,
-        NULL);
+    smask_tensor *y = smask__new_tensor(c, op, d[0], d[1], d[2], d[3], NULL,
+        NULL, NULL);
     if (y != NULL && y->x != NULL && y->x != from)
         memmove(y->x, from, smask_count(y) * sizeof(float));
     return y;
@@ -4804,19 +4830,58 @@ SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
 
 /* ---- Gradient memory ---- */
 
-/* A node's dx: none yet; memory of the tape's; lent by another, or its own
-   for good, as a parameter's (a dry run has no pointers to tell by). Its x:
-   stays till the step ends; is spare once backward has passed; is spent. */
+/* ---- Who owns a gradient, and how long values live ----
+
+   dx_state: whose memory dx is. The pointer cannot say it, because all data
+   pointers are NULL in a dry run.
+     NONE   No part of the gradient has arrived; dx is NULL.
+            set by    new_node; grad_release; grad_pass, in the node that
+                      gives its dx away
+     TAPE   dx is step memory that this node alone owns.
+            set by    grad_alloc, at the first part that arrives; grad_pass,
+                      in the source that takes over the dx of y
+            released  by grad_release, when the walk has passed the node: the
+                      free list gets the memory
+     FIXED  dx is memory that the free list must not get from this dx:
+            - a parameter: its own memory, until shutdown. The walk skips
+              parameters, so it never releases them.
+            - the input x of a GELU linear, if x is REUSABLE: dx is the
+              memory of x. The free list gets it once, as x.
+            - the output of fn in recompute_back: dx is lent by the outer
+              RECOMPUTE node, which releases it.
+            set by    parameter_on, linear_back, recompute_back
+            released  by grad_release, which only clears the pointer
+
+   x_state: how long the values x live.
+     STAYS     until smask_end_step, or until shutdown for parameters. The
+               default, because a caller may hold the tensor.
+     REUSABLE  until the walk has passed the node. No caller can hold it.
+               set by    smask__reusable (chapter 8)
+     REUSED    The free list has the memory; x is NULL.
+               set by    grad_release, if x was REUSABLE. A second
+               smask_backward in the step would need x, so it is an error.
+
+   Transient values (smask__transient): the output of attention inside a stack
+   of blocks. All blocks share one buffer, source 2 of the node.
+     written     by attention_op, in the forward pass
+     valid       until the one linear that uses them has run; the next
+                 block then overwrites the buffer
+     recomputed  by attention_back, which linear_back calls between dx and
+                 dw of that linear
+     x_state     STAYS: the node does not own the buffer                   */
 enum { SMASK__DX_NONE, SMASK__DX_TAPE, SMASK__DX_FIXED };
 enum { SMASK__X_STAYS, SMASK__X_REUSABLE, SMASK__X_REUSED };
 
-/* Memory after use: the next gradients take from it. */
+/* Entry of the free list: released memory, which later gradients reuse. Valid
+   until smask_end_step. */
 typedef struct smask__free {
     struct smask__free *next;
     float *x;
     size_t floats;
 } smask__free;
 
+/* Allocate dx of t, not initialised: from the smallest free entry that is large
+   enough, otherwise from the arena. A larger entry keeps its remainder. */
 SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
 {
     const size_t floats = smask__round_up(smask_count(t), 16);
@@ -4831,11 +4896,13 @@ SMASK__FN void smask__grad_alloc(smask_ctx *c, smask_tensor *t)
         return;
     }
     t->dx = (*best)->x;
-    if ((*best)->x != NULL) (*best)->x += floats;    /* what is left stays */
+    if ((*best)->x != NULL) (*best)->x += floats;    /* NULL when dry      */
     (*best)->floats -= floats;
     if ((*best)->floats == 0) *best = (*best)->next;
 }
 
+/* Put memory of at least `count` floats on the free list. Sizes are rounded up
+   to 16 floats, as the arena rounds them to 64 bytes. */
 SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
 {
     smask__free *f = (smask__free *)smask__structs(c, 1, sizeof *f);
@@ -4847,11 +4914,14 @@ SMASK__FN void smask__free_push(smask_ctx *c, float *x, size_t count)
     c->free_list = f;
 }
 
-/* The node's turn is over: its gradient is free, and so are its values if
-   nobody outside the model can hold it (`inner`). */
+/* Called when the walk has passed t. All nodes that used t and t itself have
+   run their backward, so nothing in the tape needs t->dx any more, nor t->x. A
+   TAPE gradient goes to the free list, a FIXED one stays with its owner.
+   Values go to the free list only if they are REUSABLE. */
 SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
 {
-    if (t->dx_state == SMASK__DX_TAPE) smask__free_push(c, t->dx, smask_count(t));
+    if (t->dx_state == SMASK__DX_TAPE)
+        smask__free_push(c, t->dx, smask_count(t));
     t->dx_state = SMASK__DX_NONE;
     t->dx = NULL;
     if (t->x_state == SMASK__X_STAYS) return;
@@ -4860,8 +4930,10 @@ SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
     t->x_state = SMASK__X_REUSED;
 }
 
-/* Where to put a gradient by t: *add tells whether there is something to add
-   to or everything must be written. NULL if nobody asks (or when dry). */
+/* Memory for a part of t's gradient. *add is 1 if earlier parts are there and
+   the caller must add, 0 if this is the first part and the caller must write
+   all of dx. NULL if t requires no gradient, and in a dry run. The caller owns
+   nothing: t keeps dx until the walk has passed t. */
 SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
 {
     *add = 0;
@@ -4871,7 +4943,7 @@ SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
     return t->dx;
 }
 
-/* The same for those who can only add. */
+/* The same for callers that can only add: a first part finds zeros. */
 SMASK__FN float *smask__grad_zeroed(smask_ctx *c, smask_tensor *t)
 {
     int add;
@@ -4881,7 +4953,7 @@ SMASK__FN float *smask__grad_zeroed(smask_ctx *c, smask_tensor *t)
     return dx;
 }
 
-/* t's gradient gets s * from: added, or written if it is the first part. */
+/* t->dx += s * from; the first part is written, not added. */
 SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
     const float *from)
 {
@@ -4893,8 +4965,11 @@ SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
             from, NULL, smask_count(t));
 }
 
-/* t's gradient gets y's, unchanged: by handing on the memory where y's is not
-   needed any more, as on the residual stream. */
+/* t->dx += y->dx. If y owns its dx (TAPE) and t has none, no copy is made: t
+   takes over the memory and y has no gradient any more. So this must be the
+   last use of y->dx in the backward of y. A residual hands one piece of memory
+   through all blocks this way. A FIXED dx belongs to another node, so it is
+   copied. */
 SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
@@ -4935,18 +5010,19 @@ SMASK__DEF smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
 
     if (t == NULL) return NULL;
     if (!c->dry && x == NULL)
-        return smask__fail_null(c, SMASK_ARG, "input", "the values are missing");
-    if (!c->dry) t->x = (float *)(uintptr_t)x;       /* never written      */
+        return smask__fail_null(c, SMASK_ARG, "input", "x is NULL");
+    if (!c->dry) t->x = (float *)(uintptr_t)x;       /* only read          */
     return t;
 }
 
-/* A parameter on values of its own, or on the caller's for inference. */
+/* Make a parameter. x NULL: its values are allocated and zero. Otherwise they
+   are the caller's x (read only, for inference); the caller owns x. */
 SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
     int32_t d0, int32_t d1, int32_t d2, int32_t d3)
 {
     if (c->in_step)
         return smask__fail_null(c, SMASK_STATE, "parameter",
-            "parameters are made between steps");
+            "called inside a step; call smask_end_step first");
     smask_tensor *t = smask__new_node(c, SMASK_OP_PARAM, d0, d1, d2, d3, NULL,
         NULL, NULL);
     if (t == NULL) return NULL;
@@ -5020,7 +5096,7 @@ SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     return smask__finish(c, y);
 }
 
-/* y = g x by rows:   dx += g dy     dg += sum of dy x */
+/* y_i = g_i x_i for each row i:   dx_i += g_i dy_i     dg_i += dy_i . x_i */
 SMASK__FN void smask__scale_rows_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0], *g = y->source[1];
@@ -5053,7 +5129,8 @@ SMASK__FN smask__attention smask__attention_of(const smask_tensor *y)
     return a;
 }
 
-/* The bias table as the kernels want it, in scratch. */
+/* Expand the bias table to (H,N,N), transposed, as the kernels read it. The
+   result lives in scratch until the caller's rewind. NULL without a bias. */
 SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     const smask_tensor *y, const smask__attention *a)
 {
@@ -5064,14 +5141,17 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
     return bias;
 }
 
-/* Brief: the values lie in a buffer (source 2), only until the next linear has
-   read them. Backward makes them again: see linear_back. */
+/* 1 if the values lie in a shared buffer (source 2), valid only until the next
+   linear has read them. linear_back makes attention_back recompute them. */
 SMASK__FN int smask__transient(const smask_tensor *t)
 {
     return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
 }
 
-/* buffer: NULL, or a tensor of y's size or more whose values nobody needs. */
+/* buffer: NULL, or a tensor at least as large as y whose values nobody needs.
+   y uses it if backpropagation will recompute y, or if nothing is recorded.
+   Otherwise y keeps its own memory: a frozen attention has no backward pass
+   that could recompute y, and the linear after it may need y for its dw. */
 SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index,
     smask_tensor *buffer)
@@ -5080,17 +5160,17 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
     if (heads < 1 || qkv->rank != 3 || heads > qkv->shape[2] / 3
         || qkv->shape[2] % (3 * heads) != 0)
         return smask__fail_shapes(c, "attention",
-            "of qkv (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
+            "qkv must be (B,N,3D), D a multiple of heads; got", qkv, "", NULL);
     if (!c->dry && (bias == NULL) != (index == NULL))
         return smask__fail_null(c, SMASK_ARG, "attention",
-            "bias and index come together");
+            "pass both bias and index, or neither");
     if (bias != NULL && smask_columns(bias) != (size_t)heads)
         return smask__fail_shapes(c, "attention", "bias", bias, "qkv", qkv);
     smask_tensor *y = smask__new_node(c, SMASK_OP_ATTENTION, qkv->shape[0],
         qkv->shape[1], qkv->shape[2] / 3, 0, qkv, bias, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = heads;
-    if (y->requires_grad || c->not_recording) y->source[2] = buffer;     /* else it stays  */
+    if (y->requires_grad || c->not_recording) y->source[2] = buffer;
     y->x = smask__transient(y) ? buffer->x : smask__floats(c, smask_count(y));
     y->index = index;
     if (y->requires_grad)
@@ -5114,6 +5194,10 @@ SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     return smask__attention_op(c, qkv, heads, bias, index, NULL);
 }
 
+/* Backpropagation through attention y. dqkv is written or added to; dtable, the
+   gradient of the bias table, is added to. If y is transient, its values are
+   recomputed into the shared buffer, and the caller may read them on return.
+   Without a gradient for qkv the kernel still needs dqkv: it gets scratch. */
 SMASK__FN void smask__attention_grad(smask_ctx *c, smask_tensor *y)
 {
     smask__attention a = smask__attention_of(y);
@@ -5122,7 +5206,8 @@ SMASK__FN void smask__attention_grad(smask_ctx *c, smask_tensor *y)
 
     a.dqkv = smask__grad(c, y->source[0], &a.add);
     const size_t mark = smask__mark(c);
-    if (!y->source[0]->requires_grad) a.dqkv = smask__floats(c, 3 * smask_count(y));
+    if (!y->source[0]->requires_grad)
+        a.dqkv = smask__floats(c, 3 * smask_count(y));
     a.dy = y->dx;
     a.again = smask__transient(y);
     a.bias = smask__attention_bias(c, y, &a);
@@ -5141,10 +5226,11 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
     if (!smask__transient(y)) smask__attention_grad(c, y);
 }
 
-/* In arg[1] of a parameter that has panels in save[0]: see vit_pack. */
+/* arg[1] of a parameter: state of the packed panels in save[0]. OLD: w has
+   changed since it was packed. See smask_vit_pack. */
 enum { SMASK__PANELS_NONE, SMASK__PANELS_READY, SMASK__PANELS_OLD };
 
-/* What the kernels of chapter 6 want to know of a LINEAR node. */
+/* The arguments of chapter 6's kernels, read from a LINEAR node. */
 SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
 {
     const smask_tensor *const *s = (const smask_tensor *const *)y->source;
@@ -5192,11 +5278,12 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
         || smask_row_count(r) != smask_row_count(x)))
         return smask__fail_shapes(c, where, "r", r, "x", x);
     if (keep != NULL && x->rank < 2)
-        return smask__fail_shapes(c, where, "keep needs rows; x", x, "w", w);
+        return smask__fail_shapes(c, where,
+            "keep needs x of rank 2 or more; x", x, "w", w);
     memcpy(d, x->shape, sizeof d);
     d[x->rank - 1] = w->shape[0];
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_LINEAR, d[0], d[1], d[2], d[3],
-        x, w, b);
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_LINEAR, d[0], d[1], d[2],
+        d[3], x, w, b);
     if (y == NULL) return NULL;
     smask__link(c, y, 3, r);
     smask__link(c, y, 4, ln_w);
@@ -5210,7 +5297,8 @@ SMASK__FN smask_tensor *smask__linear_op(smask_ctx *c, const char *where,
     return smask__finish(c, y);
 }
 
-/* Keep a parameter w (out, in) also as the panels that x w' reads. */
+/* Store a parameter w (out, in) a second time, as the packed panels that the
+   product x w' reads. */
 SMASK__FN void smask__pack_weight(smask_ctx *c, smask_tensor *w)
 {
     const size_t n = (size_t)w->shape[0];
@@ -5256,9 +5344,22 @@ SMASK__DEF smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
         SMASK__GELU, x, w, b, r, NULL, NULL, keep);
 }
 
-/* y = r + keep * (f(x) w' + b). If x was brief, its values are made again
-   by attention's own backward, which needs x's gradient, but not y's weights':
-   so that comes between the two. */
+/* Backpropagation through y = r + keep * (f(x) w' + b), x = source 0.
+
+   If x is transient, its values are gone: later blocks have overwritten the
+   buffer. Only dw needs them; dx does not. So the order is
+     1. dx of this linear: the gradient of the output of attention
+     2. attention_back on x, early: it uses that dx and recomputes x
+     3. dw and db of this linear, from the recomputed x
+   The walk later finds the attention node done and only releases its dx. This
+   is correct because this linear alone uses a transient x, so its dx is
+   complete after 1.
+
+   If f is GELU, x is REUSABLE and has no gradient yet, dx overwrites x: the
+   kernel computes dw first, and no later node needs x. dx is FIXED, so that
+   grad_release frees the memory once, as x and not as dx as well.
+
+   The residual r comes last, because grad_pass may take y->dx away. */
 SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *const *s = y->source;
@@ -5271,7 +5372,7 @@ SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
     memset(&wanted, 0, sizeof wanted);
     if (l.lens == SMASK__GELU && s[0]->x_state == SMASK__X_REUSABLE
         && s[0]->dx_state == SMASK__DX_NONE) {
-        s[0]->dx = s[0]->x;              /* the gradient takes x's place      */
+        s[0]->dx = s[0]->x;              /* the gradient overwrites x      */
         s[0]->dx_state = SMASK__DX_FIXED;
         dx = s[0]->dx;
     } else {
@@ -5381,8 +5482,8 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
         || (position != NULL && smask_count(position) != (size_t)N * D))
         return smask__fail_shapes(c, "gather", "x", x, fill != NULL ? "fill"
             : "position", fill != NULL ? fill : position);
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_GATHER, B, N, (int32_t)D, 0, x,
-        fill, position);
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_GATHER, B, N, (int32_t)D,
+        0, x, fill, position);
     if (y == NULL) return NULL;
     y->index = index;
     smask__gather g = smask__gather_of(c, y);
@@ -5391,9 +5492,10 @@ SMASK__DEF smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
         if (at < -1 || (at == -1 && fill == NULL)
             || (at >= 0 && (size_t)at >= smask_row_count(x)))
             return smask__fail_null(c, SMASK_RANGE, "gather", at == -1
-                ? "-1 needs a fill" : "an index is outside x");
+                ? "index -1 needs fill" : "an index is outside the rows of x");
     }
-    smask__run(c, smask__ceil_div(g.count, g.piece), smask__gather_fwd_piece, &g);
+    smask__run(c, smask__ceil_div(g.count, g.piece), smask__gather_fwd_piece,
+        &g);
     return smask__finish(c, y);
 }
 
@@ -5414,7 +5516,7 @@ SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     if (x == NULL) return NULL;
     if (x->rank != 3 || skip < 0 || skip >= x->shape[1])
         return smask__fail_shapes(c, "mean_tokens",
-            "of (B,N,D), skip < N; got", x, "", NULL);
+            "x must be (B,N,D), skip in 0 .. N-1; got", x, "", NULL);
     smask_tensor *y = smask__new_tensor(c, SMASK_OP_MEAN_TOKENS, x->shape[0],
         x->shape[2], 0, 0, x, NULL, NULL);
     if (y == NULL) return NULL;
@@ -5432,7 +5534,7 @@ SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     return smask__finish(c, y);
 }
 
-/* y = mean of x over rows skip .. N-1:   dx += dy / (N - skip) */
+/* y = mean of x over tokens skip .. N-1:   dx += dy / (N - skip) */
 SMASK__FN void smask__mean_tokens_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0];
@@ -5484,12 +5586,12 @@ SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t)
 {
     if (x == NULL) return NULL;
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0, x,
-        NULL, NULL);
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_CROSS_ENTROPY, 1, 0, 0, 0,
+        x, NULL, NULL);
     if (y == NULL) return NULL;
     y->save[0] = smask__floats(c, smask_count(x));
     if (!c->dry && t == NULL)
-        smask__fail(c, SMASK_ARG, "cross_entropy", "the targets are missing");
+        smask__fail(c, SMASK_ARG, "cross_entropy", "t is NULL");
     if (!c->dry && smask__ok(c))
         y->x[0] = (float)smask__cross_entropy_fwd(c->isa, x->x, t,
             smask_row_count(x), smask_columns(x), y->save[0]);
@@ -5526,13 +5628,13 @@ SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
         return smask__fail_shapes(c, "linear_cross_entropy", "b", b, "w", w);
     if (label == NULL && !c->dry)
         return smask__fail_null(c, SMASK_ARG, "linear_cross_entropy",
-            "the labels are missing");
+            "label is NULL");
     for (size_t i = 0; !c->dry && i < a.rows; i++)
         if (label[i] < 0 || (size_t)label[i] >= a.V)
             return smask__fail_null(c, SMASK_RANGE, "linear_cross_entropy",
-                "a label is outside the vocabulary");
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1, 0, 0, 0,
-        x, w, b);
+                "a label is outside 0 .. V-1");
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_LINEAR_CROSS_ENTROPY, 1,
+        0, 0, 0, x, w, b);
     if (y == NULL) return NULL;
     a.x = x->x;
     a.w = w->x;
@@ -5569,12 +5671,12 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     const size_t D = smask_columns(x);
     if (rows % 2 != 0)
         return smask__fail_shapes(c, "info_nce",
-            "of an even number of rows; got", x, "", NULL);
+            "x must have an even number of rows; got", x, "", NULL);
     if (!(temperature >= 1e-3f && temperature <= 1e3f))
         return smask__fail_null(c, SMASK_ARG, "info_nce",
-            "the temperature is not in 0.001 .. 1000");
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_INFO_NCE, 1, 0, 0, 0, x, NULL,
-        NULL);
+            "temperature must be in 0.001 .. 1000");
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_INFO_NCE, 1, 0, 0, 0, x,
+        NULL, NULL);
     if (y == NULL) return NULL;
     y->arg[0] = stop_keys != 0;
     y->save[0] = smask__floats(c, smask__mul_sat(rows, rows));
@@ -5587,7 +5689,8 @@ SMASK__DEF smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     return smask__finish(c, y);
 }
 
-/* s = x x' / tau, ds given:   dx += (ds + ds') x, without ds' if stopped */
+/* s = x x' / tau. ds, saved by the forward pass, contains 1 / tau:
+     dx += (ds + ds') x,   without ds' if stop_keys */
 SMASK__FN void smask__info_nce_back(smask_ctx *c, smask_tensor *y)
 {
     smask_tensor *x = y->source[0];
@@ -5613,7 +5716,8 @@ SMASK__DEF smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
 {
     if (x == NULL) return NULL;
     if (first < 0 || count < 1 || count > x->shape[0] - first)
-        return smask__fail_null(c, SMASK_RANGE, "slice", "not all of it is in x");
+        return smask__fail_null(c, SMASK_RANGE, "slice",
+            "first .. first + count - 1 is outside x");
     smask_tensor *y = smask__new_node(c, SMASK_OP_SLICE, count, x->shape[1],
         x->shape[2], x->shape[3], x, NULL, NULL);
     if (y == NULL) return NULL;
@@ -5632,14 +5736,16 @@ SMASK__FN void smask__slice_back(smask_ctx *c, smask_tensor *y)
             * smask__item(y), 1, y->dx, NULL, smask_count(y));
 }
 
-/* The part is copied into a buffer for all, from item `first` on; what comes
-   back is the buffer with the part in it. Parts may not overlap. */
+/* Copy part into buffer, from item `first` on. Returns a node for the buffer
+   with the part in it; it shares the buffer's memory. Parts must not overlap,
+   because the gradient of an item goes to one part. */
 SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *buffer,
     smask_tensor *part, int32_t first)
 {
     if (buffer == NULL || part == NULL) return NULL;
     smask_tensor *y = smask__new_node(c, SMASK_OP_JOIN, buffer->shape[0],
-        buffer->shape[1], buffer->shape[2], buffer->shape[3], buffer, part, NULL);
+        buffer->shape[1], buffer->shape[2], buffer->shape[3], buffer, part,
+        NULL);
     if (y == NULL) return NULL;
     y->x = buffer->x;
     y->arg[0] = first;
@@ -5657,7 +5763,8 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     for (int i = 0; i < parts; i++) {
         if (part[i] == NULL) return NULL;
         if (smask_row_count(part[i]) > (size_t)(INT32_MAX - rows))
-            return smask__fail_null(c, SMASK_SHAPE, "join", "too many rows");
+            return smask__fail_null(c, SMASK_SHAPE, "join",
+                "more than 2^31 - 1 rows in total");
         if (smask_columns(part[i]) != smask_columns(part[0]))
             return smask__fail_shapes(c, "join", "part", part[i], "the first",
                 part[0]);
@@ -5686,22 +5793,27 @@ SMASK__DEF smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
 {
     if (a == NULL) return NULL;
     if (op == NULL || op->forward == NULL)
-        return smask__fail_null(c, SMASK_ARG, "user", "the op has no forward");
-    smask_tensor *y = smask__new_tensor(c, SMASK_OP_USER, d0, d1, d2, d3, a, b, d);
+        return smask__fail_null(c, SMASK_ARG, "user",
+            "op or op->forward is NULL");
+    smask_tensor *y = smask__new_tensor(c, SMASK_OP_USER, d0, d1, d2, d3, a,
+        b, d);
     if (y == NULL) return NULL;
     y->extra = op;
     if (!c->dry) op->forward(y, op->user);
     return smask__finish(c, y);
 }
 
+/* A user op adds to every non-NULL dx of its sources. A source that requires no
+   gradient may still have a dx: a parameter frozen by gradcheck or by the user.
+   Its pointer is NULL during the call, so that its gradient does not change. */
 SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
 {
     const smask_user_op *op = (const smask_user_op *)y->extra;
-    float *hidden[3];                    /* gradients that are not wanted now */
+    float *hidden[3];                    /* dx pointers, put back below    */
 
     if (op->backward == NULL) {
         smask__fail(c, SMASK_STATE, op->name != NULL ? op->name : "user",
-            "the op has no backward");
+            "op->backward is NULL; training needs it");
         return;
     }
     for (int i = 0; i < 3; i++) smask__grad_zeroed(c, y->source[i]);
@@ -5732,7 +5844,8 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
             if (t->source[i] != NULL
                 && t->source[i]->x_state == SMASK__X_REUSED) {
                 smask__fail(c, SMASK_STATE, "backward",
-                    "has been here in this step; add the losses first");
+                    "smask_backward was already called in this step; add the "
+                    "losses and call it once");
                 return;
             }
         smask__backward_one(c, t);
@@ -5740,7 +5853,10 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
     }
 }
 
-typedef struct smask__recompute_call { smask_fn fn; const void *user; } smask__recompute_call;
+typedef struct smask__recompute_call {
+    smask_fn fn;
+    const void *user;
+} smask__recompute_call;
 
 SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user)
@@ -5748,7 +5864,8 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     const int not_recording = c->not_recording;
 
     if (x == NULL) return NULL;
-    smask__recompute_call *again = (smask__recompute_call *)smask__structs(c, 1, sizeof *again);
+    smask__recompute_call *again = (smask__recompute_call *)smask__structs(c,
+        1, sizeof *again);
     if (again == NULL) return NULL;
     again->fn = fn;
     again->user = user;
@@ -5758,8 +5875,9 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     c->not_recording = not_recording;
     if (t != NULL && t->op == SMASK_OP_PARAM)
         return smask__fail_null(c, SMASK_ARG, "recompute",
-            "what fn returns is a parameter; return an op's output");
-    smask_tensor *y = smask__tape_rewind_keeping(c, SMASK_OP_RECOMPUTE, t, start);
+            "fn returned a parameter; return the output of an op");
+    smask_tensor *y = smask__tape_rewind_keeping(c, SMASK_OP_RECOMPUTE, t,
+        start);
     if (y == NULL) return NULL;
     y->source[0] = x;
     y->extra = again;
@@ -5769,12 +5887,19 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     return smask__finish(c, y);
 }
 
-/* Run fn again, this time with a tape, on a leaf that has x's values, and
-   walk that tape. What it took goes with it, so its gradients must not mix
-   with those of the outer tape: it has a free list of its own. */
+/* Run fn a second time, now recording, and walk the inner tape it records.
+   - Its input is a leaf that shares the values of x. The walk stops there, and
+     leaf->dx is added to the outer dx of x.
+   - Its output gets y->dx as a FIXED gradient: the outer node y owns it.
+   - The rewind drops all memory taken inside, gradients as well. So the inner
+     walk has its own free list: an inner entry must not outlive the rewind,
+     and an outer entry must not lose its remainder to the inner tape.
+   - For the same reason fn may use x and parameters only. The gradient of any
+     other outer tensor would be allocated inside and lost. */
 SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y)
 {
-    const smask__recompute_call *again = (const smask__recompute_call *)y->extra;
+    const smask__recompute_call *again =
+        (const smask__recompute_call *)y->extra;
     smask_tensor *x = y->source[0], *leaf, *t;
     const int not_recording = c->not_recording;
     int add;
@@ -5825,9 +5950,10 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
         "built with SPLITMASK_NO_AUTOGRAD");
 #endif
     if (loss == NULL)
-        return smask__fail(c, SMASK_ARG, "backward", "there is no loss");
+        return smask__fail(c, SMASK_ARG, "backward", "loss is NULL");
     if (smask_count(loss) != 1) {
-        smask__fail_shapes(c, "backward", "of a scalar; got", loss, "", NULL);
+        smask__fail_shapes(c, "backward", "loss must be a scalar; got", loss,
+            "", NULL);
         return c->error;
     }
     if (!c->dry && !smask__finite(loss->x[0]))
@@ -5835,7 +5961,8 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
             "the loss is not finite");
     if (!loss->requires_grad)
         return smask__fail(c, SMASK_STATE, "backward",
-            "the loss depends on no parameter, or nothing was recorded");
+            "no parameter of the loss requires a gradient, or recording is "
+            "off");
     if (loss->op == SMASK_OP_PARAM) {
         if (loss->dx != NULL) loss->dx[0] += 1;
         return c->error;
@@ -5846,7 +5973,8 @@ SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
     return c->error;
 }
 
-/* The loss as a function of t alone, drawn alike each time. */
+/* One evaluation of the loss, in a step of its own. The random state is reset,
+   so every call draws the same numbers. */
 SMASK__FN double smask__gradcheck_at(smask_ctx *c,
     smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
     const smask_random *random, int backward)
@@ -5859,7 +5987,7 @@ SMASK__FN double smask__gradcheck_at(smask_ctx *c,
     if (loss != NULL && loss->x != NULL) value = (double)loss->x[0];
     if (backward) smask_backward(c, loss);
     else if (loss == NULL && smask__ok(c))
-        smask__fail(c, SMASK_ARG, "gradcheck", "fn gave no loss");
+        smask__fail(c, SMASK_ARG, "gradcheck", "fn returned NULL");
     smask_end_step(c);
     return value;
 }
@@ -5876,11 +6004,12 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
     if (!smask__ok(c)) return c->error;
     if (t == NULL || t->op != SMASK_OP_PARAM || tries < 1 || !(eps > 0))
         return smask__fail(c, SMASK_ARG, "gradcheck",
-            "t is a parameter, tries and eps positive");
+            "t must be a parameter, tries and eps above 0");
     if (c->in_step || t->dx == NULL)
         return smask__fail(c, SMASK_STATE, "gradcheck",
-            "runs between steps; not dry, for inference, or NO_AUTOGRAD");
-    /* The others stand still, so that their gradients stay as they are. */
+            "call it outside a step; not in a dry run, inference or "
+            "NO_AUTOGRAD");
+    /* Freeze all other parameters, so that their gradients do not change. */
     for (smask_tensor *p = c->last; p != NULL; p = p->previous)
         if (p->op == SMASK_OP_PARAM && p != t) {
             p->arg[0] = p->requires_grad;
@@ -7835,8 +7964,12 @@ SMASK__FN int32_t smask__adam_find(const smask_params *p, int piece,
     size_t first = (size_t)piece * SMASK__PIECE;
     int32_t i = 0;
 
-    for (; first >= smask__round_up(smask_count(p->item[i].t), SMASK__PIECE); i++)
-        first -= smask__round_up(smask_count(p->item[i].t), SMASK__PIECE);
+    for (;; i++) {
+        const size_t whole = smask__round_up(smask_count(p->item[i].t),
+            SMASK__PIECE);
+        if (first < whole) break;
+        first -= whole;
+    }
     *at = first;
     *count = smask__min(smask_count(p->item[i].t) - first, SMASK__PIECE);
     return i;
@@ -8767,7 +8900,7 @@ typedef struct smask__pool {
     int stop;                            /* 1: go home                     */
     int hands;                           /* threads besides the caller's   */
     pthread_mutex_t lock;                /* for going to sleep only        */
-    smask__sleepers work, home;              /* hands wait; the caller waits   */
+    smask__sleepers work, home;      /* workers wait; the caller waits     */
     smask__worker *hand;
 } smask__pool;
 
@@ -8956,7 +9089,8 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
      positions           learnt, added before the split (desc.sincos)
      decoder positions   a table of its own, added to all N tokens
                          (desc.decoder_shares_position)
-     encoder -> decoder  final norm, then one linear layer (desc.no_decoder_embed)
+     encoder -> decoder  final norm, then one linear layer
+                         (desc.no_decoder_embed)
      decoder             decoder_depth blocks, the paper's 2; heads and MLP
                          as the encoder's, then a norm and the head
      mask                BEiT's blocks, scaled to the grid: 8 to 38 % of it
