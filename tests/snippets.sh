@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every fenced block of README.md and of the manual in splitmask.h works.
+# Every fenced block of README.md, of examples/RESULTS.md and of the manual
+# in splitmask.h works.
 #   CC=cc sh tests/snippets.sh
 #
 #   C blocks   with a main: compiled without warnings and run. Others are
@@ -205,12 +206,13 @@ sh_block() {
     done < "$B/lines"
 }
 
-for file in splitmask.h README.md; do
+for file in splitmask.h README.md examples/RESULTS.md; do
     if [ ! -f "$file" ]; then
         echo "skip $file: not there"
         continue
     fi
-    label=${file%.*}
+    label=${file##*/}
+    label=${label%.*}
     blocks "$file" "$label"
     while read -r number kind line; do
         where="$file:$line"
