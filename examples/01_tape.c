@@ -118,8 +118,8 @@ int main(void)
 
     /* Ops pass errors on as NULL, so one look at the end is enough. */
     if (smask_error(&c) != SMASK_OK) {
-        fprintf(stderr, "01_tape: %s (%s)\n", smask_result_text(smask_error(&c)),
-                smask_detail(&c));
+        fprintf(stderr, "01_tape: %s (%s)\n",
+            smask_result_text(smask_error(&c)), smask_detail(&c));
         smask_shutdown(&c);
         return 1;
     }

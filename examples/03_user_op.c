@@ -142,8 +142,8 @@ int main(void)
     }
     draw(&p);
     if (smask_error(&c) != SMASK_OK)
-        fprintf(stderr, "03_user_op: %s (%s)\n", smask_result_text(smask_error(&c)),
-                smask_detail(&c));
+        fprintf(stderr, "03_user_op: %s (%s)\n",
+            smask_result_text(smask_error(&c)), smask_detail(&c));
     i = smask_error(&c) == SMASK_OK && worst < 1e-2f && loss_now < 0.01f;
     smask_shutdown(&c);
     return i ? 0 : 1;

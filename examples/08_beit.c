@@ -118,8 +118,8 @@ int main(void)
         smask_end_step(&c);
     }
     if (smask_error(&c) != SMASK_OK) {
-        fprintf(stderr, "08_beit: %s (%s)\n", smask_result_text(smask_error(&c)),
-                smask_detail(&c));
+        fprintf(stderr, "08_beit: %s (%s)\n",
+            smask_result_text(smask_error(&c)), smask_detail(&c));
         smask_shutdown(&c);
         return 1;
     }

@@ -137,8 +137,8 @@ int main(void)
             right[trained][l] = probe(&c, features + l * ALL * D);
     }
     if (smask_error(&c) != SMASK_OK)
-        fprintf(stderr, "10_probe: %s (%s)\n", smask_result_text(smask_error(&c)),
-                smask_detail(&c));
+        fprintf(stderr, "10_probe: %s (%s)\n",
+            smask_result_text(smask_error(&c)), smask_detail(&c));
     printf("features after     random   pre-trained\n");
     for (l = 0; l <= DEPTH; l++)
         printf("%-12s %d %8.1f %% %11.1f %%\n",

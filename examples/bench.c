@@ -1570,7 +1570,8 @@ static smask_tensor *probe_match(smask_ctx *c, const probe *p,
 {
     (void)p;
     (void)r;
-    return smask_info_nce(c, smask_l2_normalize(c, smask_mean_tokens(c, x, 0)), 0.2f,
+    x = smask_l2_normalize(c, smask_mean_tokens(c, x, 0));
+    return smask_info_nce(c, x, 0.2f,
         0, 0, NULL);
 }
 
@@ -1779,7 +1780,8 @@ static smask_result profile_all(smask_ctx *c, void *user)
     row->bytes = 4 * row_bytes;
     profile_blocks(c, f, encoder, &v->blocks[0], o->depth, views, seen);
     if (split) {
-        profile_linear(c, f, "decoder_embed", 1, probe_decoder_embed, views, seen, D, D,
+        profile_linear(c, f, "decoder_embed", 1, probe_decoder_embed, views,
+            seen, D, D,
             v);
         for (i = 0; i < 2 * B * n; i++)  /* every other one a mask token   */
             f->index[i] = i % 2 || i / 2 >= views * seen ? -1 : i / 2;

@@ -760,7 +760,8 @@ static void settle_options(run *r)
         fail("--official belongs to --method beit");
     if (r->official && r->sincos)
         fail("--official has relative positions; leave --sincos out");
-    if (r->half_resolution && r->full) fail("--half and --full: give one of the two");
+    if (r->half_resolution && r->full)
+        fail("--half and --full: give one of the two");
     if (r->half_resolution && r->patch % 2 != 0)
         fail("--half: --patch %d must be even", r->patch);
     if (r->patch >= 16 && r->patch % 2 == 0 && !r->full) r->half_resolution = 1;

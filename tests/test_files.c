@@ -240,7 +240,8 @@ static int opens(memory *file, smask_result expected, const char *detail)
 
 #define VIT_FIELDS(X) X(image) X(patch) X(channels) X(dim) X(depth)         \
     X(heads) X(mlp_ratio) X(vocabulary) X(decoder_depth) X(class_token)     \
-    X(pool_class) X(sincos) X(relative_bias) X(no_position) X(no_decoder_embed)    \
+    X(pool_class) X(sincos) X(relative_bias) X(no_position)                 \
+    X(no_decoder_embed)                                                     \
     X(decoder_shares_position) X(mask_token) X(classes) X(layer_scale)      \
     X(drop_path)
 #define TOKENIZER_FIELDS(X) X(kind) X(image) X(patch) X(channels)           \

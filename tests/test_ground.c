@@ -99,7 +99,7 @@ static void finite(void)
 /* ----------------------------------------------------------------- text */
 
 #define TEST_TEXT(name, text)                                               \
-    CHECK_TEXT(smask_result_text(SMASK_##name), text);                             \
+    CHECK_TEXT(smask_result_text(SMASK_##name), text);                      \
     CHECK(smask_result_text(SMASK_##name)[0] != '\0');
 
 static void texts(void)

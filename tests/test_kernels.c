@@ -767,7 +767,8 @@ static void means_and_units(void)
         t.flag = (int)(i % 3);
         tensor(&t, 3, 9, D, 0, 1);
         for_all_lanes(&t, 12);
-        t = new_trial("l2_normalize", 6 * D, 1e-6, 1e-5, unit_build, unit_right);
+        t = new_trial("l2_normalize", 6 * D, 1e-6, 1e-5, unit_build,
+            unit_right);
         t.D = D;
         if (D < 3) continue;             /* 1: y is a sign, its gradient 0    */
         tensor(&t, 2, 3, D, 0, 3);

@@ -351,7 +351,8 @@ static void count_pairs(smask_mask_kind kind, int other, double pair[N][N])
         for (i = 0; i < m.visible[0]; i++)
             for (j = 0; j < m.visible[other]; j++)
                 pair[m.visible_at[0][b * m.visible[0] + i]]
-                    [m.visible_at[other][b * m.visible[other] + j]] += 1.0 / IMAGES;
+                    [m.visible_at[other][b * m.visible[other] + j]]
+                    += 1.0 / IMAGES;
     smask_shutdown(&c);
 }
 
@@ -416,7 +417,8 @@ static void same_seed_same_masks(void)
     bytes = 5 * (size_t)a.visible[0] * sizeof(int32_t);
     CHECK(memcmp(a.visible_at[0], b.visible_at[0], bytes) == 0);
     CHECK(memcmp(a.visible_at[0], other.visible_at[0], bytes) != 0);
-    CHECK(memcmp(a.visible_at[0], a.visible_at[0] + a.visible[0], bytes / 5) != 0);
+    CHECK(memcmp(a.visible_at[0], a.visible_at[0] + a.visible[0], bytes / 5)
+        != 0);
     smask_shutdown(&c);
     smask_shutdown(&d);
 }
@@ -452,7 +454,8 @@ static void dry_run(void)
     smask_shutdown(&c);
     for (k = 0; k < 3; k++) {
         CHECK(dry[k].visible_at[0] == NULL && dry[k].masked_at[0] == NULL);
-        CHECK(memcmp(dry[k].visible, planned[k].visible, sizeof dry[k].visible) == 0);
+        CHECK(memcmp(dry[k].visible, planned[k].visible,
+            sizeof dry[k].visible) == 0);
         CHECK(memcmp(dry[k].masked, planned[k].masked,
             sizeof dry[k].masked) == 0);
         SAME(dry[k].branches, planned[k].branches);

@@ -269,7 +269,8 @@ static const entry registry[] = {
     { SMASK_OP_PARAM, "param", param_loss, 1, { { 3, 4, 2 } } },
     { SMASK_OP_ADD, "add", add_loss, 1, { { 3, 5, 0 }, { 3, 5, 0 } } },
     { SMASK_OP_SCALE, "scale", scale_loss, 1, { { 3, 5, 0 } } },
-    { SMASK_OP_SCALE_ROWS, "scale_rows", gain_loss, 1, { { 3, 5, 2 }, { 3, 0, 0 } } },
+    { SMASK_OP_SCALE_ROWS, "scale_rows", gain_loss, 1,
+        { { 3, 5, 2 }, { 3, 0, 0 } } },
     { SMASK_OP_LINEAR, "linear", linear_loss, 8, { { 2, 3, 6 }, { 5, 6, 0 },
         { 5, 0, 0 }, { 2, 3, 5 }, { 6, 0, 0 }, { 6, 0, 0 } } },
     { SMASK_OP_LAYERNORM, "layernorm", layernorm_loss, 1, { { 2, 3, 6 },
@@ -798,7 +799,8 @@ static void null_in_null_out(void)
     smask_begin_step(&c);
     CHECK(smask_add(&c, n, x) == NULL && smask_add(&c, x, n) == NULL);
     CHECK(smask_scale(&c, n, 1) == NULL);
-    CHECK(smask_scale_rows(&c, n, b) == NULL && smask_scale_rows(&c, x, n) == NULL);
+    CHECK(smask_scale_rows(&c, n, b) == NULL
+        && smask_scale_rows(&c, x, n) == NULL);
     CHECK(smask_linear(&c, n, w, b) == NULL);
     CHECK(smask_linear(&c, x, n, b) == NULL);
     CHECK(smask_linear_add(&c, n, w, b, r, NULL) == NULL);

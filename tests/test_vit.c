@@ -91,7 +91,8 @@ static void draw_halves(int32_t *index)
 
 static void decoder_gradient(void *user, const char *name, smask_tensor *t)
 {
-    if (strncmp(name, "norm_", 5) == 0 || strncmp(name, "decoder_embed_", 14) == 0
+    if (strncmp(name, "norm_", 5) == 0
+        || strncmp(name, "decoder_embed_", 14) == 0
             || strncmp(name, "decoder", 7) == 0)
         fixture_gradient(user, name, t);
 }
@@ -545,8 +546,8 @@ static void groups(void)
     }
 }
 
-/* All weights but one held fixed: its gradient stays what it was. Behind a fixed
-   part nothing flows, so attention, whose output is else made again in
+/* All weights but one held fixed: its gradient stays what it was. Behind a
+   fixed    part nothing flows, so attention, whose output is else made again in
    backward, has to keep it. Made again it is of weights that were divided by
    their sum before, not after: a rounding of 2^-24 on each of a few terms,
    as in `groups` below. */

@@ -578,8 +578,8 @@ int model_try_save(smask_ctx *c, const smask_vit *v,
     return 0;
 }
 
-void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
-    int32_t metadata_count, const char *path)
+void model_save(smask_ctx *c, const smask_vit *v,
+    const smask_metadata *metadata, int32_t metadata_count, const char *path)
 {
     char why[1400];
 

@@ -465,7 +465,7 @@ static const char head[] =
     ".scene figcaption{font-size:.76rem;line-height:1.3}\n"
     "@media(min-width:56rem){.scene.wide{"
     "grid-template-columns:repeat(8,1fr)}"
-    ".scene.half_resolution{grid-template-columns:repeat(5,1fr);max-width:42rem}}\n"
+    ".scene.half{grid-template-columns:repeat(5,1fr);max-width:42rem}}\n"
     "@media(max-width:30rem){.scene figcaption{font-size:.7rem}}\n"
     "svg{display:block;width:100%;height:auto}\n"
     ".scene svg{background:var(--box)}\n"

@@ -151,8 +151,8 @@ const char *note_text(char *to, size_t bytes, const char *text);
 
 /* Write a model, first beside its place, then moved there, so that no half
    file is ever found under its name. */
-void model_save(smask_ctx *c, const smask_vit *v, const smask_metadata *metadata,
-    int32_t metadata_count, const char *path);
+void model_save(smask_ctx *c, const smask_vit *v,
+    const smask_metadata *metadata, int32_t metadata_count, const char *path);
 /* The same with the tokenizer and all that a resumed run needs; t, a and e
    may be NULL. Returns 1; or 0 and the reason in `why`, then the old file
    is still there and the context can go on. */
