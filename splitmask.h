@@ -4490,7 +4490,8 @@ SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
     smask__add_detail(c, ")");
 }
 
-#define SMASK__CASE(name) case SMASK_OP_##name: return SMASK__TEXT(#name);
+#define SMASK__CASE(NAME, name)                                             \
+    case SMASK_OP_##NAME: return SMASK__TEXT(#name);
 SMASK__FN const char *smask__op_text(smask_op op)
 {
     switch (op) {

@@ -547,8 +547,8 @@ static void groups(void)
 }
 
 /* All weights but one held fixed: its gradient stays what it was. Behind a
-   fixed    part nothing flows, so attention, whose output is else made again in
-   backward, has to keep it. Made again it is of weights that were divided by
+   fixed part no gradient flows, so attention, whose output backward normally
+   recomputes, has to keep it. Made again it is of weights that were divided by
    their sum before, not after: a rounding of 2^-24 on each of a few terms,
    as in `groups` below. */
 static void fixed(void)
