@@ -157,6 +157,7 @@ int main(void)
      decoder             blocks that turn features into predictions
      encoder             blocks that turn patch tokens into features
      feature             a vector of D floats that describes a patch or image
+     GELU                x Phi(x), Phi the normal distribution function
      gradient            of the loss by a weight: the change of the loss per
                          change of the weight
      head                the last linear layer; in attention, one of H parts
@@ -361,40 +362,40 @@ extern "C" {
 
 /* ----------------------------------------------------------- >>types */
 
-/* What can go wrong. The first error sticks in the context: see >>errors. */
+/* Result codes. The context keeps the first error: see >>errors. */
 #define SMASK_RESULTS(X)                                                    \
     X(OK,      "ok")                                                        \
-    X(SHAPE,   "shapes do not fit together")                                \
-    X(MEMORY,  "the arena is full; smask_plan tells the size it needs")     \
-    X(NODES,   "more nodes than desc.nodes allows")                         \
+    X(SHAPE,   "tensor shapes do not match")                                \
+    X(MEMORY,  "the arena is full; smask_plan reports the size it needs")   \
+    X(NODES,   "more tape nodes than desc.nodes allows")                    \
     X(ARG,     "an argument is missing or out of range")                    \
-    X(STATE,   "not now: wrong order of calls, or another version's struct")\
-    X(RANGE,   "a label or index lies outside its table")                   \
-    X(IO,      "a read or write callback came up short")                    \
-    X(FORMAT,  "the file is not what it claims to be")                      \
-    X(NUMERIC, "a value that must be finite is not")
+    X(STATE,   "wrong order of calls, or another version's struct")         \
+    X(RANGE,   "a label or index is outside its table")                     \
+    X(IO,      "a read or write callback moved too few bytes")              \
+    X(FORMAT,  "the file has an invalid or unsupported format")             \
+    X(NUMERIC, "a value is NaN or infinite")
 
 #define SMASK__ENUM(name, text) SMASK_##name,
 typedef enum smask_result { SMASK_RESULTS(SMASK__ENUM) SMASK_RESULT_COUNT }
     smask_result;
 
-/* Where memory comes from: asked once at setup, given back at shutdown. */
+/* Source of memory. Setup calls alloc once; shutdown calls release. */
 typedef struct smask_allocator {
     void *(*alloc)(void *user, size_t bytes);
     void (*release)(void *user, void *block);
     void *user;
 } smask_allocator;
 
-/* Told of the first error, once. `text` lives during the call. */
+/* Called once, on the first error. `text` is valid during the call. */
 typedef struct smask_logger {
     void (*log)(void *user, smask_result code, const char *text);
     void *user;
 } smask_logger;
 
 /* Run fn(arg, piece, worker) for piece = 0 .. count-1, in any order, on at
-   most `workers` threads at once, and return when all are done. `worker`
-   is 0 .. workers-1 and never shared by two calls that overlap. The pieces
-   never depend on `workers`, so neither do the bits of any result. */
+   most `workers` threads at once. Return when all pieces are done. `worker`
+   is 0 .. workers-1; two calls that overlap never share it. The pieces do
+   not depend on `workers`, so results are the same bit for bit. */
 typedef struct smask_parallel {
     void (*run)(void *user, int count,
                 void (*fn)(void *arg, int piece, int worker), void *arg);
@@ -409,44 +410,44 @@ typedef struct smask_io {
     void *user;
 } smask_io;
 
-/* Which vector code runs. AUTO takes the best that the processor has whose
-   products are those of floats. BF16 is AVX512 with other matrix products
-   (not in attention, not in a tokenizer): what they multiply is rounded to
-   bfloat16, 8 bits of precision, and added in float. Weights, gradients and
-   moments stay floats. Nearly twice as fast on AMD's Zen 4; a processor may
-   also have the instruction without the speed, so never AUTO. */
-#define SMASK_ISAS(X) X(AUTO, "auto") X(SCALAR, "scalar")             \
+/* The instruction set. AUTO selects the best one the processor has that
+   multiplies in float. BF16 is AVX512 with other matrix products (except
+   in attention and tokenizers): it rounds their operands to bfloat16, 8 bits
+   of precision, and adds in float. Weights, gradients and moments stay
+   float. BF16 is nearly twice as fast on AMD's Zen 4. Other processors may
+   have the instruction without the speed, so AUTO never selects it. */
+#define SMASK_ISAS(X) X(AUTO, "auto") X(SCALAR, "scalar")                   \
     X(VECTOR4, "vector4") X(AVX2, "avx2") X(AVX512, "avx512")               \
     X(BF16, "bf16")
 #define SMASK__ISA_ENUM(name, text) SMASK_ISA_##name,
 typedef enum smask_isa { SMASK_ISAS(SMASK__ISA_ENUM)
     SMASK_ISA_COUNT } smask_isa;
 
-/* Setup. Zero everywhere is a working default. */
+/* Setup. All fields 0 is a working default. */
 typedef struct smask_desc {
-    void *memory;                    /* the arena; NULL: ask the allocator */
+    void *memory;                    /* the arena; NULL: use allocator     */
     size_t memory_size;              /* bytes; 0 without memory: 64 MiB    */
     smask_allocator allocator;       /* default: malloc and free           */
     smask_parallel parallel;         /* default: a loop on this thread     */
     smask_logger logger;             /* default: silent                    */
     uint64_t seed;                   /* of the context's generator         */
     int nodes;                       /* limit of tape nodes; 0: no limit   */
-    smask_isa isa;               /* vector code; default: the best     */
+    smask_isa isa;                   /* instruction set; default: AUTO     */
     int inference;                   /* 1: parameters get no gradients     */
 } smask_desc;
 
-/* What a dry run found: see smask_plan. */
+/* Result of a dry run: see smask_plan. */
 typedef struct smask_sizes {
     size_t bytes;                    /* the arena: exact, for any alignment*/
-    size_t kept_bytes;               /* of these: live until shutdown      */
-    size_t step_bytes;               /* of these: the step, at its peak    */
+    size_t kept_bytes;               /* part that lives until shutdown     */
+    size_t step_bytes;               /* part for the step, at its peak     */
     int nodes;                       /* most tape nodes alive at once      */
 } smask_sizes;
 
-/* The generator: PCG32 (O'Neill 2014). 16 bytes of state, copy to save. */
+/* Generator: PCG32 (O'Neill 2014). 16 bytes of state; copy it to save it. */
 typedef struct smask_random { uint64_t state, stream; } smask_random;
 
-/* Ops of the tape: each NAME has a smask__name_back in chapter 7. */
+/* Ops of the tape. Each NAME has a function smask__name_back in chapter 7. */
 #define SMASK_OPS(X)                                                        \
     X(INPUT, input) X(PARAM, param) X(ADD, add) X(SCALE, scale)             \
     X(SCALE_ROWS, scale_rows) X(LINEAR, linear) X(LAYERNORM, layernorm)     \
@@ -462,8 +463,8 @@ struct smask_ctx;
 struct smask_tensor;
 
 /* A differentiable function of your own: y = forward(source...).
-   `forward` fills y->x from y->source[i]->x; `backward` ADDS to
-   y->source[i]->dx (NULL where none is wanted) from y->dx. */
+   `forward` fills y->x from y->source[i]->x. `backward` reads y->dx and ADDS
+   to y->source[i]->dx, which is NULL where no gradient is needed. */
 typedef struct smask_user_op {
     const char *name;
     void (*forward)(struct smask_tensor *y, void *user);
@@ -471,28 +472,28 @@ typedef struct smask_user_op {
     void *user;
 } smask_user_op;
 
-/* A tensor is a node of the tape. Read x freely; the rest is the tape's.
-   Lives until shutdown when made outside a step, else until its end. */
+/* A tensor is a node of the tape. You may read x; other fields are internal.
+   Valid until shutdown if made outside a step, otherwise until its end. */
 #define SMASK_SOURCES 6
 typedef struct smask_tensor {
     float *x;                        /* values, row-major                  */
     float *dx;                       /* d loss / d x, or NULL              */
     int32_t shape[4], rank;          /* shape[rank - 1] runs fastest       */
     int32_t op;                      /* smask_op                           */
-    int32_t requires_grad;           /* 1: a gradient flows through here   */
-    int32_t generation;              /* of the step, for the debug build   */
+    int32_t requires_grad;           /* 1: backward computes its gradient  */
+    int32_t generation;              /* step count, for the debug build    */
     struct smask_tensor *source[SMASK_SOURCES];
-    struct smask_tensor *previous;     /* the node recorded before this one  */
+    struct smask_tensor *previous;   /* the node recorded before this one  */
     float *save[3];                  /* what backward needs: see each op   */
     const int32_t *index;
     const void *extra;
     float scalar[1];
     int32_t arg[2];
-    int32_t dx_state;                /* whose memory dx is: SMASK__DX_...  */
-    int32_t x_state;                 /* how long x stays: SMASK__X_...     */
+    int32_t dx_state;                /* who owns dx's memory: SMASK__DX_...*/
+    int32_t x_state;                 /* how long x is valid: SMASK__X_...  */
 } smask_tensor;
 
-/* A named parameter. Names are timm's, so that files move both ways. */
+/* A named parameter. Names are timm's, so files work in both directions. */
 typedef struct smask_param {
     smask_tensor *t;
     char name[56];
@@ -502,11 +503,11 @@ typedef struct smask_param {
 } smask_param;
 
 typedef struct smask_params {
-    smask_param *item;               /* lives until shutdown               */
+    smask_param *item;               /* valid until shutdown               */
     int32_t count, capacity;
 } smask_params;
 
-/* A vision transformer. Zero: default, in brackets. */
+/* A vision transformer. 0 selects the default in brackets. */
 typedef struct smask_vit_desc {
     int32_t image;                   /* side in pixels                [32] */
     int32_t patch;                   /* P, side in pixels              [4] */
@@ -519,34 +520,34 @@ typedef struct smask_vit_desc {
     int32_t decoder_depth;           /* 0: no decoder                      */
     int32_t class_token;             /* 1: prepend one                 [0] */
     int32_t pool_class;              /* 1: class token, 0: mean        [0] */
-    int32_t sincos;                  /* 1: fixed 2-D sin-cos positions, in
-                                        the encoder                    [0] */
+    int32_t sincos;                  /* 1: fixed 2-D sin-cos position
+                                        embedding, encoder only        [0] */
     int32_t relative_bias;           /* 1: shared, 2: per layer (BEiT) [0] */
-    int32_t no_position;             /* 1: no absolute positions       [0] */
+    int32_t no_position;             /* 1: no position embedding       [0] */
     int32_t no_decoder_embed;        /* 1: no linear before decoder    [0] */
-    int32_t decoder_shares_position; /* 1: encoder's table, and only at
-                                        the masked slots               [0] */
+    int32_t decoder_shares_position; /* 1: the encoder's table, at masked
+                                        patches only                   [0] */
     int32_t mask_token;              /* 1: BEiT's, inside the encoder  [0] */
-    int32_t recompute;               /* 1: blocks run again in backward[0] */
-    int32_t group;                   /* tokens that go through all blocks
-                                        before the next ones do: to stay in
-                                        the caches; give more of them to
-                                        more than 16 threads        [1024] */
+    int32_t recompute;               /* 1: backward recomputes blocks  [0] */
+    int32_t group;                   /* tokens of one group of images. A
+                                        group passes all blocks before the
+                                        next starts: it stays in cache.
+                                        Raise above 16 threads      [1024] */
     int32_t classes;                 /* of the classifier; 0: none         */
     float layer_scale;               /* initial LayerScale; 0: none        */
     float drop_path;                 /* last block's stochastic depth  [0] */
-    float init_std;                  /* of the normal that weights are drawn
-                                        from, cut at +-2 of it    [0.02f]  */
-    const float *weights;            /* read these, in the order of params,
-                                        instead of drawing; never written,
-                                        so only with smask_desc.inference  */
+    float init_std;                  /* initial weights are normal, cut at
+                                        +-2 deviations             [0.02f] */
+    const float *weights;            /* use these, in the order of params;
+                                        the caller's, until shutdown, read-
+                                        only: needs smask_desc.inference   */
 } smask_vit_desc;
 
 /* The weights of a block: field, timm's name, rows, columns (0: a vector),
-   first value (N normal, S normal / sqrt(2 l) as BEiT, 1, 0, G LayerScale).
-   l is the block's number from 1; to the decoder's blocks, which go on where
-   the encoder ends, all of them L + 1.
-   Yields the struct, the initialiser, the order in files and the count. */
+   initial value (N normal, S normal / sqrt(2 l) as BEiT, 1, 0, G LayerScale).
+   l is the block's number, from 1; all decoder blocks have l = L + 1.
+   The struct, the initialiser, the order in files and the count all come
+   from this list. */
 #define SMASK_BLOCK_WEIGHTS(X)                                              \
     X(ln1_w,  "norm1.weight",     D,     0, 1)                              \
     X(ln1_b,  "norm1.bias",       D,     0, 0)                              \
@@ -566,34 +567,36 @@ typedef struct smask_vit_desc {
 #define SMASK__FIELD(field, name, rows, columns, first) smask_tensor *field;
 typedef struct smask_block {
     SMASK_BLOCK_WEIGHTS(SMASK__FIELD)
-    smask_tensor *bias;              /* relative positions (2G-1)^2+3, H   */
+    smask_tensor *bias;              /* relative: ((2G-1)^2 + 3, H) or NULL*/
     int32_t heads;
-    float drop;                      /* stochastic depth: chance to skip   */
+    float drop;                      /* stochastic depth: skip probability */
 } smask_block;
 
 typedef struct smask_vit {
     smask_vit_desc desc;             /* with defaults filled in            */
-    int32_t grid, tokens;            /* patches a side; N = grid * grid    */
-    smask_params params;             /* all of the below, in file order    */
-    smask_tensor *patch_w, *patch_b; /* (D, C P P)   (D)                   */
-    smask_tensor *position;          /* (N + class_token, D)               */
-    smask_tensor *cls;               /* (D) or NULL                        */
-    smask_tensor *mask;              /* (D) BEiT's mask token, or NULL     */
+    int32_t grid, tokens;            /* G patches a side; N = G G patches  */
+    smask_params params;             /* all tensors below, in file order   */
+    smask_tensor *patch_w, *patch_b; /* patch embedding (D, C P P) (D)     */
+    smask_tensor *position;          /* position embedding (N or N + 1, D) */
+    smask_tensor *cls;               /* class token (D), or NULL           */
+    smask_tensor *mask;              /* BEiT's mask token (D), or NULL     */
     smask_tensor *bias;              /* shared relative position bias      */
-    smask_block *blocks;             /* desc.depth of them                 */
+    smask_block *blocks;             /* desc.depth blocks                  */
     smask_tensor *norm_w, *norm_b;   /* (D)                                */
-    smask_tensor *decoder_embed_w, *decoder_embed_b;  /* (D, D)  (D)       */
-    smask_tensor *decoder_mask;               /* (D)                       */
-    smask_tensor *decoder_position;           /* (N, D)                    */
-    smask_block *decoder;                     /* desc.decoder_depth        */
-    smask_tensor *decoder_norm_w, *decoder_norm_b;
-    smask_tensor *head_w, *head_b;            /* (V, D)  (V)               */
-    smask_tensor *classifier_w, *classifier_b;/* (classes, D)  (classes)   */
+    smask_tensor *decoder_embed_w, *decoder_embed_b; /* (D, D)  (D)        */
+    smask_tensor *decoder_mask;      /* mask token (D)                     */
+    smask_tensor *decoder_position;  /* position embedding (N, D)          */
+    smask_block *decoder;            /* desc.decoder_depth blocks          */
+    smask_tensor *decoder_norm_w, *decoder_norm_b; /* (D)                  */
+    smask_tensor *head_w, *head_b;   /* (V, D)  (V)                        */
+    smask_tensor *classifier_w, *classifier_b; /* (classes, D)  (classes)  */
     const int32_t *bias_index;       /* (T, T) rows of the bias table      */
     int32_t training;                /* 1: stochastic depth is on          */
 } smask_vit;
 
-/* Patch tokenizers: a codebook of unit vectors, token = argmax_i x . e_i. */
+/* Patch tokenizers. A codebook has V vectors e_i of length 1. The visual
+   token of patch x is argmax_i x . e_i; with `euclidean`, learnt vectors keep
+   their length and the nearest one wins. */
 typedef enum smask_token_kind {
     SMASK_TOKENS_PROJECTION, SMASK_TOKENS_PATCHES, SMASK_TOKENS_KMEANS,
     SMASK_TOKENS_GIVEN
@@ -605,52 +608,53 @@ typedef struct smask_tokenizer_desc {
     int32_t patch;                   /* P of the encoder, pixels       [4] */
     int32_t channels;                /* C                              [3] */
     int32_t vocabulary;              /* V                           [1024] */
-    int32_t half_resolution;         /* 1: tokens from a copy of half the
-                                        resolution, as in the paper    [0] */
+    int32_t half_resolution;         /* 1: tokenize a copy of half the
+                                        side, as in the paper          [0] */
     int32_t centre;                  /* 1: remove each patch's mean    [0] */
-    int32_t uniform01;               /* 1: draw from U[0,1], 0: U[-1,1][0] */
+    int32_t uniform01;               /* 1: draw from U[0,1], 0: U[-1,1]
+                                                                       [0] */
     int32_t euclidean;               /* 1: nearest by L2, 0: by cosine [0] */
 } smask_tokenizer_desc;
 
 typedef struct smask_tokenizer {
     smask_tokenizer_desc desc;
     int32_t width;                   /* d = C p p, p = P or P / 2          */
-    float *codebook;                 /* (V, d) unit rows; until shutdown   */
-    float *offset;                   /* (V) -|c|^2 / 2 where euclidean     */
-    const int32_t *given;            /* (B, N) ids, kind GIVEN: yours      */
+    float *codebook;                 /* (V, d) vectors e_i; until shutdown */
+    float *offset;                   /* (V) -|e_i|^2 / 2 if euclidean      */
+    const int32_t *given;            /* (B, N) for GIVEN, the caller's     */
 } smask_tokenizer;
 
-/* How a set of tokens is used: see smask_token_stats. */
+/* How evenly visual tokens are used: see smask_token_stats. */
 typedef struct smask_token_use {
-    double entropy;                  /* of token use, nats                 */
-    double perplexity;               /* exp(entropy): words in real use    */
-    int32_t used;                    /* words seen at least once           */
+    double entropy;                  /* of the histogram, nats             */
+    double perplexity;               /* exp(entropy): effective number     */
+    int32_t used;                    /* ids that occur at least once       */
 } smask_token_use;
 
 /* Masks. */
 typedef enum smask_mask_kind {
     SMASK_MASK_BLOCKS,               /* BEiT's rectangles                  */
-    SMASK_MASK_UNIFORM,              /* any patches, alike                 */
+    SMASK_MASK_UNIFORM,              /* any patches, equally likely        */
     SMASK_MASK_QUARTERS,             /* 75 %: two disjoint random quarters */
-    SMASK_MASK_INDEPENDENT           /* 75 %: two quarters that may meet   */
+    SMASK_MASK_INDEPENDENT           /* 75 %: two quarters that may overlap*/
 } smask_mask_kind;
 
-/* A drawn mask for B images of N tokens: what each of `branches` views of
-   each image sees, and what it has to predict. Row indices 0 .. N-1, in
-   rising order. All arrays live until the end of the step. */
+/* A random mask for B images of N patches. Each image has `branches` views.
+   A view sees its visible patches and predicts its masked patches. Entries
+   are patch numbers 0 .. N-1, ascending. Valid until end of step. */
 typedef struct smask_mask {
     int32_t B, N, branches;          /* SplitMask: 2; BEiT: 1              */
-    int32_t visible[2], masked[2];      /* counts per image, by branch        */
-    int32_t *visible_at[2];             /* (B, seen)                          */
+    int32_t visible[2], masked[2];   /* counts per image, by branch        */
+    int32_t *visible_at[2];          /* (B, visible)                       */
     int32_t *masked_at[2];           /* (B, masked)                        */
 } smask_mask;
 
-/* What the objectives weigh. Zero: the paper's method as >>choices settles it:
-   inpaint + match, blocks, half and half. */
+/* Options of the objectives. All 0 is the paper's method, with the >>choices
+   of this file: inpaint + match, blocks, half of the patches masked. */
 typedef struct smask_objective {
     smask_mask_kind mask;            /*                           [BLOCKS] */
-    float ratio;                     /* masked share; 0: half, for BEiT 75 of
-                                        196                                */
+    float ratio;                     /* masked share; 0: one half, for BEiT
+                                        75 of 196                          */
     int32_t no_inpaint, no_match;    /* 1: leave that part out             */
     float inpaint_weight;            /*                                [1] */
     float match_weight;              /*                                [1] */
@@ -658,67 +662,69 @@ typedef struct smask_objective {
     int32_t raw_features;            /* 1: no L2 norm before the match     */
     int32_t all_negatives;           /* 1: 2B - 2 negatives, 0: B - 1      */
     int32_t stop_keys;               /* 1: no gradient through the keys    */
-    int32_t match_decoder;           /* 0: the match is of the encoder's
-                                        outputs; 1: of the decoder's, as in
-                                        the paper                          */
+    int32_t match_decoder;           /* 1: match the means of the decoder's
+                                        outputs, as in the paper; 0: of the
+                                        encoder's                      [0] */
     int32_t splits;                  /* different splits in a batch; B or
                                         more: one an image, as in the paper;
-                                        2 .. B-1: negatives come from images
-                                        of the same split alone        [1] */
-    const float *view_images[2];     /* (B,C,S,S): what A and B are cut from,
-                                        if not from the images, of which the
-                                        words are; until end of step       */
+                                        2 .. B-1: negatives come only from
+                                        images of the same split       [1] */
+    const float *view_images[2];     /* (B,C,S,S) or NULL: the images that A
+                                        and B are cut from, if not `images`,
+                                        whose visual tokens are predicted;
+                                        the caller's, until end of step    */
 } smask_objective;
 
 typedef struct smask_losses {
-    float total;                     /* what backward descends             */
+    float total;                     /* weighted sum that backward uses    */
     float inpaint;                   /* mean cross-entropy, nats           */
     float match;                     /* (l_a + l_b) / 2, nats              */
-    float accuracy;                  /* of the token predictions, 0 .. 1   */
+    float accuracy;                  /* of the predicted tokens, 0 .. 1    */
     float match_accuracy;            /* positives ranked first, 0 .. 1     */
-    int32_t predictions;             /* patches predicted                  */
-    const int32_t *guess;            /* (predictions) most likely tokens, in
-                                        the order of masked_at; step life  */
-    smask_mask mask;                 /* the one that was drawn             */
+    int32_t predictions;             /* number of patches predicted        */
+    const int32_t *guess;            /* (predictions) most likely ids, in
+                                        the order of masked_at; until end
+                                        of step                            */
+    smask_mask mask;                 /* the mask that was drawn            */
     const int32_t *tokens;           /* (B, N) targets; until end of step  */
 } smask_losses;
 
 typedef struct smask_adam_desc {
-    float lr;                        /* peak rate                 [1.5e-3] */
-    float beta1, beta2;              /*                       [0.9, 0.98]  */
+    float lr;                        /* peak learning rate        [1.5e-3] */
+    float beta1, beta2;              /*                        [0.9, 0.98] */
     float eps;                       /*                             [1e-8] */
-    float weight_decay;              /* [0.05]; negative: none             */
-    float clip;                      /* global norm [3]; negative: never   */
-    float layer_decay;               /* rate *= this ^ (L + 1 - layer),
-                                        at most 1              [1]         */
+    float weight_decay;              /* negative: none              [0.05] */
+    float clip;                      /* global norm; negative: none    [3] */
+    float layer_decay;               /* rate *= this ^ (L + 1 - layer), at
+                                        most 1                         [1] */
     int64_t warmup;                  /* steps, linear from 0           [0] */
     int64_t steps;                   /* cosine ends here; 0: constant  [0] */
-    float final_lr;                  /* where the cosine ends, at most lr;
-                                        negative: 0                [1e-5]  */
+    float final_lr;                  /* rate at the cosine's end, at most
+                                        lr; negative: 0             [1e-5] */
 } smask_adam_desc;
 
 typedef struct smask_adam {
     smask_adam_desc desc;
     float **m, **v;                  /* moments, one of each per parameter;
-                                        NULL for those that do not learn   */
+                                        NULL for fixed parameters          */
     int64_t step;                    /* updates made                       */
     float norm;                      /* of the last gradient, before clip  */
     float rate;                      /* the last learning rate             */
 } smask_adam;
 
-/* A running mean of the weights: mean <- decay mean + (1 - decay) w; NULL
-   for those that do not learn. */
+/* A running mean (EMA) of the weights: mean <- decay mean + (1 - decay) w.
+   NULL for fixed parameters. */
 typedef struct smask_ema { float **mean; float decay; } smask_ema;
 
-/* One line of a file's metadata: UTF-8. */
+/* One metadata entry of a file: UTF-8. */
 typedef struct smask_metadata { const char *key, *value; } smask_metadata;
 
-/* An open safetensors file: header parsed, data still to be read. */
+/* An open safetensors file: the header is parsed, the data not yet read. */
 typedef struct smask_file_entry {
     const char *name;                /* in the header; not NUL-terminated  */
     size_t name_bytes, begin, end;   /* data offsets in bytes              */
-    int32_t shape[4], rank, type;    /* type: 0 F32, 1 F16, 2 BF16; above
-                                        that, or rank > 4: not read here   */
+    int32_t shape[4], rank, type;    /* 0 F32, 1 F16, 2 BF16; a higher type
+                                        or rank > 4 cannot be read         */
 } smask_file_entry;
 
 typedef struct smask_file {
@@ -729,17 +735,17 @@ typedef struct smask_file {
     int32_t count;
 } smask_file;
 
-/* Everything that lives. The struct is yours; what is in it is not. */
+/* The context. You own the struct; its fields are internal. */
 typedef struct smask_ctx {
-    uint32_t magic;                  /* version and size agree: see setup  */
+    uint32_t magic;                  /* same version and sizes: see setup  */
     smask_result error;
     char detail[96];
     smask_desc desc;
-    smask_random random;             /* every draw of the library          */
-    int isa;                       /* smask_isa in use                 */
+    smask_random random;             /* the library draws from this only   */
+    int isa;                         /* smask_isa in use                   */
     unsigned char *base;             /* arena, 64-byte aligned             */
-    size_t size, low, high;          /* usable; used from either end       */
-    size_t peak;                     /* most of low + high so far          */
+    size_t size, low, high;          /* bytes usable, used at each end     */
+    size_t peak;                     /* maximum of low + high so far       */
     size_t kept_low, kept_high;      /* marks of begin_step                */
     size_t kept_peak, step_peak;
     void *block;                     /* to release at shutdown             */
@@ -747,74 +753,74 @@ typedef struct smask_ctx {
     int nodes, kept_nodes, peak_nodes;
     smask_tensor *last;              /* newest node of the tape            */
     smask_tensor *kept_last;
-    struct smask__free *free_list;   /* gradients ready for reuse          */
+    struct smask__free *free_list;   /* gradient memory ready for reuse    */
 } smask_ctx;
 
 /* -------------------------------------------------------------- >>api
-   Grouped under the numbers of the chapters that implement them. Every
-   function that can fail leaves its reason in the context; functions that
-   return a tensor return NULL on error and when given NULL, so that one
-   check at the end of a model is enough. */
+   Functions are grouped by the chapter that implements them. A function that
+   fails leaves its reason in the context. A function that returns a tensor
+   returns NULL on error and when an input is NULL, so one check at the end
+   of a model is enough. "The caller's" marks memory that you own.     */
 
-/* ---- 1  Ground ---- */
+/* ---- 1  Basics ---- */
 
-/* The text of a result code. Lives for ever. */
+/* The text of a result code: a constant string. */
 SMASK_API const char *smask_result_text(smask_result code);
-/* The first error since setup or smask_clear, OK when none. */
+/* The first error since setup or smask_clear; OK if there was none. */
 SMASK_API smask_result smask_error(const smask_ctx *c);
 /* Function and detail of that error ("linear: w (8,5), x (4,6)"). */
 SMASK_API const char *smask_detail(const smask_ctx *c);
-/* Forget the error and go on. */
+/* Forget the error; functions work again. */
 SMASK_API void smask_clear(smask_ctx *c);
 
 /* ---- 2  Memory ---- */
 
-/* Bytes of the arena, zeroed, 64-byte aligned. They live until the end of
-   the step or, taken outside one, until shutdown. NULL in a dry run.
+/* Bytes of the arena, zeroed, 64-byte aligned. Valid until the end of the
+   step or, if allocated outside a step, until shutdown. NULL in a dry run.
    memory     bytes, rounded up to 64
-   errors     MEMORY: NULL, and the arena is as it was                 */
+   errors     MEMORY: returns NULL, the arena is unchanged             */
 SMASK_API void *smask_alloc(smask_ctx *c, size_t bytes);
-/* True in a dry run. */
+/* 1 in a dry run. */
 SMASK_API int smask_is_dry(const smask_ctx *c);
 
-/* ---- 3  Chance ---- */
+/* ---- 3  Random numbers ---- */
 
-/* The same (seed, stream) gives the same sequence on every machine, except
-   of smask_normal. 2^64 seeds; 2^63 streams: the top bit of `stream` is
-   ignored.
+/* Start a generator. The same (seed, stream) gives the same sequence on every
+   machine, except for smask_normal. There are 2^64 seeds and 2^63 streams:
+   the top bit of `stream` is ignored.
    source     O'Neill 2014 [ONe14]                                     */
 SMASK_API void smask_seed(smask_random *r, uint64_t seed, uint64_t stream);
 /* 32 random bits. */
 SMASK_API uint32_t smask_next(smask_random *r);
 /* One of the 2^24 multiples of 2^-24 in [0, 1); one draw. */
 SMASK_API float smask_uniform(smask_random *r);
-/* 0 .. n-1, unbiased: one draw, seldom more. n = 0 gives 0. */
+/* 0 .. n-1, unbiased; one draw, rarely more. n = 0 gives 0. */
 SMASK_API uint32_t smask_below(smask_random *r, uint32_t n);
-/* Mean 0, standard deviation 1, within +-5.8; two draws. By libm's log and
-   cos, whose last bits differ between libraries: weights drawn on another
-   system may differ there, and so may, once in a great while, a rectangle of
-   a mask, whose sides are rounded from exp and sqrt. */
+/* Mean 0, standard deviation 1, within +-5.8; two draws. It uses libm's log
+   and cos, whose last bits differ between libraries. So weights drawn on
+   another system may differ in the last bits. So may, very rarely, a
+   rectangle of a mask, because its sides are rounded from exp and sqrt. */
 SMASK_API float smask_normal(smask_random *r);
-/* Put items (count, below 2^32) into a random order, all equally likely;
-   count - 1 draws of smask_below (Fisher-Yates). */
+/* Put items (count, below 2^32) into a random order. All orders are equally
+   likely; count - 1 draws of smask_below (Fisher-Yates). */
 SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
 
-/* ---- 4  Lanes ---- */
+/* ---- 4  SIMD ---- */
 
-/* The name of the vector code in use: "avx512", "avx2", ... */
+/* The name of the instruction set in use: "avx512", "avx2", ... */
 SMASK_API const char *smask_isa_text(const smask_ctx *c);
 
 /* ---- 5  The matrix product ---- */
 
 typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
 
-/* C = A B, A B' or A' B, optionally added to what C holds.
+/* C = A B, A B' or A' B; with `add`, C += the product.
      NN  A (m,k)  B (k,n)      NT  A (m,k)  B (n,k)      TN  A (k,m)  B (k,n)
      C (m,n); lda, ldb, ldc: floats from one row to the next
-   `out` may be neither `a` nor `b`
+   `out` must be neither `a` nor `b`. All three are the caller's.
    cost       2 m n k operations
    memory     while it runs: NN, NT: up to k n floats (B packed, n rounded up
-              to 32), and some 45,000 a worker; TN: up to some 240,000 a
+              to 32), and about 45,000 a worker; TN: up to about 240,000 a
               worker
    errors     ARG if a leading dimension is too small; MEMORY
    source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
@@ -825,10 +831,10 @@ SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
 /* ---- 7  The tape ---- */
 
 /* Start a context. `desc` may be NULL for the defaults; it is copied.
-   memory     desc.memory_size bytes from the allocator, or yours
-   errors     MEMORY if the allocator fails or the block is too small,
-              ARG if `isa` is not to be had here, STATE if the calling
-              unit was compiled against another version of this file   */
+   memory     desc.memory_size bytes, from the allocator or desc.memory
+   errors     MEMORY if the allocator fails or the block is too small;
+              ARG if `isa` is not available here; STATE if the calling
+              code was compiled against another version of this file   */
 #define smask_setup(c, desc) smask_setup_v(c, desc, SMASK__MAGIC)
 #define SMASK__MAGIC ((uint32_t)(SMASK_VERSION_MAJOR << 28                  \
     | SMASK_VERSION_MINOR << 20 | SMASK_VERSION_PATCH << 14)                \
@@ -836,48 +842,48 @@ SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     + sizeof(smask_vit) * 64))
 SMASK_API smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
     uint32_t magic);
-/* Give the memory back. Every pointer of this context dies. */
+/* Release the memory. All pointers from this context become invalid. */
 SMASK_API void smask_shutdown(smask_ctx *c);
 
-/* Dry run: call `fn` in a context without data memory, where shapes are
-   computed and kernels are skipped, and tell what it would need. Let `fn`
-   do what the real program does: make the model, the optimiser, and run
-   one step (or evaluation) of each kind. Its control flow must not depend
-   on tensor values; tensors have x == NULL, smask_alloc gives NULL.
+/* Dry run: call `fn` in a context without data memory and report what it
+   would need. Shapes are computed, kernels are skipped. `fn` must do what the
+   real program does: make the model and the optimiser, then run one step (or
+   evaluation) of each kind. Its control flow must not depend on tensor
+   values: all x are NULL, and smask_alloc returns NULL.
      desc    as for setup; its memory, if any, holds the structs during
              the plan: 192 bytes a tensor, 96 a parameter, and lists
-   Files cannot be opened in a dry run: add what smask_open tells.
+   A dry run cannot open files: add the memory stated at smask_open.
    memory     desc.memory_size, or 4 MiB of the allocator without memory,
-              given back at the end
-   errors     whatever `fn` returns or leaves in the context; MEMORY if the
+              released at the end
+   errors     those that `fn` returns or leaves in the context; MEMORY if the
               structs do not fit; ARG as in setup                      */
 SMASK_API smask_result smask_plan(const smask_desc *desc,
     smask_result (*fn)(smask_ctx *c, void *user), void *user,
     smask_sizes *sizes);
 
-/* A step: all that is made in between is gone at its end.
-   errors     STATE: begun twice, or ended without a beginning         */
+/* A step: end_step frees everything that was made since begin_step.
+   errors     STATE if a step begins inside a step, or ends outside one */
 SMASK_API void smask_begin_step(smask_ctx *c);
 SMASK_API void smask_end_step(smask_ctx *c);
 
-/* 0: record nothing for backward from here on (inference); 1: record. */
+/* 0: stop recording for backward (inference); 1: record again. */
 SMASK_API void smask_record(smask_ctx *c, int on);
 
-/* A leaf around the caller's floats, which are never written and must stay
-   until the end of the step. Give the dimensions that exist and 0 for the
-   rest.
-   memory     none but the node
+/* A leaf around the caller's floats. They are never written and must stay
+   valid until the end of the step. Pass 0 for unused trailing dimensions.
+   memory     only the node
    errors     ARG if x is NULL (not in a dry run); SHAPE if a dimension is
-              not positive or their bytes overflow size_t; NODES, MEMORY,
-              which every op may end in and no other comment repeats     */
+              not positive or the size in bytes overflows size_t; NODES and
+              MEMORY: every op may fail with these two, so other comments
+              do not repeat them                                       */
 SMASK_API smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
-/* A leaf that learns: values zero, gradient zero. Lives until shutdown.
-   memory     2 floats an entry; 1 where desc.inference
+/* A trainable leaf: values 0, gradient 0. Valid until shutdown.
+   memory     2 floats an element; 1 with desc.inference
    errors     STATE in a step; SHAPE                                   */
 SMASK_API smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3);
-/* Elements; rows (all but the last dimension); columns (the last). */
+/* Elements; rows (all dimensions except the last); columns (the last). */
 SMASK_API size_t smask_count(const smask_tensor *t);
 SMASK_API size_t smask_row_count(const smask_tensor *t);
 SMASK_API size_t smask_columns(const smask_tensor *t);
@@ -889,22 +895,23 @@ SMASK_API smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b);
 /* y = s x.      gradient  x        memory  y */
 SMASK_API smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s);
-/* y[i, ...] = g[i] x[i, ...]: x (R, ...), g (R). LayerScale is a gain on
-   the rows of the weight before it.
+/* y[i, ...] = g[i] x[i, ...]: x (R, ...), g (R). LayerScale uses it on the
+   rows of the weight of the linear layer before it.
    gradient   x, g                     memory  y
    errors     SHAPE if g is not (x->shape[0])
    source     Touvron et al. 2021, eq. 4 [Tou21]                       */
 SMASK_API smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     smask_tensor *g);
 
-/* A linear layer, with what stands before and after it done in passing.
+/* A linear layer, fused with the op before it and the residual after it.
      x (..., in)   w (out, in)   b (out) or NULL   ->   y (..., out)
      linear           y = x w' + b
      linear_add       y = r + keep * (x w' + b)
      norm_linear      y = layernorm(x) w' + b
      gelu_linear_add  y = r + keep * (gelu(x) w' + b)
-     r (..., out); keep: NULL, or one factor per shape[0] entry of x
-     (stochastic depth: 0 or 1 / (1 - p)), the caller's, until end of step
+     r (..., out): the residual. keep: NULL, or one factor per shape[0]
+     entry of x (stochastic depth: 0 or 1 / (1 - p)); the caller's, until
+     end of step
    gradient   x, w, b, r, ln_w, ln_b      saves   norm: 2 floats a row
    cost       2 rows in out operations; backward twice that
    memory     y; w packed, (in, out) floats, while it runs
@@ -929,8 +936,8 @@ SMASK_API smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
 SMASK_API smask_tensor *smask_layernorm(smask_ctx *c, smask_tensor *x,
     smask_tensor *w, smask_tensor *b);
 
-/* y = x Phi(x), Phi the normal distribution function. Exact form, not the
-   tanh one; absolute error below 5e-7 for |x| < 4.
+/* y = x Phi(x), Phi the normal distribution function. This is the exact
+   form, not the tanh approximation; absolute error below 5e-7 for |x| < 4.
    gradient   x                        memory  y
    source     Hendrycks & Gimpel 2016 [HG16]                           */
 SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
@@ -938,160 +945,165 @@ SMASK_API smask_tensor *smask_gelu(smask_ctx *c, smask_tensor *x);
 /* Multi-head self-attention over the tokens of each image.
      qkv (B, N, 3D): q, k, v, each H heads of K = D / H   ->   y (B, N, D)
      y_h = softmax(q_h k_h' / sqrt(K) + bias_h) v_h
-     bias (.., H) or NULL, a table; index (N, N): rows of it, the
-     caller's, until end of step. bias_h[i,j] = bias[index[i,j], h]
+     bias (.., H) or NULL: a table. index (N, N): its rows; the caller's,
+     until end of step. bias_h[i,j] = bias[index[i,j], h]
    gradient   qkv, bias          saves   two floats a row and head
    cost       4 B N N D operations; backward 10 B N N D
    memory     y; per worker (N, N), in backward twice; with a bias also
-              (H, N, N), in backward twice if it learns. Never (B, H, N, N)
-   errors     SHAPE; ARG (bias without index, or the reverse); RANGE if an
-              index is outside the table
+              (H, N, N), in backward twice if the bias has a gradient. Never
+              (B, H, N, N)
+   errors     SHAPE; ARG (bias without index, or index without bias); RANGE
+              if an index is outside the table
    source     Vaswani et al. 2017, eq. 1 [Vas17]                       */
 SMASK_API smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index);
 
-/* Rows by index, with a fill and a position.
+/* Select rows by index, with a fill value and a position embedding.
      x (..., D), R rows   ->   y (B, N, D)
      y[b,n] = (index[b,n] >= 0 ? x[index[b,n]] : fill) + position[n]
-     index (B, N): NULL for 0, 1, 2, ...; -1 takes `fill` (D)
+     index (B, N): NULL for 0, 1, 2, ...; -1 selects `fill` (D); the
+     caller's, not copied, until end of step
      position (N, D) or NULL
-   One op gathers the seen patches, puts mask tokens in the gaps, prepends
-   a class token and adds positions.
-   gradient   x, fill, position        memory  y; index is not copied and
-                                               stays until end of step
-   errors     SHAPE; RANGE if an index is out of 0 .. R-1 (or -1 without
+   One op gathers the visible patches, inserts mask tokens, prepends a class
+   token and adds the position embedding.
+   gradient   x, fill, position        memory  y
+   errors     SHAPE; RANGE if an index is not in 0 .. R-1 (or is -1 without
               fill)                                                    */
 SMASK_API smask_tensor *smask_gather(smask_ctx *c, smask_tensor *x, int32_t B,
     int32_t N, const int32_t *index, smask_tensor *fill,
     smask_tensor *position);
 
-/* Mean over tokens: x (B, N, D) -> y (B, D), leaving out the first `skip`
-   (a class token).
+/* Mean over tokens, without the first `skip` (a class token).
+     x (B, N, D)   ->   y (B, D)
    gradient   x                        memory  y
-   errors     SHAPE if x has no three dimensions, or skip is not 0 .. N-1 */
+   errors     SHAPE unless x is 3-dimensional and skip is in 0 .. N-1  */
 SMASK_API smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     int32_t skip);
 
-/* y = x / |x| row by row; where x is 0, so is y. |x| is the root of a sum
-   of squares in float: keep |x| within 1e-18 .. 1e18, or 0. Rows whose
-   sum overflows become 0; where it underflows digits are lost, or all.
-   gradient   x (0 where y is)         saves   1 / |x|: a float a row
+/* y = x / |x| for each row; a zero row stays zero. The sum of squares is a
+   float, so keep |x| 0 or within 1e-18 .. 1e18. If the sum overflows, the row
+   becomes 0; if it underflows, some or all digits are lost.
+   gradient   x (0 where y is 0)       saves   1 / |x|: one float a row
    memory     y                                                        */
 SMASK_API smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x);
 
-/* Cross-entropy with probabilities for targets, as mixed labels are.
+/* Cross-entropy with probabilities as targets (mixed labels).
      x (R, classes)   t (R, classes), the caller's   ->   y (1)
      y = mean over rows of -sum_j t_j log softmax(x)_j, nats
    gradient   x                  saves   its gradient: R classes floats
-   cost       an exp a score; on one worker
+   cost       one exp an element; on one worker
    errors     ARG if t is NULL (not in a dry run)                      */
 SMASK_API smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
     const float *t);
 
-/* The vocabulary head and its loss as one op: the logits exist for r rows
-   at a time, and their gradient is taken while they do.
+/* The prediction head and its cross-entropy as one op. The logits exist for
+   r rows at a time; the gradient is computed while they exist.
      x (R, D)   w (V, D)   b (V) or NULL   label (R): 0 .. V-1   ->   y (1)
      y = mean over rows of -log softmax(x w' + b)[label], nats
      r = 7 * 2^18 / V, at least 224, up to a multiple of 112, at most R
-     guess (R) or NULL: gets the id of the likeliest word of each row
-     hits or NULL: gets the number of rows guessed right
-     label and guess: the caller's
-   gradient   x, w, b            saves   their gradients, at unit gradient
+     guess (R) or NULL: receives the most likely id of each row
+     hits or NULL: receives the number of rows with guess == label
+     label and guess are the caller's
+   gradient   x, w, b            saves   their gradients for d loss / dy = 1
    cost       2 R D V operations; with gradients 6 R D V
    memory     with gradients R D + V D + V floats until end of step; while
               it runs: up to r (V + 31) floats of logits (9 MB at V = 1024,
               11 MB at 8192); w packed, V D floats, with gradients twice;
               blocks as smask_gemm
-   errors     SHAPE; RANGE if a label is outside the vocabulary or `label`
-              is NULL                                                  */
+   errors     SHAPE; RANGE if a label is not in 0 .. V-1; ARG if label is
+              NULL (not in a dry run)                                  */
 SMASK_API smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
     int32_t *guess, int32_t *hits);
 
-/* InfoNCE between the first and the second half of the rows.
+/* InfoNCE between the first B rows, a_i, and the last B rows, b_i.
      x (2B, D): row i and row B + i are two views of one image   ->   y (1)
      l(a_i) = -log( exp(a_i.b_i/t) / sum_y exp(a_i.y/t) ), y in {b_j}; with
-     all_negatives also {a_j, j != i}. y = mean of l(a_i) and l(b_i)
+     all_negatives also {a_j, j != i}. y = mean of l(a_i) and l(b_i), nats
      stop_keys: no gradient through the second factor of each product
-     hits or NULL: gets the number of rows, of 2B, whose own other view
+     hits or NULL: receives the number of rows, of 2B, whose own other view
      has the largest product
-   t is `temperature`, without a unit; nats. x is taken as it is: see
-   smask_l2_normalize. With B = 1 and no more negatives y is 0. Products over t
-   are floats: y is right to 2^-22 of the largest
+   t is `temperature`, without a unit. x is not normalised here: see
+   smask_l2_normalize. With B = 1 and without all_negatives y is 0. The
+   quotients a.b/t are float: y is exact to 2^-22 of the largest.
    gradient   x                  saves   (2B, 2B) floats
    cost       8 B B D operations; backward twice that, once if stop_keys
    memory     in backward (2B, D) floats; both products pack their factors
    errors     SHAPE if the number of rows is odd; ARG if t is not in
               0.001 .. 1000
-   source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4  */
+   source     van den Oord et al. 2018 [Oord18]; El-Nouby et al., sec. 4 */
 SMASK_API smask_tensor *smask_info_nce(smask_ctx *c, smask_tensor *x,
     float temperature, int all_negatives, int stop_keys, int32_t *hits);
 
 /* Items first .. first + count - 1 of x's first dimension. No copy.
      x (B, ...)   ->   y (count, ...), in x's memory
    gradient   x
-   errors     RANGE if they are not all there                          */
+   errors     RANGE if they are not all in 0 .. B-1                    */
 SMASK_API smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
     int32_t first, int32_t count);
 
-/* The rows of several tensors as one list.
+/* Concatenate the rows of several tensors.
      part[i] (..., D), R_i rows   ->   y (sum of R_i, D)
    gradient   all parts
    memory     y                     errors     SHAPE                   */
 SMASK_API smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
     int parts);
 
-/* Run fn(c, x, user), keep only x and the result, and run it again when
-   backward comes by: memory for time. fn must be a pure function of x and
-   of parameters: no draws from the generator. `user` must stay until the
-   end of the step.
+/* Gradient checkpointing: run fn(c, x, user), keep only x and the result, and
+   run fn again in backward. This saves memory and costs time. fn must be a
+   pure function of x and of parameters: it draws no random numbers. `user`
+   must stay valid until the end of the step.
      x any   ->   y, shaped as fn's result
    gradient   x, and every parameter that fn uses
    cost       fn once more, in backward
-   memory     y. What fn makes is gone after either run: the step's peak
-              has it once, whatever the number of recomputed nodes
-   errors     fn's; NULL if fn gives NULL
+   memory     y. The tensors of fn are transient: they are freed after either
+              run, so the step's peak holds those of one node only
+   errors     fn's; NULL if fn returns NULL
    source     Chen et al. 2016 [Chen16]                                */
 typedef smask_tensor *(*smask_fn)(smask_ctx *c, smask_tensor *x,
     const void *user);
 SMASK_API smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
     smask_tensor *x, const void *user);
 
-/* A node of your own kind.
-     a, b, d: sources, the last two or one of them NULL if not needed
-     d0 .. d3: the shape of y, 0 from the first unused on
-   y->x is not cleared: op->forward must fill all of it. op->backward finds
-   y->source[i]->dx ready to be added to, or NULL where none is wanted.
-   Neither is called in a dry run. `op` must stay until the end of the step.
-   gradient   what op->backward says       memory  y
-   errors     ARG without op->forward; SHAPE if d0 .. d3 is no shape; STATE when
-              smask_backward gets here and there is no op->backward     */
+/* A node with your own op.
+     a, b, d: sources; d, or b and d, may be NULL
+     d0 .. d3: the shape of y, 0 for unused trailing dimensions
+   y->x is not cleared: op->forward must write all of it. op->backward finds
+   y->source[i]->dx initialised, so it only adds; dx is NULL where no gradient
+   is needed. Neither runs in a dry run. `op` is the caller's, until end of
+   step.
+   gradient   what op->backward adds       memory  y
+   errors     ARG without op->forward; SHAPE if d0 .. d3 is not a shape; STATE
+              when smask_backward reaches it and op->backward is NULL  */
 SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
 
-/* Fill dx of every parameter that `loss` (1) depends on, adding to what is
-   there. What happens inside blocks is gone afterwards: one backward a
-   step, so add losses first.
+/* Backpropagation: add the gradient of `loss` (1) to dx of every parameter
+   that it depends on. Parameters keep dx until smask_params_zero or
+   smask_adam_update. Backward overwrites transient values inside blocks, so
+   it runs once a step: add several losses first.
    cost       about twice forward, or three times with recompute
-   memory     gradients, each from its first part to its node's own turn; they
-              take the memory of those before them where they can
-   errors     ARG without a loss; SHAPE if it is no scalar; NUMERIC if it
+   memory     a gradient lives from its first contribution until its node is
+              processed; later gradients reuse its memory where it fits
+   errors     ARG if loss is NULL; SHAPE if it is not a scalar; NUMERIC if it
               is not finite; MEMORY; STATE if nothing was recorded, in a
               NO_AUTOGRAD build, if a user op has no backward, or the
-              second time through a block. After any of them but NUMERIC
-              call smask_params_zero: some gradients may be half made       */
+              second time through a block. After any of these except NUMERIC
+              call smask_params_zero: gradients may be incomplete      */
 SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
 
-/* Compare backward with central differences: fn must rebuild the loss from
-   scratch. Tries `tries` random entries of `t` (a parameter), moves each by
-   +-eps and tells the largest of |d - n| / max(1e-3 |g|, |d| + |n|), where
-   |g| is the largest entry of the gradient. In float an eps near 1e-2 and
-   an answer below 1e-2 mean a right derivative; where the true gradient is 0,
-   as of a key's bias, all is rounding. t's gradient is 0 after it.
-   cost       fn and backward once, fn 2 `tries` times, a step each
+/* Compare backward with central differences. fn must rebuild the loss from
+   scratch. The check moves each of `tries` random elements of `t`, a
+   parameter, by +-eps. *worst receives the largest of
+   |d - n| / max(1e-3 |g|, |d| + |n|): d is the derivative from backward, n
+   the central difference, |g| the largest element of the gradient. In float,
+   an eps near 1e-2 and a result below 1e-2 mean a correct derivative. Where
+   the true gradient is 0, as for a key's bias, the result is only rounding.
+   t's gradient is 0 afterwards.
+   cost       fn and backward once, then fn 2 `tries` times, a step each
    errors     ARG unless t is a parameter, tries and eps are positive and fn
-              gives a loss; STATE in a step, in a dry run, for inference,
+              returns a loss; STATE in a step, in a dry run, for inference,
               in a NO_AUTOGRAD build, or if the loss does not depend on t;
               fn's                                                     */
 SMASK_API smask_result smask_gradcheck(smask_ctx *c,
@@ -1100,51 +1112,51 @@ SMASK_API smask_result smask_gradcheck(smask_ctx *c,
 
 /* ---- 8  The vision transformer ---- */
 
-/* Make the weights, drawn from the context's generator in the order of
-   v->params, or on desc->weights. `desc` may be NULL for the defaults; it is
-   copied. On error *v is all zeros.
-   memory     until shutdown: 2 floats a weight (1 for inference, 0 for
-              weights of yours), 288 bytes a parameter, 128 a block; with
+/* Make the weights: drawn from the context's generator in the order of
+   v->params, or those at desc->weights. `desc` may be NULL for the defaults;
+   it is copied. On error *v is all zeros.
+   memory     until shutdown: 2 floats a weight (1 for inference, 0 with
+              desc->weights), 288 bytes a parameter, 128 a block; with
               relative_bias T T int32_t
-   errors     ARG if a field is out of range or two do not go together
-              (smask_detail tells); STATE in a step, or with desc->weights
-              in a context that is not for inference; NODES, MEMORY
-   source     first values: Bao et al. 2021 [Bao21]; sincos: He et al. 2022
+   errors     ARG if a field is out of range or two fields contradict each
+              other (smask_detail names them); STATE in a step, or with
+              desc->weights unless the context is for inference; NODES, MEMORY
+   source     initial values: Bao et al. 2021 [Bao21]; sincos: He et al. 2022
               [He22]                                                   */
 SMASK_API smask_result smask_vit_init(smask_ctx *c, smask_vit *v,
     const smask_vit_desc *desc);
 /* Number of floats in all parameters. */
 SMASK_API size_t smask_params_count(const smask_params *p);
-/* A parameter by name, or NULL. cost: a comparison a parameter. */
+/* A parameter by name, or NULL. Cost: one comparison a parameter. */
 SMASK_API smask_param *smask_params_find(const smask_params *p,
     const char *name);
-/* Set all gradients to zero (smask_adam_update does so when done). */
+/* Set all gradients to zero; smask_adam_update also does this at its end. */
 SMASK_API void smask_params_zero(smask_ctx *c, const smask_params *p);
 
-/* images (B,C,S,S) -> rows (B N, C P P), each patch flattened as (C,P,P),
+/* images (B,C,S,S) -> rows (B N, C P P): each patch flattened as (C,P,P),
    patches in reading order. P is at least 1 and divides S. */
 SMASK_API void smask_patches(const float *images, size_t B, size_t C,
     size_t S, size_t P, float *rows);
-/* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels; the last
-   row and column of an odd side are left out. */
+/* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels. The last row
+   and column of an odd side are ignored. */
 SMASK_API void smask_downsample2(const float *images, size_t B, size_t C,
     size_t S, float *out);
 
-/* Patch embedding, without positions.
+/* Patch embedding, without position embedding.
      images (B,C,S,S), the caller's   ->   (B, N, D)
    gradient   patch_w, patch_b
    cost       2 B N C P P D operations
    memory     (B, N, C P P) floats and y, until end of step
    errors     ARG: no model, no images (not in a dry run), or B not in
-              1 .. 2^30 / (N + 2)                                       */
+              1 .. 2^30 / (N + 2)                                      */
 SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
-/* One block of `v`: k is one of v->blocks or v->decoder.
+/* One block of `v`: k is an element of v->blocks or v->decoder.
      x (B, T, D)   ->   (B, T, D)
      x += attention(layernorm(x));  x += mlp(layernorm(x))
-     bias: v->bias, k->bias or NULL, looked up by v->bias_index
-   With v->training and k->drop > 0 each image skips either line with that
-   chance: 2 B draws.
+     bias: v->bias, k->bias or NULL; v->bias_index selects its rows
+   Stochastic depth: with v->training and k->drop > 0, each image skips each
+   of the two residual steps with probability k->drop: 2 B draws.
    gradient   x, the weights, bias
    cost       2 B T (D (4 D + 2 F) + 2 T D) operations; backward 2 to 2.5
               times that
@@ -1155,158 +1167,166 @@ SMASK_API smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
 SMASK_API smask_tensor *smask_vit_block(smask_ctx *c, const smask_vit *v,
     const smask_block *k, smask_tensor *x, smask_tensor *bias);
 /* All encoder blocks, without the final norm: (B, T, D) -> (B, T, D).
-   Images do not look at each other: desc.group tokens at a time go through
-   all blocks while what a layer writes is in the cache for the next.
-   cost       as the blocks', and in backward 2 B T T D each to make again
-              what attention gave, which is not kept
+   Images are independent of each other, so a group of images, desc.group
+   tokens, passes all blocks before the next group starts. The output of one
+   layer is then still in cache when the next layer reads it.
+   cost       as the blocks'; backward adds 2 B T T D operations a block to
+              recompute the output of attention, which is not kept
    memory     a token L (5 D + F + 2 H + 4) + D floats, until end of step;
               with desc.recompute (L / 3 + 1) D and, once, three blocks of
-              one group; after smask_record(c, 0) D and one block of one  */
+              one group; after smask_record(c, 0) D and one block of one
+              group                                                    */
 SMASK_API smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x);
-/* The encoder: patches, positions, blocks, final norm.
+/* The encoder: patch embedding, position embedding, blocks, final norm.
      images (B,C,S,S), mean 0, deviation 1   ->   tokens (B, T, D)
    The class token, if any, comes first: T = N or N + 1.
    errors     as smask_vit_embed; those of the ops                     */
 SMASK_API smask_tensor *smask_vit_encode(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
-/* Seen tokens -> all tokens of each of R views, after the decoder's norm.
+/* Decoder: visible tokens -> all tokens of each of R views, after its norm.
      a (.., S, D)   b (.., S, D) or NULL   index (R, N)   ->   (R, N, D)
-     a and b come from smask_vit_blocks; norm and bridge are applied here.
+     a and b come from smask_vit_blocks; the encoder's final norm and
+     decoder_embed are applied here
      index: a row of a, or rows of a + a row of b, or -1 for the mask
-     token; yours, until end of step
+     token; the caller's, until end of step
    cost       decoder_depth blocks on (R, N, D)
-   memory     (R, N, D) floats and the blocks'; b, which is for halves of
-              two lengths, costs 3 copies of both
+   memory     (R, N, D) floats and the blocks'; b, needed only if A and B
+              see different numbers of patches, costs 3 copies of a and b
    errors     STATE without decoder; ARG if R is not in 1 .. 2^30 / (N + 2);
-              SHAPE; RANGE if an index is outside                      */
+              SHAPE; RANGE if an index names no row                    */
 SMASK_API smask_tensor *smask_vit_decode(smask_ctx *c, const smask_vit *v,
     smask_tensor *a, smask_tensor *b, const int32_t *index, int32_t R);
-/* Weights of the blocks a second time, laid out as products read them: for
-   inference that is up to a tenth faster with one image, less with many. Call
-   it once the weights are in, and again when you have written to them; after
-   smask_read it is as if it had not been called.
-   memory     the first time, until shutdown: a float a weight of the blocks,
-              of rows rounded up to whole panels
+/* Store a second copy of the block weights in the layout that matrix products
+   read. Inference gets up to a tenth faster with one image, less with many.
+   Call it after loading the weights and after each change of them. smask_read
+   makes the copy invalid: call it again.
+   memory     at the first call, until shutdown: one float a weight of the
+              blocks, with rows rounded up to whole panels
    errors     STATE in a step, or in a context that is not for inference;
               MEMORY                                                   */
 SMASK_API smask_result smask_vit_pack(smask_ctx *c, smask_vit *v);
 /* tokens (B, T, D) -> (B, D): mean over patches, or with desc.pool_class
    the class token.
    gradient   tokens                   memory  y
-   errors     SHAPE if tokens has no three dimensions                  */
+   errors     SHAPE unless tokens is 3-dimensional                     */
 SMASK_API smask_tensor *smask_vit_pool(smask_ctx *c, const smask_vit *v,
     smask_tensor *tokens);
-/* Frozen features of every layer, in a step.
+/* Frozen features of every layer; call it in a step.
      images (B,C,S,S)   ->   out (L + 1, B, D), the caller's
-     out[l]: pooled after block l as it stands for l = 0 .. L-1, and after
-     the final norm for l = L
+     out[l]: pooled output of block l, without norm, for l = 0 .. L-1;
+     out[L]: pooled after the final norm
    memory     nothing is recorded: the patches, B T D floats and one block's
    errors     as smask_vit_encode                                      */
 SMASK_API smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B, float *out);
-/* Class scores from the pooled tokens: images (B,C,S,S) -> (B, classes),
-   logits.
+/* Logits of the classifier, from the pooled tokens: images (B,C,S,S) ->
+   (B, classes).
    gradient   all weights of the encoder and the classifier
    errors     STATE without desc.classes; as smask_vit_encode          */
 SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
 
-/* ---- 9  Tokens ---- */
+/* ---- 9  Tokenizers ---- */
 
-/* Make buffer for the codebook; PROJECTION is drawn at once, from the
-   context's generator, PATCHES and KMEANS wait for smask_tokenizer_fit, and
-   GIVEN has none: set t->given. `desc` may be NULL for the defaults; it is
-   copied.
-   memory     until shutdown: V d floats; euclidean: and V
-   errors     ARG if a field is out of range, image is no multiple of patch,
-              or half meets an odd patch; STATE in a step; MEMORY
+/* Allocate the codebook. PROJECTION draws it at once from the context's
+   generator. PATCHES and KMEANS learn it in smask_tokenizer_fit. GIVEN has no
+   codebook: set t->given to your ids. `desc` may be NULL for the defaults; it
+   is copied.
+   memory     until shutdown: V d floats; with euclidean V more
+   errors     ARG if a field is out of range, image is not a multiple of
+              patch, or half_resolution has an odd patch; STATE in a step;
+              MEMORY
    source     El-Nouby et al. 2021, sec. 3.2 [ElN21]                   */
 SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc);
-/* Learn the codebook from patches (count, d), as smask_tokenizer_patches
-   makes them. PATCHES takes V of them at random; KMEANS runs Lloyd's
-   iterations (20 when 0), empty clusters restart at the worst-served patch.
+/* Learn the codebook from patches (count, d), the caller's, as
+   smask_tokenizer_patches makes them. PATCHES samples V of them. KMEANS runs
+   Lloyd's iterations (0: 20); a codebook vector without patches restarts at
+   the patch that is farthest from its own vector.
      progress or NULL: called after each iteration with the mean squared
-     distance of patches to their words; returning 0 stops early
-   PROJECTION and GIVEN have nothing to learn: OK. In a dry run `patches` may
-   be NULL, and all iterations count as one.
-   cost       PATCHES: V V / 2 comparisons of patches, more where many are
-              alike; KMEANS: 2 count V d operations an iteration
+     distance from patches to their codebook vectors; return 0 to stop early
+   PROJECTION and GIVEN do not learn: OK. In a dry run `patches` may be NULL,
+   and all iterations count as one.
+   cost       PATCHES: V V / 2 comparisons of patches, more if many patches
+              are equal; KMEANS: 2 count V d operations an iteration
    memory     while it runs: 4 bytes a patch; KMEANS: 8 bytes a patch, 12 a
-              float of the codebook, 8 a word, and a worker 1 MB, or
-              56 bytes a word
+              float of the codebook, 8 a codebook vector, and a worker 1 MB,
+              or 56 bytes a codebook vector
    errors     ARG if there is no codebook or no patches, count is not in
-              V .. 2^31 - 1, no V patches differ from each other (PATCHES
-              by cosine: and from 0), or iterations < 0; NUMERIC if a word
-              is not finite; MEMORY. The codebook is then undefined
+              V .. 2^31 - 1, fewer than V patches differ from each other
+              (PATCHES by cosine: and from 0), or iterations < 0; NUMERIC if
+              a codebook vector is not finite; MEMORY. The codebook is then
+              undefined
    source     Lloyd 1982 [Llo82]                                       */
 SMASK_API smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     const float *patches, size_t count, int iterations,
     int (*progress)(void *user, int done, int total, double distance),
     void *user);
-/* What the tokenizer looks at: images (B,C,S,S) -> rows (B N, d), with
-   d = t->width. As smask_patches; half: of smask_downsample2's copy, not made;
-   centre: each patch less its own mean. */
+/* The tokenizer's input: images (B,C,S,S) -> rows (B N, d), d = t->width.
+   As smask_patches, with two options. half_resolution: patches of
+   smask_downsample2's result, which is not stored. centre: each patch minus
+   its own mean. */
 SMASK_API void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, size_t B, float *rows);
-/* Rows the tokenizer makes per image: N. */
+/* Rows per image: N. */
 SMASK_API size_t smask_tokenizer_rows(const smask_tokenizer *t);
-/* The nearest word of each patch.
+/* The visual token of each patch: the nearest codebook vector.
      images (B,C,S,S), size as in t->desc   ->   ids (B, N): 0 .. V-1
-     id = argmax_i x . e_i; of equals, the lowest. GIVEN: copies t->given
+     id = argmax_i x . e_i; the lowest i if equal. GIVEN: copies t->given
    cost       2 B N d V operations
    memory     while it runs: the codebook packed, V d floats; patches of
               some images, 1 MB or one image's; a worker 1 MB, or 56
-              bytes a word
+              bytes a codebook vector
    errors     ARG if B < 1, or images or ids is NULL (not in a dry run);
               STATE if the codebook is still empty, or t->given NULL; RANGE
-              if a given id is outside the vocabulary; MEMORY
+              if a given id is not in 0 .. V-1; MEMORY
    source     El-Nouby et al. 2021, eq. 1 [ElN21]                      */
 SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
     const float *images, int32_t B, int32_t *ids);
-/* How many words are in use, and how evenly.
-     ids (count): 0 .. V-1; counts (V) or NULL: gets their histogram
+/* How many visual tokens are in use, and how evenly.
+     ids (count): 0 .. V-1; counts (V) or NULL: receives their histogram
    memory     without counts V int32_t, while it runs
    errors     ARG if V or count is not positive, or count above 2^31 - 1;
-              RANGE if an id is outside the vocabulary; MEMORY           */
+              RANGE if an id is not in 0 .. V-1; MEMORY                */
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     size_t count, int32_t V, int32_t *counts, smask_token_use *stats);
 
 /* ---- 10  Masks ---- */
 
-/* BEiT's sampler on a rows x columns grid [Bao21]: rectangles of area
-   `least` .. `most`, until `target` patches are masked or ten tries in a
-   row fail, so that the count may fall short, never over.
-     mask (rows, columns): set to 1 where masked, else 0
-     least or most below 1 counts as 1; sizes in patches; a grid without
-     rows or columns has nothing to mask
-   returns    the number masked
-   cost       each try up to 4 draws and one look at the rectangle
+/* BEiT's sampler on a grid rows x columns [Bao21]: add rectangles of
+   `least` .. `most` patches until `target` patches are masked or ten tries in
+   a row fail. So the count may be below `target`, never above it.
+     mask (rows, columns), the caller's: 1 where masked, otherwise 0
+     least or most below 1 counts as 1. A grid without rows or columns is
+     left as it is
+   returns    the number of masked patches
+   cost       each try up to 4 draws and one pass over the rectangle
    source     Bao et al. 2021, algorithm 1 [Bao21]                     */
 SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
     uint8_t *mask);
-/* The same, then random visible patches are masked until `target` are.
+/* The same, then mask random visible patches until `target` are masked.
    least and most: 8 % and 38 % of the grid when 0. */
 SMASK_API void smask_mask_exact(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t least, int32_t most,
     uint8_t *mask);
-/* Two views of each image (>>tour), drawn from the context's generator.
-     BLOCKS, UNIFORM          A sees N - M, B sees M, M = round(ratio N), and
-                              each predicts what the other sees
+/* Two views A and B of each image (>>tour), drawn from the context's
+   generator.
+     BLOCKS, UNIFORM          A sees N - M patches, B sees M = round(ratio N);
+                              each predicts the patches the other one sees
      QUARTERS, INDEPENDENT    each sees N / 4 and predicts the rest
-     grid: G, N = G G; ratio in [0, 1): 0 takes half; M is 1 .. N-1
+     grid: G, N = G G; ratio in [0, 1): 0 means one half; M is 1 .. N-1
    memory     2 B N int32_t until end of step; N bytes while it runs
    errors     ARG if B < 1, grid < 2 or > 46340, ratio is not in [0, 1), or
-              there is no such kind; MEMORY
+              kind is invalid; MEMORY
    source     El-Nouby et al. 2021, sec. 3.3 [ElN21]                   */
 SMASK_API smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out);
-/* BEiT: one view, that sees N - M patches and predicts M = round(ratio N),
-   as many in each image; ratio 0 takes 75 of 196.
+/* BEiT: one view that sees N - M patches and predicts M = round(ratio N), the
+   same M in each image; ratio 0 means 75 of 196.
    memory     B N int32_t until end of step; N bytes while it runs
-   errors     as smask_mask_split; ARG for QUARTERS and INDEPENDENT     */
+   errors     as smask_mask_split; ARG for QUARTERS and INDEPENDENT    */
 SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out);
 
@@ -1314,40 +1334,42 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
 
 /* SplitMask [ElN21]: split, inpaint, match.
      images (B,C,S,S) normalised, the caller's, until end of step
-     o: NULL for the defaults; out: NULL or gets the parts, which point to
-     memory of the step
-   returns    the loss (1): nats, weighted; ready for smask_backward
-   gradient   all weights but the classifier's
+     o: NULL for the defaults. out: NULL, or receives the parts of the loss;
+     its pointers are valid until end of step
+   returns    the loss (1): nats, weighted; pass it to smask_backward
+   gradient   all weights except the classifier's
    cost       a forward pass, per image, with an MLP of 4 D:
-              2 L N (12 D D + N D)            the encoder, in two halves
+              2 L N (12 D D + N D)            the encoder, on A and on B
               4 l N (12 D D + 2 N D)          l = decoder_depth, two views
               2 N D V                         the head: each patch once
-              2 N C P P (D + V)               embedding, tokens (if not half)
-   memory     smask_plan tells: the encoder's blocks on (2B, N / 2, D), the
-              decoder's on (2B, N, D), head and match, and between them some
+              2 N C P P (D + V)               patch embedding, tokenizer
+                                              (without half_resolution)
+   memory     use smask_plan: the encoder's blocks on (2B, N / 2, D), the
+              decoder's on (2B, N, D), head and match, and between them about
               B N (C P P + 8 D) floats and 9 B N int32_t
    errors     STATE without decoder or head; ARG if tokenizer and model
               disagree, B is not in 1 .. 2^30 / (N + 2), the model has a
-              class token or relative positions, or nothing is left to be
-              learnt; STATE of an empty codebook; those of smask_mask_split
-              and of the ops
+              class token or relative positions, or no_inpaint and no_match
+              are both set; STATE if the codebook is empty; those of
+              smask_mask_split and of the ops
    source     El-Nouby et al. 2021, sec. 4 [ElN21]                     */
 SMASK_API smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
     const float *images, int32_t B, smask_losses *out);
 /* BEiT [Bao21]: mask tokens inside the encoder, loss on masked patches.
-     images, o, out as above; of *o count mask (BLOCKS or UNIFORM), ratio
-     and inpaint_weight; out->match and match_accuracy are 0
-   returns    the loss (1): nats, weighted; ready for smask_backward
+     images, o, out as above. Only mask (BLOCKS or UNIFORM), ratio and
+     inpaint_weight of *o are used. out->match and match_accuracy are 0
+   returns    the loss (1): nats, weighted; pass it to smask_backward
    gradient   encoder, mask token and head
    cost       a forward pass, per image, with an MLP of 4 D:
               2 L N (12 D D + 2 N D)          the encoder, all N patches
-              2 M D V                         the head: the masked ones
-              2 N C P P (D + V)               embedding, tokens (if not half)
-   memory     smask_plan tells: the encoder's blocks on (B, T, D), the head
+              2 M D V                         the head, masked patches only
+              2 N C P P (D + V)               patch embedding, tokenizer
+                                              (without half_resolution)
+   memory     use smask_plan: the encoder's blocks on (B, T, D), the head
    errors     STATE without head or desc.mask_token; ARG if tokenizer and
-              model disagree or B is out of range; STATE of an empty
-              codebook; those of smask_mask_beit and of the ops
+              model disagree or B is out of range; STATE if the codebook is
+              empty; those of smask_mask_beit and of the ops
    source     Bao et al. 2021, sec. 2 [Bao21]                          */
 SMASK_API smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_objective *o, const float *images,
@@ -1355,16 +1377,17 @@ SMASK_API smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 
 /* ---- 12  The optimiser ---- */
 
-/* Make the moments, zero; desc NULL: the defaults. It is copied.
-   memory     until shutdown: 2 floats a learnt weight
+/* Allocate the moments and set them to 0. `desc` may be NULL for the
+   defaults; it is copied.
+   memory     until shutdown: 2 floats a trained weight
    errors     STATE in a step or for inference; ARG if a setting is out of
               range; MEMORY                                            */
 SMASK_API smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
     const smask_adam_desc *desc, const smask_params *p);
-/* The learning rate of update number `step` (0 the first). */
+/* The learning rate of update number `step`, counted from 0. */
 SMASK_API float smask_adam_rate(const smask_adam *a, int64_t step);
 /* One AdamW update with clipping; gradients are zero afterwards.
-     g *= min(1, clip / |g|), over all parameters, to start with
+     g *= min(1, clip / |g|), first, over all parameters together
      m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g g
      w -= rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
                 + weight_decay w)     t = 1, 2, ...
@@ -1373,13 +1396,13 @@ SMASK_API float smask_adam_rate(const smask_adam *a, int64_t step);
    cost       memory-bound: 8 floats moved a weight, and one for the norm
    memory     8 bytes per 16,384 weights, while it runs
    errors     STATE before smask_adam_init; MEMORY; NUMERIC if the gradient
-              is not finite: nothing changes but that the gradients are
-              zeroed
+              is not finite: weights and moments are unchanged, gradients
+              are zero
    source     Loshchilov & Hutter 2019, algorithm 2 [LH19]             */
 SMASK_API smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     const smask_params *p);
-/* Start a running mean at the weights as they are; decay in [0, 1).
-   memory     until shutdown: a float a learnt weight
+/* Start a running mean (EMA) at the current weights; decay in [0, 1).
+   memory     until shutdown: 1 float a trained weight
    errors     STATE in a step or for inference; ARG if decay is out
               of range; MEMORY                                         */
 SMASK_API smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
@@ -1387,92 +1410,94 @@ SMASK_API smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
 /* mean = decay mean + (1 - decay) w, for each weight. */
 SMASK_API void smask_ema_update(smask_ctx *c, smask_ema *e,
     const smask_params *p);
-/* Exchange the weights with their running mean (twice: as before). */
+/* Exchange the weights and their running mean. A second call undoes it. */
 SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
     const smask_params *p);
 
 /* ---- 13  Files ---- */
 
 /* Write safetensors: the weights under timm's names, the architecture and
-   the notes as metadata. With `t`, the codebook; with `a`, the moments, the
-   step and the generator: all that a resumed run needs to go on bit for
-   bit. t, a, e, notes may be NULL. Nothing is written in a dry run.
-   cost       io->write gets the header in scraps and floats by the KB: let
-              it fill a buffer     memory  none
-   errors     ARG without callback or model; IO if it takes fewer bytes
+   `metadata` as metadata entries. `t` adds the codebook, `e` the mean, `a` the
+   moments, the step and the generator: with them a resumed run continues bit
+   for bit. t, a, e, metadata may be NULL. Writes nothing in a dry run.
+   cost       io->write receives the header in small pieces and floats by
+              the KB: let it fill a buffer     memory  none
+   errors     ARG without callback or model; IO if it takes too few bytes
    source     the format [HF22]                                        */
 SMASK_API smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
-    const smask_ema *e, const smask_metadata *metadata, int32_t metadata_count);
-/* Write any list of tensors as float32, under `names` (count), which must
-   differ. Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
+    const smask_ema *e, const smask_metadata *metadata,
+    int32_t metadata_count);
+/* Write any tensors as float32, under `names` (count), which must differ.
+   Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
 SMASK_API smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count);
-/* Read and check the header. What it holds lives in the arena: until end of
-   step if opened in one. On error *f is all zeros and takes no memory.
+/* Read and check the header. *f uses memory of the arena: if opened in a
+   step, it is valid until end of step. On error *f is all zeros and uses no
+   memory.
    memory     the header's bytes and 56 for each tensor, either rounded up
-              to 64. smask_plan knows neither, for a dry run opens no file:
-              add them to what it finds
+              to 64. smask_plan does not count them, because a dry run opens
+              no file: add them to its result
    errors     STATE in a dry run; ARG without callback; IO if the file ends
-              before the header does; FORMAT if it is no safetensors header,
-              above 100 MB, has gaps or overlaps between tensors, or has
-              more than 65,535 of them; MEMORY
+              before the header does; FORMAT if it is not a safetensors
+              header, is above 100 MB, has gaps or overlaps between tensors,
+              or has more than 65,535 of them; MEMORY
    source     the format [HF22]; JSON [RFC8259]                        */
 SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
     const smask_io *io);
-/* A metadata text by key into out (NUL-terminated, cut if too long).
-   Of the escapes of JSON, \" and \\ are undone.
-   Returns its length in bytes, uncut, or -1 if there is none. */
+/* A metadata value by key into out (NUL-terminated, cut if too long). Only
+   the JSON escapes \" and \\ are decoded; others are copied.
+   Returns its full length in bytes, or -1 if there is none. */
 SMASK_API int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes);
-/* The architecture of the file: from its metadata or, without, from the
-   shapes of its tensors (timm's ViT and DeiT; heads of width 64), with the
-   defaults where neither tells. Pass it to smask_vit_init.
+/* The architecture of the file, for smask_vit_init. It comes from the metadata
+   or, without metadata, from the shapes of the tensors (timm's ViT and DeiT;
+   heads of width 64), with defaults for the rest.
    errors     FORMAT if it is neither, was written by a later version, or a
-              number makes no sense                                    */
+              number is invalid                                        */
 SMASK_API smask_result smask_read_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc);
 /* The tokenizer of the file, for smask_tokenizer_init.
-   errors     FORMAT if it has none, or a number makes no sense        */
+   errors     FORMAT if it has none, or a number is invalid            */
 SMASK_API smask_result smask_read_tokenizer_desc(smask_ctx *c,
     const smask_file *f, smask_tokenizer_desc *desc);
-/* Read the data, in one pass. Weights the file has and the model has not
-   are skipped; weights the model has and the file has not keep their
-   values and are counted in *missing (may be NULL). t, a, e: NULL, or get
-   what smask_write wrote of them; with `a` the generator, too. F16 and BF16
-   are widened. Does nothing in a dry run.
+/* Read the data, in one pass. Weights that only the file has are skipped.
+   Weights that only the model has keep their values; *missing (may be NULL)
+   receives their number. t, a, e: NULL, or receive what smask_write wrote of
+   them; `a` also restores the generator. F16 and BF16 are converted to float.
+   Does nothing in a dry run.
    memory     while it runs: a pointer for each tensor of the file, which
               smask_plan does not count
-   errors     ARG without model, or on desc.weights; STATE if it has been
-              read already, or lacks what t, a or e ask for; FORMAT if a
-              shape or a type does not fit, or a tensor is there twice:
-              nothing is changed so far. IO if it ends early: weights may be
-              half read                                                */
+   errors     ARG without model, or with desc.weights; STATE if it was read
+              already, or lacks what t, a or e ask for; FORMAT if a shape or
+              a type does not fit, or a tensor appears twice: up to here
+              nothing is changed. IO if the file ends early: weights may be
+              partly read                                              */
 SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing);
-/* Read one tensor by name into out (count floats), in the order of the
-   file: those before it are passed by.
-   errors     FORMAT if it is not there, not of `count` floats, or of another
-              type than F32, F16, BF16; STATE if it has been passed by; IO */
+/* Read one tensor by name into out (count floats, the caller's). Call it in
+   the order of the file: it skips all tensors before this one.
+   errors     FORMAT if it is not there, has not `count` floats, or has a type
+              other than F32, F16, BF16; STATE if it was already passed; IO */
 SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count);
 
-/* ---- 14  The pool ---- */
+/* ---- 14  Threads ---- */
 
 #ifdef SPLITMASK_THREADS
-/* A pool of threads that fills the parallel hook. */
+/* A thread pool that implements the parallel hook. */
 typedef struct smask_threads { void *state; int workers; } smask_threads;
-/* workers, the calling thread among them: 0 takes the number of processors;
-   at most 1024. Any number of contexts may use the hook; one that finds the
-   pool busy works alone.
-   memory     some 200 bytes and 24 a thread, by malloc, and their stacks
-   errors     MEMORY if there is none, if a thread cannot be started, or, in
-              a NO_MALLOC build, for more than one worker              */
+/* `workers` includes the calling thread; 0 means the number of processors; at
+   most 1024. Any number of contexts may share the hook. A context that finds
+   the pool busy works alone.
+   memory     about 200 bytes and 24 a thread, by malloc, and their stacks
+   errors     MEMORY if malloc returns NULL, if a thread cannot be started,
+              or, in a NO_MALLOC build, for more than one worker       */
 SMASK_API smask_result smask_threads_start(smask_threads *pool, int workers);
-/* Send the threads home and wait for them; after the last context that has
-   the hook. A second time does nothing. */
+/* Stop the threads and wait for them to end. Call it after the shutdown of
+   the last context that uses the hook. A second call does nothing. */
 SMASK_API void smask_threads_stop(smask_threads *pool);
-/* What to put into desc.parallel; valid until smask_threads_stop. */
+/* The value for desc.parallel; valid until smask_threads_stop. */
 SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 #endif
 
@@ -1484,9 +1509,9 @@ SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 /* ######################################################################
    PART III                                               IMPLEMENTATION
 
-   Read from here on, in order. The file includes itself once for each kind
-   of vector code (see >>simd); SMASK__PASS is set while it does, and then
-   only the one section between the marks is compiled.
+   Read it from here on, in order. The file includes itself once for each
+   instruction set (see >>simd). During such a pass SMASK__PASS is defined,
+   and only the section between `#ifdef SMASK__PASS` and its #endif compiles.
    ###################################################################### */
 #if defined(SPLITMASK_IMPLEMENTATION) && !defined(SPLITMASK_IMPLEMENTED)
 #define SPLITMASK_IMPLEMENTED
@@ -4835,41 +4860,36 @@ SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
 
    dx_state: whose memory dx is. The pointer cannot say it, because all data
    pointers are NULL in a dry run.
-     NONE   No part of the gradient has arrived; dx is NULL.
-            set by    new_node; grad_release; grad_pass, in the node that
-                      gives its dx away
-     TAPE   dx is step memory that this node alone owns.
-            set by    grad_alloc, at the first part that arrives; grad_pass,
-                      in the source that takes over the dx of y
-            released  by grad_release, when the walk has passed the node: the
-                      free list gets the memory
-     FIXED  dx is memory that the free list must not get from this dx:
-            - a parameter: its own memory, until shutdown. The walk skips
-              parameters, so it never releases them.
+     NONE   No part of the gradient has arrived, or dx was given away.
+            set by    new_node, grad_release, grad_pass (in y)
+     TAPE   dx is step memory, and this node alone owns it.
+            set by    grad_alloc, at the first part; grad_pass (in the source)
+            released  by grad_release to the free list, after the walk has
+                      passed the node
+     FIXED  dx is memory that must not reach the free list as a gradient:
+            - a parameter: its own, until shutdown. The walk skips it.
             - the input x of a GELU linear, if x is REUSABLE: dx is the
               memory of x. The free list gets it once, as x.
-            - the output of fn in recompute_back: dx is lent by the outer
-              RECOMPUTE node, which releases it.
+            - the output of fn in recompute_back: dx belongs to the outer
+              RECOMPUTE node.
             set by    parameter_on, linear_back, recompute_back
-            released  by grad_release, which only clears the pointer
+            released  grad_release only clears the pointer
 
    x_state: how long the values x live.
-     STAYS     until smask_end_step, or until shutdown for parameters. The
-               default, because a caller may hold the tensor.
-     REUSABLE  until the walk has passed the node. No caller can hold it.
+     STAYS     until the step ends (a parameter: until shutdown). The default,
+               because a caller may hold the tensor.
+     REUSABLE  until the walk has passed the node: no caller can hold it.
                set by    smask__reusable (chapter 8)
-     REUSED    The free list has the memory; x is NULL.
-               set by    grad_release, if x was REUSABLE. A second
-               smask_backward in the step would need x, so it is an error.
+     REUSED    the free list has the memory; x is NULL. A second
+               smask_backward in the step would need x, so it fails.
+               set by    grad_release, if x was REUSABLE
 
-   Transient values (smask__transient): the output of attention inside a stack
-   of blocks. All blocks share one buffer, source 2 of the node.
-     written     by attention_op, in the forward pass
-     valid       until the one linear that uses them has run; the next
-                 block then overwrites the buffer
-     recomputed  by attention_back, which linear_back calls between dx and
-                 dw of that linear
-     x_state     STAYS: the node does not own the buffer                   */
+   Transient values: the output of attention inside a stack of blocks. All
+   blocks share one buffer, which is source 2 of the node.
+     valid       from attention_op until the one linear that uses them has
+                 run; then the next block overwrites the buffer
+     recomputed  by attention_back, which linear_back calls
+     x_state     STAYS, because the node does not own the buffer           */
 enum { SMASK__DX_NONE, SMASK__DX_TAPE, SMASK__DX_FIXED };
 enum { SMASK__X_STAYS, SMASK__X_REUSABLE, SMASK__X_REUSED };
 
@@ -4933,8 +4953,7 @@ SMASK__FN void smask__grad_release(smask_ctx *c, smask_tensor *t)
 
 /* Memory for a part of t's gradient. *add is 1 if earlier parts are there and
    the caller must add, 0 if this is the first part and the caller must write
-   all of dx. NULL if t requires no gradient, and in a dry run. The caller owns
-   nothing: t keeps dx until the walk has passed t. */
+   all of dx. NULL if t requires no gradient, and in a dry run. t owns dx. */
 SMASK__FN float *smask__grad(smask_ctx *c, smask_tensor *t, int *add)
 {
     *add = 0;
@@ -4968,9 +4987,8 @@ SMASK__FN void smask__grad_add(smask_ctx *c, smask_tensor *t, float s,
 
 /* t->dx += y->dx. If y owns its dx (TAPE) and t has none, no copy is made: t
    takes over the memory and y has no gradient any more. So this must be the
-   last use of y->dx in the backward of y. A residual hands one piece of memory
-   through all blocks this way. A FIXED dx belongs to another node, so it is
-   copied. */
+   last use of y->dx in the backward of y. This way one piece of memory serves
+   the residuals of all blocks. A FIXED dx has another owner: it is copied. */
 SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
     smask_tensor *t)
 {
@@ -5227,8 +5245,8 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
     if (!smask__transient(y)) smask__attention_grad(c, y);
 }
 
-/* arg[1] of a parameter: state of the packed panels in save[0]. OLD: w has
-   changed since it was packed. See smask_vit_pack. */
+/* arg[1] of a parameter: state of the packed panels in save[0]. OLD: w may have
+   been loaded after packing. See smask_vit_pack. */
 enum { SMASK__PANELS_NONE, SMASK__PANELS_READY, SMASK__PANELS_OLD };
 
 /* The arguments of chapter 6's kernels, read from a LINEAR node. */
@@ -5347,18 +5365,16 @@ SMASK__DEF smask_tensor *smask_gelu_linear_add(smask_ctx *c, smask_tensor *x,
 
 /* Backpropagation through y = r + keep * (f(x) w' + b), x = source 0.
 
-   If x is transient, its values are gone: later blocks have overwritten the
-   buffer. Only dw needs them; dx does not. So the order is
-     1. dx of this linear: the gradient of the output of attention
-     2. attention_back on x, early: it uses that dx and recomputes x
-     3. dw and db of this linear, from the recomputed x
-   The walk later finds the attention node done and only releases its dx. This
-   is correct because this linear alone uses a transient x, so its dx is
-   complete after 1.
+   If x is transient, other blocks have overwritten its values. Only dw needs
+   them, so the order is
+     1. dx of this linear. It is complete: no other node uses x.
+     2. attention_back on x, early: it uses that dx and recomputes x.
+     3. dw and db of this linear, from the recomputed x.
+   When the walk reaches the attention node, it only releases its dx.
 
-   If f is GELU, x is REUSABLE and has no gradient yet, dx overwrites x: the
+   If f is GELU and x is REUSABLE without a gradient yet, dx overwrites x: the
    kernel computes dw first, and no later node needs x. dx is FIXED, so that
-   grad_release frees the memory once, as x and not as dx as well.
+   grad_release frees this memory once, as x.
 
    The residual r comes last, because grad_pass may take y->dx away. */
 SMASK__FN void smask__linear_back(smask_ctx *c, smask_tensor *y)
@@ -5767,7 +5783,7 @@ SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
             return smask__fail_null(c, SMASK_SHAPE, "join",
                 "more than 2^31 - 1 rows in total");
         if (smask_columns(part[i]) != smask_columns(part[0]))
-            return smask__fail_shapes(c, "join", "part", part[i], "the first",
+            return smask__fail_shapes(c, "join", "part", part[i], "part[0]",
                 part[0]);
         rows += (int32_t)smask_row_count(part[i]);
     }
@@ -5845,8 +5861,8 @@ SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
             if (t->source[i] != NULL
                 && t->source[i]->x_state == SMASK__X_REUSED) {
                 smask__fail(c, SMASK_STATE, "backward",
-                    "smask_backward was already called in this step; add the "
-                    "losses and call it once");
+                    "smask_backward was already called in this step; add "
+                    "the losses and call it once");
                 return;
             }
         smask__backward_one(c, t);
@@ -5893,10 +5909,8 @@ SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
      leaf->dx is added to the outer dx of x.
    - Its output gets y->dx as a FIXED gradient: the outer node y owns it.
    - The rewind drops all memory taken inside, gradients as well. So the inner
-     walk has its own free list: an inner entry must not outlive the rewind,
-     and an outer entry must not lose its remainder to the inner tape.
-   - For the same reason fn may use x and parameters only. The gradient of any
-     other outer tensor would be allocated inside and lost. */
+     walk has its own free list, which ends with it; and fn may use only x and
+     parameters, because any other outer gradient would be lost here. */
 SMASK__FN void smask__recompute_back(smask_ctx *c, smask_tensor *y)
 {
     const smask__recompute_call *again =
@@ -7844,13 +7858,14 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 
 /* ======================================================================
    12  THE OPTIMISER                                              >>adam
-   Question   Given all gradients, how far does each weight go?
-   Idea       m and v are running means of the gradient and of its square; the
-              step is m / sqrt(v), so each weight moves at a pace of its
-              own. Weight decay pulls at the weights themselves, not at the
-              gradients (decoupled). Before that, gradients whose overall length
-              is beyond `clip` are shortened; the rate rises linearly, then
-              falls along half a cosine.
+   Question   Given all gradients, how far does each weight move?
+   Idea       AdamW. m and v are running means of the gradient and of its
+              square. A step moves a weight by rate * m / sqrt(v), so each
+              weight has its own step size. Weight decay shrinks the weights
+              directly and leaves the gradients alone (decoupled). If the
+              norm of all gradients together is above `clip`, they are first
+              scaled down to it. The learning rate rises linearly (warmup),
+              then falls along half a cosine.
    May call   1 to 8.            Called by   the user.
    Source     Loshchilov & Hutter 2019, algorithm 2 [LH19].
    ====================================================================== */
@@ -7870,25 +7885,28 @@ SMASK__FN void smask__adam_defaults(smask_adam_desc *d)
     if (d->weight_decay < 0) d->weight_decay = 0;
 }
 
-/* What is wrong with the settings, or NULL. */
+/* The text of the first invalid setting, or NULL if all are valid. */
 SMASK__FN const char *smask__adam_wrong(const smask_adam_desc *d)
 {
-    if (!smask__finite(d->lr) || !(d->lr > 0)) return "lr must be above 0";
-    if (!(d->beta1 > 0 && d->beta1 < 1)) return "beta1 is in (0, 1)";
-    if (!(d->beta2 > 0 && d->beta2 < 1)) return "beta2 is in (0, 1)";
-    if (!smask__finite(d->eps) || !(d->eps > 0)) return "eps must be above 0";
+    if (!smask__finite(d->lr) || !(d->lr > 0))
+        return "lr must be finite and above 0";
+    if (!(d->beta1 > 0 && d->beta1 < 1)) return "beta1 must be in (0, 1)";
+    if (!(d->beta2 > 0 && d->beta2 < 1)) return "beta2 must be in (0, 1)";
+    if (!smask__finite(d->eps) || !(d->eps > 0))
+        return "eps must be finite and above 0";
     if (!(d->layer_decay > 0 && d->layer_decay <= 1))
-        return "layer_decay is in (0, 1]";
+        return "layer_decay must be in (0, 1]";
     if (!smask__finite(d->final_lr) || !smask__finite(d->clip)
         || !smask__finite(d->weight_decay))
         return "final_lr, clip and weight_decay must be finite";
     if (d->warmup < 0 || d->steps < 0)
-        return "warmup and steps cannot be below 0";
+        return "warmup and steps must be 0 or more";
     return NULL;
 }
 
-/* An array per parameter, zero or a copy; NULL in the list where none is
-   learnt, as of fixed positions. */
+/* One array per parameter: zeros, or a copy of the values if `copy`. The entry
+   of a parameter that requires no gradient, such as a fixed position
+   embedding, is NULL. Lives until shutdown. */
 SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
     int copy)
 {
@@ -7903,12 +7921,13 @@ SMASK__FN float **smask__like_params(smask_ctx *c, const smask_params *p,
     return smask__ok(c) ? list : NULL;
 }
 
-/* May training begin, in this context and now? */
+/* An error if this context cannot train, or not inside a step. */
 SMASK__FN smask_result smask__can_learn(smask_ctx *c, const char *where)
 {
     if (!c->desc.inference && !c->in_step) return c->error;
     return smask__fail(c, SMASK_STATE, where, c->in_step
-        ? "call it between steps" : "the context is for inference");
+        ? "called inside a step; call smask_end_step first"
+        : "desc.inference is set; set it to 0 for training");
 }
 
 SMASK__DEF smask_result smask_adam_init(smask_ctx *c, smask_adam *a,
@@ -7944,38 +7963,39 @@ SMASK__DEF float smask_adam_rate(const smask_adam *a, int64_t step)
 typedef struct smask__adam_work {
     smask_adam *a;
     const smask_params *p;
-    double *sum;                     /* of squared gradients, by piece        */
+    double *sum;                     /* squared gradients of each piece    */
     float clip, correct1, correct2;
-    int isa, largest;              /* L + 1                              */
+    int isa, largest;                /* largest: layer of the head, L + 1  */
 } smask__adam_work;
 
-/* 1 / (1 - beta^t). Where beta^t is below all doubles pow would set errno,
-   which this library leaves alone. */
+/* 1 / (1 - beta^t), the bias correction of m and v in step t = 1, 2, ...
+   Near underflow of beta^t the result is 1, without pow: pow would set errno,
+   which this library never changes. */
 SMASK__FN float smask__adam_correct(float beta, double t)
 {
     return log((double)beta) * t < -700 ? 1
         : (float)(1 / (1 - pow((double)beta, t)));
 }
 
-/* Pieces run through all parameters in turn, each cut on its own: which
-   parameter a piece belongs to, and which floats of it they are. */
+/* Each parameter is split into pieces of SMASK__PIECE floats; its last piece
+   may be shorter. Pieces are numbered through all parameters. Returns the
+   parameter of a piece, and its floats *at .. *at + *count - 1. */
 SMASK__FN int32_t smask__adam_find(const smask_params *p, int piece,
     size_t *at, size_t *count)
 {
     size_t first = (size_t)piece * SMASK__PIECE;
     int32_t i = 0;
 
-    for (;; i++) {
-        const size_t whole = smask__round_up(smask_count(p->item[i].t),
-            SMASK__PIECE);
-        if (first < whole) break;
-        first -= whole;
-    }
+    for (; first >= smask__round_up(smask_count(p->item[i].t), SMASK__PIECE);
+        i++)
+        first -= smask__round_up(smask_count(p->item[i].t), SMASK__PIECE);
     *at = first;
     *count = smask__min(smask_count(p->item[i].t) - first, SMASK__PIECE);
     return i;
 }
 
+/* The sum of squared gradients of one piece. The caller adds the sums in order,
+   so the norm does not depend on the number of threads. */
 SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
 {
     const smask__adam_work *w = (const smask__adam_work *)arg;
@@ -7988,6 +8008,8 @@ SMASK__FN void smask__adam_norm_piece(void *arg, int piece, int worker)
         ? (double)smask__dot(w->isa, t->dx + at, t->dx + at, n) : 0;
 }
 
+/* One AdamW step for one piece; the kernel also sets its gradients to zero.
+     rate of a parameter = rate * layer_decay^(L + 1 - layer)              */
 SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
 {
     const smask__adam_work *w = (const smask__adam_work *)arg;
@@ -7997,7 +8019,7 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
     const smask_param *p = &w->p->item[i];
     const double below = (double)(w->largest - p->layer);
     const double part = below * log((double)d->layer_decay) > -80
-        ? pow((double)d->layer_decay, below) : 0;    /* else errno is set  */
+        ? pow((double)d->layer_decay, below) : 0;    /* pow sets no errno  */
     const float rate = w->a->rate * (float)part;
     const smask__adam_step s = { rate, d->beta1, d->beta2, d->eps,
         p->decay ? rate * d->weight_decay : 0, w->clip, w->correct1,
@@ -8005,7 +8027,7 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
 
     (void)worker;
     if (!p->t->requires_grad) return;
-    if (w->a->m[i] == NULL) {            /* not learnt when adam_init ran  */
+    if (w->a->m[i] == NULL) {            /* frozen when adam_init ran      */
         memset(p->t->dx + at, 0, n * sizeof(float));
         return;
     }
@@ -8024,7 +8046,7 @@ SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
     if (!smask__ok(c)) return c->error;
     if (a->m == NULL || a->v == NULL)
         return smask__fail(c, SMASK_STATE, "adam_update",
-            "smask_adam_init comes first");
+            "call smask_adam_init first");
     for (int32_t k = 0; k < p->count; k++) {
         pieces += smask__ceil_div(smask_count(p->item[k].t), SMASK__PIECE);
         if (p->item[k].layer > w.largest) w.largest = p->item[k].layer;
@@ -8061,7 +8083,7 @@ SMASK__DEF smask_result smask_ema_init(smask_ctx *c, smask_ema *e,
     memset(e, 0, sizeof *e);
     if (smask__can_learn(c, "ema_init") != SMASK_OK) return c->error;
     if (!smask__finite(decay) || !(decay >= 0 && decay < 1))
-        return smask__fail(c, SMASK_ARG, "ema_init", "decay is in [0, 1)");
+        return smask__fail(c, SMASK_ARG, "ema_init", "decay must be in [0, 1)");
     e->decay = decay;
     e->mean = smask__like_params(c, p, 1);
     if (!smask__ok(c)) smask__tape_rewind(c, start);
@@ -8851,19 +8873,21 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 }
 
 /* ======================================================================
-   14  THE CREW                                                   >>pool
-   Question   How do several cores share a job of microseconds?
-   Idea       One 64-bit word says it all: the number of the job, and how
-              many of its pieces are still to be taken. A piece is taken by
-              counting the word down, which fails if anything in it has
-              changed, so a thread that comes late can never touch the next
-              job. The caller takes pieces like everyone else and waits for
-              those that others have begun, not for threads asleep.
-              Who has nothing to do looks at the word for some microseconds
-              before going to sleep: the next job is mostly that close.
-   May call   1, 2.              Called by   nobody but the hook.
-   Source     Dekker's handshake: say what you do, then look at what the
-              other does [Dij65].
+   14  THREADS                                                    >>pool
+   Question   How do several cores share a job of a few microseconds?
+   Idea       A job is one call of fn for each of `count` pieces. One 64-bit
+              integer, `word`, holds the state of the thread pool: the
+              number of the job and how many of its pieces are not yet
+              taken. A thread takes a piece with one compare-and-swap that
+              decrements `word`. It fails if `word` has changed, so a late
+              thread can never take a piece of the next job.
+              The caller takes pieces, too. Then it waits for the pieces
+              that workers have taken, never for a worker that sleeps.
+              Idle workers spin for a few microseconds before they sleep,
+              because the next job usually comes within that time.
+   May call   1, 2.              Called by   smask__run, through the hook.
+   Source     Dekker's algorithm: each side first writes its own state, then
+              reads the other's [Dij65].
    ====================================================================== */
 #ifdef SPLITMASK_THREADS
 
@@ -8874,11 +8898,11 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 #include <sched.h>
 #include <unistd.h>
 
-#define SMASK__POOL_MAX 1024            /* threads: a limit, not a goal   */
-#define SMASK__POOL_SPINS 2000           /* at the word: 1 or 2 us         */
-#define SMASK__POOL_YIELDS 200           /* then, giving way: 100 us or so */
+#define SMASK__POOL_MAX 1024             /* upper limit of threads         */
+#define SMASK__POOL_SPINS 2000           /* first: 1 to 2 us               */
+#define SMASK__POOL_YIELDS 200           /* then sched_yield: about 100 us */
 
-/* Where threads sleep until a condition holds. */
+/* The threads that sleep until a condition holds, and how many they are. */
 typedef struct smask__sleepers {
     pthread_cond_t rings;
     int sleepers;
@@ -8896,31 +8920,32 @@ typedef struct smask__pool {
     void (*fn)(void *arg, int piece, int worker);
     void *arg;
     int count;                           /* pieces of the job              */
-    int done;                            /* of these: finished             */
-    int taken;                           /* 1: a job is on                 */
-    int stop;                            /* 1: go home                     */
-    int hands;                           /* threads besides the caller's   */
-    pthread_mutex_t lock;                /* for going to sleep only        */
-    smask__sleepers work, home;      /* workers wait; the caller waits     */
-    smask__worker *hand;
+    int done;                            /* of these, finished             */
+    int taken;                           /* 1: a job is running            */
+    int stop;                            /* 1: workers return              */
+    int hands;                           /* workers, without the caller    */
+    pthread_mutex_t lock;                /* only to sleep and to wake      */
+    smask__sleepers work, home;          /* work: workers; home: caller    */
+    smask__worker *hand;                 /* (hands) the workers            */
 } smask__pool;
 
-/* Is there something to do for a hand? */
+/* 1 if a worker must stop waiting: pieces are left, or the pool stops. */
 SMASK__FN int smask__pool_has_work(smask__pool *s)
 {
     return (uint32_t)__atomic_load_n(&s->word, __ATOMIC_SEQ_CST) != 0
         || __atomic_load_n(&s->stop, __ATOMIC_SEQ_CST) != 0;
 }
 
-/* Are all pieces of the job finished? */
+/* 1 if all pieces of the job are finished. */
 SMASK__FN int smask__pool_finished(smask__pool *s)
 {
     return __atomic_load_n(&s->done, __ATOMIC_SEQ_CST) == s->count;
 }
 
-/* Wait until `ready`: look, give way, sleep. The order inside the lock,
-   first the count of sleepers, then the look, meets the order in _ring,
-   first the change, then the count: one of the two sees the other. */
+/* Wait until `ready`: spin, then yield, then sleep. No wake-up is lost. The
+   sleeper first adds itself to `sleepers`, then tests `ready`. The waker first
+   makes the change, then pool_wake reads `sleepers`. All four accesses are
+   SEQ_CST, so at least one side sees what the other wrote. */
 SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *bell,
     int (*ready)(smask__pool *s))
 {
@@ -8935,8 +8960,10 @@ SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *bell,
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Wake up to `most` sleepers. With nobody asleep, this is one load. */
-SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *bell, int most)
+/* Wake at most `most` threads. Costs one load if none sleeps. The lock ensures
+   that a thread counted in `sleepers` is inside pthread_cond_wait. */
+SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *bell,
+    int most)
 {
     if (__atomic_load_n(&bell->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&s->lock);
@@ -8945,10 +8972,10 @@ SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *bell, int most)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Take pieces until none is left. The job is read before its piece is
-   taken; if it changes in between, so has the word, and the taking fails.
-   A job cannot end while a taken piece is unfinished, hence one addition to
-   `done` at the end is enough. */
+/* Take pieces until none is left. fn, arg and count are read before a piece is
+   taken: if a new job replaces them in between, `word` has changed, too, and
+   the compare-and-swap fails. A job does not end before every taken piece is
+   counted in `done`, so a thread adds its pieces once, at the end. */
 SMASK__FN void smask__pool_take(smask__pool *s, int worker)
 {
     uint64_t word = __atomic_load_n(&s->word, __ATOMIC_ACQUIRE);
@@ -8983,7 +9010,7 @@ SMASK__FN void *smask__pool_worker(void *arg)
     }
 }
 
-/* The number of the calling thread in this pool. */
+/* The number of the calling thread: 1 .. hands for a worker, otherwise 0. */
 SMASK__FN int smask__pool_self(const smask__pool *s)
 {
     const pthread_t self = pthread_self();
@@ -8993,8 +9020,9 @@ SMASK__FN int smask__pool_self(const smask__pool *s)
     return 0;
 }
 
-/* The hook. A job inside a job finds the pool taken and is done by the
-   thread that brought it: nobody has to wait for a pool that waits. */
+/* The hook. A job that starts inside another job finds `taken` set. Then the
+   calling thread runs all its pieces alone: waiting for the pool, which waits
+   for this thread, would be a deadlock. */
 SMASK__FN void smask__pool_run(void *user, int count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
@@ -9044,7 +9072,7 @@ SMASK__DEF void smask_threads_stop(smask_threads *pool)
     smask__default_release(s);
 }
 
-/* A pool of one has no state and takes no memory. */
+/* A pool of one thread has no state and needs no memory. */
 SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
 {
     const long most = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
@@ -9083,34 +9111,82 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
    PART IV                                                      ENDNOTES
 
    CHOICES                                                      >>choices
-   What the paper leaves open and this file settles; each is an option
-   where there is a field for it.
+   The paper leaves these points open, or this file decides them otherwise.
+   A field in brackets selects an alternative.
 
      class token         none; features are means over patches
-     positions           learnt, added before the split (desc.sincos)
+     position embedding  learnt, added before the split (desc.sincos)
      decoder positions   a table of its own, added to all N tokens
                          (desc.decoder_shares_position)
      encoder -> decoder  final norm, then one linear layer
                          (desc.no_decoder_embed)
-     decoder             decoder_depth blocks, the paper's 2; heads and MLP
-                         as the encoder's, then a norm and the head
+     decoder             decoder_depth blocks (2 in the paper) with the
+                         encoder's heads and MLP width, then a norm and the
+                         head
      mask                BEiT's blocks, scaled to the grid: 8 to 38 % of it
-                         each, topped up to exactly half (objective.mask)
-     75 %                one permutation: a quarter to A, the next to B,
-                         each predicts the three quarters it did not see
+                         each, filled up to exactly half (objective.mask)
+     split               the images of a batch share one; with one per image
+                         the shape of A would give away which B belongs to
+                         it (objective.splits)
+     75 %                one permutation: a quarter to A, the next to B;
+                         each predicts the three quarters it does not see
      inpaint             mean over all predictions of both branches
-     match               on unit vectors, temperature 0.2, the other half
-                         against the B - 1 other images' (raw_features,
-                         all_negatives), gradients through both (stop_keys)
+     match               means of the encoder's outputs (match_decoder: the
+                         decoder's, as in the paper), as unit vectors;
+                         temperature 0.2; the other half against those of
+                         the B - 1 other images (raw_features,
+                         all_negatives); gradients through both (stop_keys)
      loss                inpaint + match, weight 1 each
-     tokens              of the very pixels that the encoder gets, mean 0
-                         and deviation 1; e_i from U[-1,1] (uniform01);
-                         of the half-size copy when P is 16 (half)
-     k-means             Euclidean, 20 rounds of Lloyd, starting from random
-                         patches; clusters that run empty start again
+     visual tokens       of the same pixels that the encoder sees, mean 0
+                         and deviation 1; e_i from U[-1,1] (uniform01); from
+                         a copy of half the resolution when P is 16
+                         (half_resolution)
+     k-means             Euclidean, 20 iterations of Lloyd, starting from
+                         random patches; an empty cluster starts again
      LayerScale, relative positions, stochastic depth: off
-     AdamW               0.9, 0.98; clip 3; decay 0.05 on matrices, bias
-                         tables and mask tokens
+     AdamW               beta 0.9, 0.98; clip 3; weight decay 0.05 on
+                         matrices, bias tables and mask tokens
+
+   HOW TO CHANGE THIS FILE                                     >>changing
+   Add an op
+     1. >>types: add it to SMASK_OPS. Declare its function in part II, with
+        a doc comment: shapes, formula, gradient, saves, memory, errors.
+     2. >>kernels: forward and backward on pointers. Put hot loops into
+        >>simd and call them by SMASK__CALL.
+     3. >>tape: a line in `What a node holds`, then the function. It returns
+        NULL for NULL sources, checks shapes, calls smask__new_tensor
+        (sources 3 to 5: smask__link), and returns smask__finish. In a dry
+        run it allocates the saves but touches no values.
+     4. >>tape: a case in smask__backward_one. It adds to the gradients of
+        the sources (smask__grad_add, or smask__grad_zeroed and a kernel;
+        the latter returns NULL if no gradient is wanted).
+     5. tests/test_tape.c: a loss and a line in `registry`, for the check
+        against finite differences; an op without one fails the test.
+     6. tests/fixtures/reference.py, ops(): the op in PyTorch. The same case
+        in tests/test_reference.c; `sh tests/fixtures/make.sh`.
+   Add a field to a desc
+     The struct, with the default in the comment, where 0 means the default;
+     smask__vit_defaults sets it. smask__vit_check rejects combinations.
+     If a saved model depends on it: a line in smask__vit_fields, the list of
+     integers and floats (as bits) in files. Files without the key get 0, so
+     0 must mean what the file did before. smask__tokenizer_fields likewise.
+   Add a test
+     A function in tests/test_NAME.c and RUN(function) in its main; then
+     `sh tests/run.sh NAME`. The runner finds new files by itself. `make
+     check` runs all tests, the lint rules and the compiler matrix.
+   Add an instruction set
+     >>types: SMASK_ISAS. >>simd: SMASK__HAS_..., smask__isa_available and
+     smask__isa_resolve; a case in SMASK__CALL; tile sizes in
+     smask__tile_rows and smask__tile_columns; v_t, SMASK__N, SMASK__MR and
+     the v_ operations of its pass; the pass itself. SMASK__PASS is the
+     vector width in floats and selects the operations: two sets of one
+     width need another key. smask__tile_rows equals SMASK__MR, at most 14;
+     smask__tile_columns equals SMASK__NR, twice the width.
+     tests/test_gemm.c and test_kernels.c loop over all sets; tests/lint.sh
+     lists the suffixes of functions.
+   Measure
+     `make bench` before and after. build/bench step --profile shows the time
+     of each op, build/bench gemm --isa NAME one instruction set.
 
    SOURCES                                                      >>sources
    [Ba16]    Ba, Kiros, Hinton: Layer normalization. 2016.
