@@ -3,6 +3,7 @@
 #   make run      pre-train on the built-in shapes, then evaluate (2 minutes)
 #   make test     the test suite          make check   test, lint, matrix
 #   make bench    the benchmark; CBLAS=openblas or DNNL=1 adds a peer
+#   make pictures  the README's picture, after make run
 #   make data     CIFAR-10 into out/cifar10, checked
 #   make prefix P=foo_   a copy in build/ with every name renamed
 #   make clean    make help
@@ -15,7 +16,7 @@ LIBS = -lm -lpthread
 CXX = c++
 
 PROGRAMS = build/pretrain build/evaluate build/finetune build/embed \
-    build/bench
+    build/pictures build/bench
 SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
     build/09_splitmask build/10_probe build/11_threads build/12_inference
@@ -28,7 +29,7 @@ HEADERS = splitmask.h examples/support/support.h \
 all: $(PROGRAMS) $(SMALL)
 
 help:
-	@sed -n '1,10s/^# *//p' Makefile
+	@sed -n '1,11s/^# *//p' Makefile
 
 build/made:
 	@mkdir -p build
@@ -59,6 +60,8 @@ build/finetune: examples/finetune.c $(SUPPORT)
 	$(CC) $(WARN) $(CFLAGS) -I. examples/finetune.c $(SUPPORT) -o $@ $(LIBS)
 build/embed: examples/embed.c $(SUPPORT)
 	$(CC) $(WARN) $(CFLAGS) -I. examples/embed.c $(SUPPORT) -o $@ $(LIBS)
+build/pictures: examples/pictures.c $(SUPPORT)
+	$(CC) $(WARN) $(CFLAGS) -I. examples/pictures.c $(SUPPORT) -o $@ $(LIBS)
 build/bench: examples/bench.c build/splitmask.o
 	$(CC) $(WARN) $(CFLAGS) -I. examples/bench.c build/splitmask.o -o $@ $(LIBS)
 
@@ -97,6 +100,11 @@ run: build/pretrain build/evaluate
 data:
 	@sh examples/data.sh
 
+# The README's picture, from the model of `make run`.
+MODEL = out/run/model.safetensors
+pictures: build/pictures
+	build/pictures --model $(MODEL) --out examples/pictures/splitmask.png
+
 bench: build/bench
 	@sh tests/bench.sh "$(CC)" "$(CBLAS)" "$(DNNL)"
 
@@ -120,4 +128,4 @@ prefix:
 clean:
 	rm -rf build
 
-.PHONY: all help run data bench test check prefix clean
+.PHONY: all help run data pictures bench test check prefix clean

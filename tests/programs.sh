@@ -15,7 +15,7 @@ passed=0
 failed=0
 rm -rf "$O"
 mkdir -p "$O" || exit 2
-for program in pretrain evaluate finetune embed; do
+for program in pretrain evaluate finetune embed pictures; do
     [ -x "build/$program" ] || make -s "build/$program" || exit 2
 done
 
@@ -44,7 +44,7 @@ within() {
 
 # ----------------------------------------------------------------- help
 
-for program in pretrain evaluate finetune embed bench; do
+for program in pretrain evaluate finetune embed pictures bench; do
     [ -x "build/$program" ] || continue
     "build/$program" --help > "$O/help" 2> "$O/log" && [ -s "$O/help" ] \
         && [ ! -s "$O/log" ] && ! awk 'length > 80' "$O/help" | grep -q .
