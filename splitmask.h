@@ -9153,13 +9153,14 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
         a doc comment: shapes, formula, gradient, saves, memory, errors.
      2. >>kernels: forward and backward on pointers. Put hot loops into
         >>simd and call them by SMASK__CALL.
-     3. >>tape: a line in `What a node holds`, then the function. It returns
+     3. >>tape: a line in `What each op stores`, then the function. It returns
         NULL for NULL sources, checks shapes, calls smask__new_tensor
         (sources 3 to 5: smask__link), and returns smask__finish. In a dry
         run it allocates the saves but touches no values.
-     4. >>tape: a case in smask__backward_one. It adds to the gradients of
-        the sources (smask__grad_add, or smask__grad_zeroed and a kernel;
-        the latter returns NULL if no gradient is wanted).
+     4. Right below it smask__NAME_back, which SMASK_OPS makes the dispatch
+        call. It adds to the gradients of the sources (smask__grad_add, or
+        smask__grad_zeroed and a kernel; the latter returns NULL if no
+        gradient is wanted).
      5. tests/test_tape.c: a loss and a line in `registry`, for the check
         against finite differences; an op without one fails the test.
      6. tests/fixtures/reference.py, ops(): the op in PyTorch. The same case

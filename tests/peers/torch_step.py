@@ -248,8 +248,8 @@ class Step:
             [{"params": decayed, "weight_decay": 0.05},
              {"params": plain, "weight_decay": 0.0}],
             lr=1.5e-3, betas=(0.9, 0.98), foreach=a.adam == "foreach")
-        self.half_resolution = a.half_resolution if a.half_resolution >= 0 else int(a.patch == 16)
-        w = 3 * (a.patch // (2 if self.half_resolution else 1)) ** 2
+        self.half = a.half if a.half >= 0 else int(a.patch == 16)
+        w = 3 * (a.patch // (2 if self.half else 1)) ** 2
         book = torch.rand(a.vocab, w) * 2 - 1
         self.book = F.normalize(book, dim=1).t().contiguous()
         self.images = torch.randn(a.batch, 3, a.image, a.image)
@@ -294,7 +294,7 @@ class Step:
     def tokens(self):
         x = self.images
         p = self.a.patch
-        if self.half_resolution:
+        if self.half:
             x, p = F.avg_pool2d(x, 2), p // 2
         rows = self.patches(x, p)
         # pieces whose scores stay in the cache
@@ -319,7 +319,8 @@ class Step:
         x = Reorder.apply(x, self.to, self.back)
         for k in self.blocks:
             x = k(x, 2 * B, n // 2)
-        x = F.linear(F.layer_norm(x, (D,), *self.norm, EPS), *self.decoder_embed)
+        x = F.layer_norm(x, (D,), *self.norm, EPS)
+        x = F.linear(x, *self.decoder_embed)
         x = torch.cat((x.view(2 * B, n // 2, D),
                        self.mask.expand(2 * B, n - n // 2, D)), 1)
         x = Reorder.apply(x.view(-1, D), self.decoder_to, self.decoder_back)
