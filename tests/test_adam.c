@@ -400,13 +400,13 @@ static void still_keys(smask_block *k, int32_t count, const char *part)
     }
 }
 
-/* Tolerances. The losses: as all values. The weights: Adam moves every entry
-   by about the rate, however small its gradient is, so rounding in a gradient
-   that is small beside others of its tensor weighs more than in the gradient
-   itself: with an error of 1e-6 of the largest gradient, an entry whose
-   gradient is 1e-3 of that is wrong by 1e-3 of a rate of 0.004. That is 1e-5 of weights
-   near 0.5, and twice this is allowed; the ten updates move them by some
-   4e-2. */
+/* Tolerances. The losses: as all values. The weights: Adam moves every
+   entry by about the rate, however small its gradient is, so rounding in
+   a gradient that is small beside others of its tensor weighs more than
+   in the gradient itself: with an error of 1e-6 of the largest gradient,
+   an entry whose gradient is 1e-3 of that is wrong by 1e-3 of a rate of
+   0.004. That is 1e-5 of weights near 0.5, and twice this is allowed; the
+   ten updates move them by some 4e-2. */
 static void ten_updates(void)
 {
     const fixture_case *k = &train_case;
