@@ -8904,7 +8904,7 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
 
 /* The threads that sleep until a condition holds, and how many they are. */
 typedef struct smask__sleepers {
-    pthread_cond_t rings;
+    pthread_cond_t wakes;
     int sleepers;
 } smask__sleepers;
 
@@ -8916,23 +8916,23 @@ typedef struct smask__worker {
 } smask__worker;
 
 typedef struct smask__pool {
-    uint64_t word __attribute__((aligned(8))); /* job << 32 | pieces left  */
+    uint64_t state __attribute__((aligned(8))); /* job << 32 | pieces left */
     void (*fn)(void *arg, int piece, int worker);
     void *arg;
     int count;                           /* pieces of the job              */
     int done;                            /* of these, finished             */
     int taken;                           /* 1: a job is running            */
     int stop;                            /* 1: workers return              */
-    int hands;                           /* workers, without the caller    */
+    int helpers;                         /* workers, without the caller    */
     pthread_mutex_t lock;                /* only to sleep and to wake      */
     smask__sleepers work, home;          /* work: workers; home: caller    */
-    smask__worker *hand;                 /* (hands) the workers            */
+    smask__worker *worker;               /* (helpers)                      */
 } smask__pool;
 
 /* 1 if a worker must stop waiting: pieces are left, or the pool stops. */
 SMASK__FN int smask__pool_has_work(smask__pool *s)
 {
-    return (uint32_t)__atomic_load_n(&s->word, __ATOMIC_SEQ_CST) != 0
+    return (uint32_t)__atomic_load_n(&s->state, __ATOMIC_SEQ_CST) != 0
         || __atomic_load_n(&s->stop, __ATOMIC_SEQ_CST) != 0;
 }
 
@@ -8946,7 +8946,7 @@ SMASK__FN int smask__pool_finished(smask__pool *s)
    sleeper first adds itself to `sleepers`, then tests `ready`. The waker first
    makes the change, then pool_wake reads `sleepers`. All four accesses are
    SEQ_CST, so at least one side sees what the other wrote. */
-SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *bell,
+SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *queue,
     int (*ready)(smask__pool *s))
 {
     for (int i = 0; i < SMASK__POOL_SPINS + SMASK__POOL_YIELDS; i++) {
@@ -8954,44 +8954,44 @@ SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *bell,
         if (i >= SMASK__POOL_SPINS) sched_yield();
     }
     pthread_mutex_lock(&s->lock);
-    __atomic_add_fetch(&bell->sleepers, 1, __ATOMIC_SEQ_CST);
-    while (!ready(s)) pthread_cond_wait(&bell->rings, &s->lock);
-    __atomic_sub_fetch(&bell->sleepers, 1, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&queue->sleepers, 1, __ATOMIC_SEQ_CST);
+    while (!ready(s)) pthread_cond_wait(&queue->wakes, &s->lock);
+    __atomic_sub_fetch(&queue->sleepers, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Wake at most `most` threads. Costs one load if none sleeps. The lock ensures
+/* Wake at limit `limit` threads. Costs one load if none sleeps. The lock ensures
    that a thread counted in `sleepers` is inside pthread_cond_wait. */
-SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *bell,
-    int most)
+SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *queue,
+    int limit)
 {
-    if (__atomic_load_n(&bell->sleepers, __ATOMIC_SEQ_CST) == 0) return;
+    if (__atomic_load_n(&queue->sleepers, __ATOMIC_SEQ_CST) == 0) return;
     pthread_mutex_lock(&s->lock);
-    if (most > bell->sleepers) most = bell->sleepers;
-    for (int i = 0; i < most; i++) pthread_cond_signal(&bell->rings);
+    if (limit > queue->sleepers) limit = queue->sleepers;
+    for (int i = 0; i < limit; i++) pthread_cond_signal(&queue->wakes);
     pthread_mutex_unlock(&s->lock);
 }
 
 /* Take pieces until none is left. fn, arg and count are read before a piece is
-   taken: if a new job replaces them in between, `word` has changed, too, and
+   taken: if a new job replaces them in between, `state` has changed, too, and
    the compare-and-swap fails. A job does not end before every taken piece is
    counted in `done`, so a thread adds its pieces once, at the end. */
 SMASK__FN void smask__pool_take(smask__pool *s, int worker)
 {
-    uint64_t word = __atomic_load_n(&s->word, __ATOMIC_ACQUIRE);
+    uint64_t state = __atomic_load_n(&s->state, __ATOMIC_ACQUIRE);
     int finished = 0;
 
-    while ((uint32_t)word != 0) {
+    while ((uint32_t)state != 0) {
         void (*fn)(void *, int, int) =
             __atomic_load_n(&s->fn, __ATOMIC_RELAXED);
         void *arg = __atomic_load_n(&s->arg, __ATOMIC_RELAXED);
         const int count = __atomic_load_n(&s->count, __ATOMIC_RELAXED);
-        const int left = (int)(uint32_t)word;
-        if (!__atomic_compare_exchange_n(&s->word, &word, word - 1, 0,
+        const int left = (int)(uint32_t)state;
+        if (!__atomic_compare_exchange_n(&s->state, &state, state - 1, 0,
                 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) continue;
         fn(arg, count - left, worker);
         finished++;
-        word = __atomic_load_n(&s->word, __ATOMIC_ACQUIRE);
+        state = __atomic_load_n(&s->state, __ATOMIC_ACQUIRE);
     }
     if (finished == 0) return;
     __atomic_add_fetch(&s->done, finished, __ATOMIC_SEQ_CST);
@@ -9000,23 +9000,23 @@ SMASK__FN void smask__pool_take(smask__pool *s, int worker)
 
 SMASK__FN void *smask__pool_worker(void *arg)
 {
-    smask__worker *hand = (smask__worker *)arg;
-    smask__pool *s = hand->pool;
+    smask__worker *worker = (smask__worker *)arg;
+    smask__pool *s = worker->pool;
 
     for (;;) {
         smask__pool_wait(s, &s->work, smask__pool_has_work);
         if (__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) return NULL;
-        smask__pool_take(s, (int)(hand - s->hand) + 1);
+        smask__pool_take(s, (int)(worker - s->worker) + 1);
     }
 }
 
-/* The number of the calling thread: 1 .. hands for a worker, otherwise 0. */
+/* The number of the calling thread: 1 .. helpers for a worker, otherwise 0. */
 SMASK__FN int smask__pool_self(const smask__pool *s)
 {
     const pthread_t self = pthread_self();
 
-    for (int i = 0; s != NULL && i < s->hands; i++)
-        if (pthread_equal(self, s->hand[i].thread)) return i + 1;
+    for (int i = 0; s != NULL && i < s->helpers; i++)
+        if (pthread_equal(self, s->worker[i].thread)) return i + 1;
     return 0;
 }
 
@@ -9039,8 +9039,8 @@ SMASK__FN void smask__pool_run(void *user, int count,
     __atomic_store_n(&s->arg, arg, __ATOMIC_RELAXED);
     __atomic_store_n(&s->count, count, __ATOMIC_RELAXED);
     __atomic_store_n(&s->done, 0, __ATOMIC_RELAXED);
-    job = (__atomic_load_n(&s->word, __ATOMIC_RELAXED) >> 32) + 1;
-    __atomic_store_n(&s->word, job << 32 | (uint64_t)count,
+    job = (__atomic_load_n(&s->state, __ATOMIC_RELAXED) >> 32) + 1;
+    __atomic_store_n(&s->state, job << 32 | (uint64_t)count,
         __ATOMIC_SEQ_CST);
     smask__pool_wake(s, &s->work, count - 1);
     smask__pool_take(s, 0);
@@ -9064,10 +9064,10 @@ SMASK__DEF void smask_threads_stop(smask_threads *pool)
     pool->workers = 1;
     if (s == NULL) return;
     __atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
-    smask__pool_wake(s, &s->work, s->hands);
-    for (int i = 0; i < s->hands; i++) pthread_join(s->hand[i].thread, NULL);
-    pthread_cond_destroy(&s->work.rings);
-    pthread_cond_destroy(&s->home.rings);
+    smask__pool_wake(s, &s->work, s->helpers);
+    for (int i = 0; i < s->helpers; i++) pthread_join(s->worker[i].thread, NULL);
+    pthread_cond_destroy(&s->work.wakes);
+    pthread_cond_destroy(&s->home.wakes);
     pthread_mutex_destroy(&s->lock);
     smask__default_release(s);
 }
@@ -9075,26 +9075,26 @@ SMASK__DEF void smask_threads_stop(smask_threads *pool)
 /* A pool of one thread has no state and needs no memory. */
 SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
 {
-    const long most = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
-    const int hands = most < 1 ? 0 : most > SMASK__POOL_MAX
-        ? SMASK__POOL_MAX - 1 : (int)most - 1;
+    const long limit = workers > 0 ? workers : sysconf(_SC_NPROCESSORS_ONLN);
+    const int helpers = limit < 1 ? 0 : limit > SMASK__POOL_MAX
+        ? SMASK__POOL_MAX - 1 : (int)limit - 1;
 
     pool->state = NULL;
-    pool->workers = hands + 1;
-    if (hands == 0) return SMASK_OK;
+    pool->workers = helpers + 1;
+    if (helpers == 0) return SMASK_OK;
     smask__pool *s = (smask__pool *)smask__default_alloc(sizeof *s
-        + (size_t)hands * sizeof *s->hand);
+        + (size_t)helpers * sizeof *s->worker);
     if (s == NULL) return SMASK_MEMORY;
     memset(s, 0, sizeof *s);
-    s->hand = (smask__worker *)(void *)(s + 1);
+    s->worker = (smask__worker *)(void *)(s + 1);
     pool->state = s;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->work.rings, NULL);
-    pthread_cond_init(&s->home.rings, NULL);
-    for (; s->hands < hands; s->hands++) {
-        smask__worker *hand = &s->hand[s->hands];
-        hand->pool = s;
-        if (pthread_create(&hand->thread, NULL, smask__pool_worker, hand)) {
+    pthread_cond_init(&s->work.wakes, NULL);
+    pthread_cond_init(&s->home.wakes, NULL);
+    for (; s->helpers < helpers; s->helpers++) {
+        smask__worker *worker = &s->worker[s->helpers];
+        worker->pool = s;
+        if (pthread_create(&worker->thread, NULL, smask__pool_worker, worker)) {
             smask_threads_stop(pool);
             return SMASK_MEMORY;
         }
