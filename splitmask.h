@@ -8960,7 +8960,7 @@ SMASK__FN void smask__pool_wait(smask__pool *s, smask__sleepers *queue,
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Wake at limit `limit` threads. Costs one load if none sleeps. The lock ensures
+/* Wake `limit` threads at most. Costs one load if none sleeps. The lock ensures
    that a thread counted in `sleepers` is inside pthread_cond_wait. */
 SMASK__FN void smask__pool_wake(smask__pool *s, smask__sleepers *queue,
     int limit)
@@ -9065,7 +9065,8 @@ SMASK__DEF void smask_threads_stop(smask_threads *pool)
     if (s == NULL) return;
     __atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
     smask__pool_wake(s, &s->work, s->helpers);
-    for (int i = 0; i < s->helpers; i++) pthread_join(s->worker[i].thread, NULL);
+    for (int i = 0; i < s->helpers; i++)
+        pthread_join(s->worker[i].thread, NULL);
     pthread_cond_destroy(&s->work.wakes);
     pthread_cond_destroy(&s->home.wakes);
     pthread_mutex_destroy(&s->lock);

@@ -1,4 +1,4 @@
-/* test_tokens.c: chapter 9. Tokens against a reference in double, the three
+/* test_tokenizers.c: chapter 9. Tokens against a reference in double, the three
    codebooks and what makes each one what it is, k-means, the same bits for
    any number of workers, the exact plan, and what is refused. */
 #define SPLITMASK_THREADS
@@ -904,5 +904,5 @@ int main(void)
     RUN(exact_plan);
     RUN(given);
     RUN(stats);
-    return DONE("test_tokens");
+    return DONE("test_tokenizers");
 }

@@ -1,4 +1,4 @@
-/* test_ground.c: chapter 1. Sizes at the edges of size_t, the text of every
+/* test_basics.c: chapter 1. Sizes at the edges of size_t, the text of every
    code, and the error that sticks. Holds the implementation, to reach the
    private functions. */
 #define SPLITMASK_IMPLEMENTATION
@@ -241,5 +241,5 @@ int main(void)
     RUN(long_detail);
     RUN(shapes_are_shown);
     RUN(other_version);
-    return DONE("test_ground");
+    return DONE("test_basics");
 }

@@ -1,4 +1,4 @@
-/* test_chance.c: chapter 3. The fixed sequence, moments, fairness. Every
+/* test_random.c: chapter 3. The fixed sequence, moments, fairness. Every
    statistic is of a fixed sequence, so a bound of five standard deviations
    either always holds or never does. */
 #include "splitmask.h"
@@ -281,5 +281,5 @@ int main(void)
     RUN(shuffle_permutes);
     RUN(shuffle_is_fair);
     RUN(of_a_context);
-    return DONE("test_chance");
+    return DONE("test_random");
 }
