@@ -148,7 +148,7 @@ for compiler in $compilers; do
         language c99
         smoke "m32_${compiler}" "$compiler -m32 $flags -O1"
         smoke "m32_${compiler}_all" "$compiler -m32 $flags -O1 $ALL"
-        job "m32_${compiler}_ground" "alone ground $compiler -m32 $flags -O1"
+        job "m32_${compiler}_basics" "alone basics $compiler -m32 $flags -O1"
     else
         skip "-m32 with $compiler: no 32-bit libc here"
     fi
