@@ -211,7 +211,7 @@ fi
 if has gcc && can gcc -fsanitize=thread; then
     language c99
     job gcc_-fsanitize_thread \
-        "linked 'pool train' gcc $flags -g -O1 -fsanitize=thread"
+        "linked 'threads train' gcc $flags -g -O1 -fsanitize=thread"
 else
     skip "-fsanitize=thread with gcc"
 fi
