@@ -1,6 +1,5 @@
-/* guard.h: memory with a page on either side that nobody may touch, so that
-   a read or a write one float outside an operand ends the program with a
-   line that says so. POSIX. */
+/* guard.h: memory between two inaccessible pages: a read or a write one
+   float outside an operand ends the program with a message. POSIX. */
 #ifndef SPLITMASK_GUARD_H
 #define SPLITMASK_GUARD_H
 
@@ -17,7 +16,7 @@ typedef struct guard {
     size_t bytes;                        /* that may; whole pages          */
 } guard;
 
-/* What was under way, for the line that is printed on a fault. */
+/* The current check, for the message of a fault. */
 static volatile const char *guard_doing = "";
 
 static void guard_fault(int number)
@@ -32,8 +31,8 @@ static void guard_fault(int number)
     _exit(done > 0 ? 101 : 102);
 }
 
-/* Room for `floats`, all of it unreadable outside. Prints and exits when
-   the system gives none: there is nothing to test then. */
+/* Allocate `floats` floats between the guard pages. Prints and exits if the
+   system has no memory: the test cannot run then. */
 static inline guard guard_make(size_t floats)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -97,7 +97,7 @@ static inline void right_attention(const double *qkv, const double *bias,
 }
 
 /* (index[b,n] >= 0 ? x[index[b,n]] : fill) + position[n] */
-static inline void right_rows(const double *x, const double *fill,
+static inline void right_gather(const double *x, const double *fill,
     const double *position, const int32_t *index, size_t B, size_t N,
     size_t D, double *y)
 {
@@ -113,8 +113,8 @@ static inline void right_rows(const double *x, const double *fill,
 }
 
 /* Mean over rows skip .. N-1. */
-static inline void right_mean(const double *x, size_t B, size_t N, size_t D,
-    size_t skip, double *y)
+static inline void right_mean_tokens(const double *x, size_t B, size_t N,
+    size_t D, size_t skip, double *y)
 {
     size_t b, n, j;
 
@@ -126,7 +126,7 @@ static inline void right_mean(const double *x, size_t B, size_t N, size_t D,
         }
 }
 
-static inline void right_unit(const double *x, size_t D, double *y)
+static inline void right_l2_normalize(const double *x, size_t D, double *y)
 {
     double sum = 0;
     size_t j;
@@ -165,9 +165,9 @@ static inline double right_head_loss(const double *x, const double *w,
     return loss;
 }
 
-/* InfoNCE. `keys` are the second factors: x itself, or a copy that stands
-   still where no gradient goes through them. s (rows): scratch. */
-static inline double right_contrast(const double *x, const double *keys,
+/* InfoNCE. `keys` are the second factors: x itself, or a copy that stays
+   fixed where no gradient flows through them. s (rows): scratch. */
+static inline double right_info_nce(const double *x, const double *keys,
     size_t rows, size_t D, double temperature, int all_negatives, double *s)
 {
     const size_t B = rows / 2;

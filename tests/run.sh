@@ -35,7 +35,7 @@ tally() {
     f=${line#* }
 }
 
-# report NAME STATUS LOG: one line, and what was said when all is not well.
+# report NAME STATUS LOG: one line, and the log on failure.
 report() {
     tally "$3"
     if [ "$2" -ne 0 ] && [ "$f" -eq 0 ]; then
@@ -57,7 +57,7 @@ report() {
     fi
 }
 
-# build_one NAME: compile tests/test_NAME.c in silence or say why not.
+# build_one NAME: compile tests/test_NAME.c silently or print why not.
 build_one() {
     source=tests/test_$1.c
     if grep -q '^#define SPLITMASK_IMPLEMENTATION' "$source"; then

@@ -1,5 +1,5 @@
-/* smoke.c: a few seconds of everything, under whatever macros, compiler and
-   flags tests/matrix.sh builds it with; C99 and C++11. Prints the sizes of
+/* smoke.c: a short run of every part, under all macros, compilers and flags
+   that tests/matrix.sh builds it with; C99 and C++11. Prints the sizes of
    the public structs, which no macro may change. */
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
@@ -11,7 +11,7 @@ static float images[IMAGES * PIXELS];
 static unsigned char arena[4 << 20];
 
 #ifdef SPLITMASK_CBLAS
-/* The door for a BLAS, with the plainest one behind it. */
+/* The CBLAS hook, with three plain loops. */
 #ifdef __cplusplus
 extern "C"
 #endif
@@ -60,7 +60,7 @@ static smask_desc desc_of(int isa)
     return d;
 }
 
-/* Products of whole numbers are exact, whatever the vectors. */
+/* Products of whole numbers are exact with any instruction set. */
 static void products(void)
 {
     static float a[33 * 50], b[41 * 50], out[33 * 41];
@@ -90,7 +90,7 @@ static void products(void)
     }
 }
 
-/* A few values of GELU, for each kind of vectors. */
+/* A few values of GELU, for each instruction set. */
 static void gelu(void)
 {
     static const float x[9] = { -30, -3, -1, -0.25f, 0, 0.25f, 1, 3, 30 };
@@ -143,17 +143,17 @@ static smask_result train(smask_ctx *c, void *user)
 {
     const smask_vit_desc model = model_of();
     job *j = (job *)user;
-    smask_tokenizer_desc words;
+    smask_tokenizer_desc codebook;
     smask_vit v;
     smask_tokenizer t;
     smask_adam a;
     int step;
 
-    memset(&words, 0, sizeof words);
-    words.image = SIDE;
-    words.vocabulary = 16;
+    memset(&codebook, 0, sizeof codebook);
+    codebook.image = SIDE;
+    codebook.vocabulary = 16;
     smask_vit_init(c, &v, &model);
-    smask_tokenizer_init(c, &t, &words);
+    smask_tokenizer_init(c, &t, &codebook);
     smask_adam_init(c, &a, NULL, &v.params);
     for (step = 0; step < (smask_is_dry(c) ? 1 : j->steps); step++) {
         smask_tensor *loss;
@@ -168,7 +168,7 @@ static smask_result train(smask_ctx *c, void *user)
     return smask_error(c);
 }
 
-/* Planned, then trained in exactly that; one byte less is too little. */
+/* Plan, then train in exactly that size; one byte less is too little. */
 static void training(void)
 {
     smask_sizes sizes;
@@ -302,7 +302,7 @@ static void files(void)
     smask_shutdown(&c);
 }
 
-/* What a build without texts, threads or malloc still does. */
+/* A build without texts, threads or malloc. */
 static void options(void)
 {
     smask_ctx c;

@@ -21,7 +21,7 @@ static int test_passed, test_failed;     /* functions                      */
 static int test_wrong;                   /* checks in the running function */
 static const char *test_name = "main";
 
-/* One failed check: file:line, and whether there is room to say more. */
+/* One failed check: file:line, and whether to print its details. */
 static inline int test_fails(const char *file, int line)
 {
     test_wrong++;

@@ -60,7 +60,7 @@ static void defaults(void)
     CHECK(a.desc.warmup == 0 && a.desc.steps == 0);
     CHECK(smask_adam_rate(&a, 1000000) == 1.5e-3f);
     memset(&wrong, 0, sizeof wrong);
-    wrong.final_lr = -1;                 /* the cosine may end at nothing  */
+    wrong.final_lr = -1;                 /* a cosine may end at 0          */
     wrong.steps = 10;
     SAME(smask_adam_init(&c, &a, &wrong, &none), SMASK_OK);
     CHECK(smask_adam_rate(&a, 10) == 0);
@@ -155,7 +155,7 @@ static void expect_update(trio *t, const smask_adam_desc *d, int step,
 }
 
 /* Fifty updates stay within float rounding of the formula: each adds half a
-   unit in the last place of x, 6e-8, and a few of an update of lr = 0.02. */
+   unit in the last place of x, 6e-8, and a few units of an update of 0.02. */
 static void follow(smask_adam_desc d, double scale)
 {
     smask_adam a;
@@ -251,7 +251,7 @@ static void not_finite(void)
         for (i = 0; i < 3; i++)
             for (j = 0; j < smask_count(t.item[i].t); j++)
                 CHECK(t.item[i].t->dx[j] == 0);
-        /* And the run goes on when told to. */
+        /* After smask_clear the run continues. */
         smask_clear(&c);
         draw_gradients(&t, 2, 1);
         smask_begin_step(&c);
@@ -376,8 +376,8 @@ static int same_mask(const smask_mask *m, const int32_t **x)
 }
 
 /* The bias of the keys adds the same to all scores of a query, so its gradient
-   is zero but for rounding. Adam divides rounding by its own size: these
-   entries wander, by a rate a step at most, and change nothing. They are set
+   is zero apart from rounding. Adam divides rounding by its own size: these
+   entries drift, by at most a rate a step, and change nothing. They are set
    to their first values before the comparison, here and in reference.py. */
 static void still_keys(smask_block *k, int32_t count, const char *part)
 {
@@ -387,16 +387,16 @@ static void still_keys(smask_block *k, int32_t count, const char *part)
         const size_t D = smask_columns(k->qkv_w);
         float first[3 * 64];
         char name[32];
-        double most = 0;
+        double max = 0;
         size_t j;
 
         snprintf(name, sizeof name, "%s.%d.qkv_b", part, (int)i);
         fixture_fill(first, 3 * D, name, 0, 0.25f);
         for (j = D; j < 2 * D; j++) {
-            most = fmax(most, fabs((double)(k->qkv_b->x[j] - first[j])));
+            max = fmax(max, fabs((double)(k->qkv_b->x[j] - first[j])));
             k->qkv_b->x[j] = first[j];
         }
-        CHECK(most <= TRAIN_STEPS * (double)train_adam.lr);
+        CHECK(max <= TRAIN_STEPS * (double)train_adam.lr);
     }
 }
 
@@ -465,6 +465,6 @@ int main(void)
     RUN(defaults);
     RUN(decays);
     RUN(fixed_positions);
-    fixture_each_lanes(all);
+    fixture_each_isa(all);
     return DONE("test_adam");
 }

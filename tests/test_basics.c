@@ -1,5 +1,5 @@
 /* test_basics.c: chapter 1. Sizes at the edges of size_t, the text of every
-   code, and the error that sticks. Holds the implementation, to reach the
+   code, and the sticky error. Holds the implementation, to reach the
    private functions. */
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
@@ -28,18 +28,18 @@ static int product_fits(size_t a, size_t b, size_t *out)
 static size_t edge(int i)
 {
     const int bits = (int)sizeof(size_t) * CHAR_BIT;
-    const size_t most = (size_t)-1;
+    const size_t max = (size_t)-1;
 
     if (i < 3 * bits)
         return ((size_t)1 << (i / 3)) + (size_t)(i % 3) - 1;
     switch (i - 3 * bits) {
-    case 0: return most;
-    case 1: return most - 1;
-    case 2: return most / 2;
-    case 3: return most / 3;
-    case 4: return most / 3 + 1;
-    case 5: return most - 63;
-    case 6: return most - 64;
+    case 0: return max;
+    case 1: return max - 1;
+    case 2: return max / 2;
+    case 3: return max / 3;
+    case 4: return max / 3 + 1;
+    case 5: return max - 63;
+    case 6: return max - 64;
     default: return 10;
     }
 }
@@ -110,7 +110,7 @@ static void texts(void)
     SMASK_RESULTS(TEST_TEXT)
     CHECK(smask_result_text(SMASK_RESULT_COUNT) != NULL);
     CHECK(smask_result_text((smask_result)(SMASK_RESULT_COUNT + 5)) != NULL);
-    for (i = 0; i < SMASK_RESULT_COUNT; i++)         /* no two alike       */
+    for (i = 0; i < SMASK_RESULT_COUNT; i++)         /* all differ         */
         for (j = 0; j < i; j++)
             CHECK(strcmp(smask_result_text((smask_result)i),
                 smask_result_text((smask_result)j)) != 0);
@@ -156,7 +156,7 @@ static void first_error_sticks(void)
     SAME(h.code, SMASK_RANGE);
     CHECK(strstr(h.text, "it broke") != NULL);
 
-    /* What follows is an echo: the first cause stays, nobody is told. */
+    /* Later errors: the first cause stays, and the log is not called. */
     smask__fail(&c, SMASK_MEMORY, "there", "it broke, too");
     SAME(smask_error(&c), SMASK_RANGE);
     CHECK_TEXT(smask_detail(&c), "here: it broke");
@@ -192,7 +192,7 @@ static void long_detail(void)
     }
 }
 
-/* The shapes that do not fit are shown. */
+/* The detail has the shapes that do not match. */
 static void shapes_are_shown(void)
 {
     smask_ctx c;
@@ -215,7 +215,7 @@ static void shapes_are_shown(void)
     smask_shutdown(&c);
 }
 
-/* A unit that was compiled against another copy is turned away. */
+/* smask_setup rejects a unit compiled against another version. */
 static void other_version(void)
 {
     smask_ctx c;

@@ -23,7 +23,7 @@ static void trains()
     std::vector<float> images(4 * 3 * 8 * 8);
     smask_desc desc = smask_desc();
     smask_vit_desc model = smask_vit_desc();
-    smask_tokenizer_desc words = smask_tokenizer_desc();
+    smask_tokenizer_desc codebook = smask_tokenizer_desc();
     smask_ctx c;
     smask_vit v;
     smask_tokenizer t;
@@ -43,15 +43,15 @@ static void trains()
         *static_cast<int *>(user) += count;
         for (int i = 0; i < count; i++) fn(arg, i, 0);
     };
-    model.image = words.image = 8;
+    model.image = codebook.image = 8;
     model.dim = 32;
     model.depth = 2;
     model.heads = 2;
-    model.vocabulary = words.vocabulary = 16;
+    model.vocabulary = codebook.vocabulary = 16;
     model.decoder_depth = 1;
     SAME(smask_setup(&c, &desc), SMASK_OK);
     SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
-    SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &codebook), SMASK_OK);
     SAME(smask_adam_init(&c, &a, nullptr, &v.params), SMASK_OK);
     for (int step = 0; step < 30; step++) {
         smask_begin_step(&c);

@@ -53,7 +53,7 @@ static void open_at(data_set *d, const char *path, int32_t image,
     data_open(d, path, image, channels);
 }
 
-/* Open a data set in a child: its exit code, and what it said. */
+/* Open a data set in a child: its exit code, and what it printed. */
 static int open_fails(const char *path, int32_t channels, char *said,
     size_t bytes)
 {
@@ -160,7 +160,7 @@ static void pnm_binary(void)
     NEAR(x[8] * 255, 3, 1e-4);
     NEAR(x[9] * 255, 128, 1e-4);
     NEAR(x[11] * 255, 64, 1e-4);
-    /* Grey weighs the colours as the eye does. */
+    /* Grey is the luma of the colours. */
     CHECK(image_load(HERE "/a.ppm", 1, 2, x, why, sizeof why));
     NEAR(x[1] * 255, 0.299 * 255 + 0.114 * 128, 0.51);
     /* 16 bits a sample, and a picture that is no square: 1 x 2 -> 1 x 1. */
@@ -298,13 +298,13 @@ static void other_formats(void)
             && strstr(why, "cut short") != NULL);
     }
     memcpy(bad, png, sizeof png);
-    bad[43] = 7;                         /* what is said of no reason      */
+    bad[43] = 7;                         /* an error without a reason      */
     put(HERE "/i.png", bad, sizeof png);
     CHECK(!image_load(HERE "/i.png", 3, 2, x, why, sizeof why));
     CHECK(strstr(why, "damaged") != NULL);
 }
 
-/* Records whose bytes tell which image, channel and pixel they are. */
+/* Records whose bytes encode image, channel and pixel. */
 static unsigned char cifar_byte(int image, int channel, int pixel)
 {
     return (unsigned char)((image * 31 + channel * 7 + pixel) % 256);
@@ -471,7 +471,7 @@ static void folder(void)
     put_text(HERE "/folder/train/pear/notes.txt", "no image, no trouble");
     put_text(HERE "/folder/train/pear/.hidden.ppm", "not looked at");
     for (threads = 1; threads <= 3; threads++) {
-        /* The warnings of this are wanted, but not in the log. */
+        /* The warnings are expected; keep them out of the log. */
         const int error = dup(STDERR_FILENO);
         CHECK(freopen(HERE "/folder.log", "w", stderr) != NULL);
         open_at(&d, HERE "/folder", 4, 3, threads);
@@ -637,8 +637,8 @@ static void shapes(void)
     data_close(&a);
 }
 
-/* Colour does not give the class away: the mean hue and brightness of the
-   classes are the same but for chance, all forms covering as much. */
+/* Colour does not reveal the class: mean hue and brightness of the classes
+   differ by sampling noise only, and all forms cover the same area. */
 static void shapes_mean(void)
 {
     double sum[10][3] = { { 0 } }, all[3] = { 0, 0, 0 };
@@ -793,7 +793,7 @@ static void augment_windows(void)
     static const int width[] = { 64, 80, 48 };
     static float x[64 * 2 * 256];
     const int32_t which[64] = { 0 };
-    double area_sum = 0, least = 2, most = 0;
+    double area_sum = 0, min = 2, max = 0;
     int i, k, step, many = 0;
 
     for (k = 0; k < 3; k++) {
@@ -817,14 +817,14 @@ static void augment_windows(void)
                 CHECK(w / h > 0.74 && w / h < 1.35);
                 CHECK(left > -0.1 && left + w < width[k] + 0.1);
                 area_sum += area;
-                if (area < least) least = area;
-                if (area > most) most = area;
+                if (area < min) min = area;
+                if (area > max) max = area;
             }
         }
         free(p.pixels);
     }
     NEAR(area_sum / many, 0.6, 0.06);
-    CHECK(least < 0.3 && most > 0.85);
+    CHECK(min < 0.3 && max > 0.85);
 }
 
 static void augment_most(void)
@@ -848,8 +848,8 @@ static void augment_most(void)
     free(p.pixels);
 }
 
-/* The place in the batch, the step and the seed decide; not the hook, not
-   how many images there are. */
+/* The result depends on the position in the batch, the step and the seed,
+   not on the hook or the number of images. */
 static void augment_repeats(void)
 {
     static float x[24 * 768], y[24 * 768];

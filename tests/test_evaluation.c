@@ -1,5 +1,5 @@
-/* test_evaluation.c: kNN and the linear probe on cases whose answer can be
-   worked out by hand. */
+/* test_evaluation.c: kNN and the linear probe on cases with a known
+   answer. */
 #include "splitmask.h"
 #include "examples/support/evaluation.h"
 #include "test.h"
@@ -75,7 +75,7 @@ static void knn_weights(void)
     CHECK(evaluation_knn(NULL, bank, label, 4, query, 1, 2, 2, 3, 0.30f,
         &guess) == SMASK_OK);
     CHECK(guess == 1);
-    /* A tiny temperature must not overflow into nonsense. */
+    /* A tiny temperature must not overflow. */
     CHECK(evaluation_knn(NULL, bank, label, 4, query, 1, 2, 2, 3, 1e-6f,
         &guess) == SMASK_OK);
     CHECK(guess == 0);
@@ -115,8 +115,8 @@ static void knn_arguments(void)
         &guess) == SMASK_ARG);
 }
 
-/* Larger than every tile, in both directions, against a plain reading of
-   the definition. */
+/* Larger than every tile, in both directions, against the plain
+   definition. */
 static void knn_tiles(void)
 {
     const size_t banks = 2051, queries = 517, width = 6, k = 7;
@@ -141,7 +141,7 @@ static void knn_tiles(void)
         classes, (int32_t)k, 0.07f, guess) == SMASK_OK);
     for (i = 0; i < queries; i++) {
         double votes[5] = { 0, 0, 0, 0, 0 };
-        int most = 0, q;
+        int winner = 0, q;
         for (j = 0; j < banks; j++) {
             cosine[j] = 0;
             for (n = 0; n < width; n++)
@@ -155,8 +155,8 @@ static void knn_tiles(void)
             votes[label[best]] += exp(cosine[best] / 0.07);
             cosine[best] = -2;
         }
-        for (q = 1; q < 5; q++) if (votes[q] > votes[most]) most = q;
-        wrong += guess[i] != most;
+        for (q = 1; q < 5; q++) if (votes[q] > votes[winner]) winner = q;
+        wrong += guess[i] != winner;
     }
     /* Float against double may order two neighbours differently, rarely. */
     CHECK(wrong <= 1);
@@ -324,7 +324,7 @@ static void probe_odd_input(void)
     CHECK(evaluation_probe_test(NULL, x, label, 40, test, 1, 3, 2, 1e-3,
         &guess) == SMASK_OK);
     CHECK(guess == 0);
-    /* Too few to hold any out: a decay all the same. */
+    /* Too few to hold any out: a decay is still chosen. */
     CHECK(evaluation_probe_choose(NULL, x, label, 4, 3, 2, 1, &found)
         == SMASK_OK);
     CHECK(found.held_count == 0 && found.weight_decay > 0);

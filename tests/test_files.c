@@ -1,9 +1,9 @@
 /* test_files.c: safetensors out and in.
 
-   Three promises: what was written comes back to the last bit, so that a
-   run goes on as if it had never stopped; files of others are understood;
-   and no file, however broken or malicious, does more than fail. The last
-   is worth most under -fsanitize=address,undefined. */
+   Three promises: what was written is read back to the last bit, so that a
+   resumed run equals one that never stopped; files of other programs are
+   read; a broken or malicious file causes an error and nothing worse. Run
+   the last with -fsanitize=address,undefined. */
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
 #include "test.h"
@@ -55,7 +55,7 @@ static smask_io io_of(memory *m)
     return io;
 }
 
-/* A file from a header in words and a number of data bytes, all 0. */
+/* A file from the text of a header and a number of data bytes, all 0. */
 static memory file_of(const char *header, size_t data_bytes)
 {
     memory m;
@@ -151,7 +151,7 @@ static void train(model *m, int steps, int first)
     CHECK_TEXT(smask_detail(&m->c), "");
 }
 
-/* NULL stands for the moments and the mean of what does not learn. */
+/* NULL: the moments and the mean of a tensor that does not learn. */
 static int same_floats(const float *a, const float *b, size_t count)
 {
     return a == NULL || b == NULL ? a == b
@@ -209,7 +209,7 @@ static smask_result read_model(model *m, memory *file, int all,
     return result;
 }
 
-/* Open in a context of its own, and complain with what is expected. */
+/* Open in a new context; the detail must contain what is expected. */
 static int opens(memory *file, smask_result expected, const char *detail)
 {
     static unsigned char arena[1 << 16];
@@ -307,7 +307,7 @@ static void round_trip(void)
     }
 }
 
-/* A run that was stopped and taken up again equals one that was not. */
+/* A run that was stopped and resumed equals one that was not. */
 static void training_resumes(void)
 {
     static model whole, first, second;
@@ -416,7 +416,7 @@ static void notes_come_back(void)
     smask_shutdown(&a.c);
 }
 
-/* Fractions come back to the last bit; what means none comes back as 0. */
+/* Fractions are read back to the last bit; invalid ones as 0. */
 static void fractions_are_exact(void)
 {
     static const float odd[][2] = { { 0, 0 }, { 0.1f, 0.1f },
@@ -478,7 +478,7 @@ static void cut_at_every_byte(void)
     SAME(read_model(&b, &file, 1, NULL), SMASK_IO);
     smask_clear(&b.c);
     file.size = whole;
-    /* A header that ends early by its own word. */
+    /* A header whose stated length is too short. */
     for (n = 0; n + 1 < header; n++) {
         smask_result result;
         file.data[0] = (unsigned char)(n & 0xff);
@@ -519,7 +519,7 @@ static void wrong_lengths(void)
 #define T(shape, begin, end) "{\"dtype\":\"F32\",\"shape\":" shape          \
     ",\"data_offsets\":[" begin "," end "]}"
 
-/* Headers that are wrong in one place, and what is said about it. */
+/* Headers with one error each, and the text that reports it. */
 static void malicious_headers(void)
 {
     static const struct { const char *header, *detail; } bad[] = {
@@ -602,7 +602,7 @@ static void malicious_headers(void)
     }
 }
 
-/* Depth is not for the stack to pay: the parser does not recurse. */
+/* Nesting takes no stack: the parser does not recurse. */
 static void deep_nests(void)
 {
     static const char *open[] = { "[", "{\"a\":", "{\"a\":[" };
@@ -658,7 +658,7 @@ static void unusual_headers(void)
     }
 }
 
-/* What entries say, in file order. */
+/* The entries, in file order. */
 static void entries_tell(void)
 {
     memory file = file_of("{\"late\":" T("[1,2]", "8", "16") ",\"e\":"
@@ -680,7 +680,7 @@ static void entries_tell(void)
     SAME(f.entry[1].rank, 2);
     SAME(f.entry[1].begin, 8);
     SAME(f.entry[1].end, 16);
-    CHECK(f.entry[2].type > 2);          /* six dimensions: not for us     */
+    CHECK(f.entry[2].type > 2);          /* six dimensions: not supported  */
     SAME(f.entry[2].rank, 0);
     smask_shutdown(&c);
     free(file.data);
@@ -717,8 +717,8 @@ static void many_entries(void)
     free(file.data);
 }
 
-/* Random damage to a real file, most of it to the header. Whatever comes of
-   it, it is a result; and what has been read after all is what was there. */
+/* Random damage to a real file, most of it to the header. Every
+   outcome is a result code; tensors that were read equal those written. */
 static void random_damage(void)
 {
     static model a, b;
@@ -780,8 +780,8 @@ static void random_damage(void)
     smask_shutdown(&b.c);
 }
 
-/* A header too large for the arena is a matter of memory, at every size of
-   it, and nothing is written past its end. */
+/* A header too large for the arena gives MEMORY, at every arena size, and
+   nothing is written past the end. */
 static void arena_too_small(void)
 {
     static unsigned char block[20000];
@@ -817,7 +817,7 @@ static void arena_too_small(void)
 
 /* ------------------------------------------------------- files of others */
 
-/* timm's names and shapes, made by hand, in one of the three types. */
+/* A file with timm's names and shapes, in one of the three types. */
 typedef struct timm {
     char header[8192];
     size_t at, data;
@@ -966,7 +966,7 @@ static void timm_files(void)
         }
 }
 
-/* What cannot be computed here is refused, not skipped. */
+/* A model that the library cannot compute is an error, not skipped. */
 static void timm_relatives(void)
 {
     static const char *extra[] = { "dist_token", "reg_token",
@@ -1002,7 +1002,7 @@ static void timm_relatives(void)
     }
 }
 
-/* Metadata that is no number, or one that would be dangerous. */
+/* Metadata that is not a number, or a dangerous one. */
 static void wild_architectures(void)
 {
     static const struct { const char *pair; smask_result result; } pairs[] = {
@@ -1063,7 +1063,7 @@ static void wild_architectures(void)
     }
 }
 
-/* All 65,536 numbers of each half type. */
+/* All 65,536 values of each 16-bit type. */
 static void half_types(void)
 {
     static float x[65536];
@@ -1120,7 +1120,7 @@ static void what_does_not_match(void)
 
     make(&a, &d, 1, 0);
     file = write_model(&a, 0, NULL, 0);
-    /* More in the file than in the model, and the other way round. */
+    /* Tensors only in the file, and tensors only in the model. */
     d.vocabulary = d.decoder_depth = 0;
     d.classes = 5;
     make(&b, &d, 2, 0);
@@ -1138,7 +1138,7 @@ static void what_does_not_match(void)
     SAME(missing, 2);
     free(more.data);
     smask_shutdown(&b.c);
-    /* Other shapes are an error, told before anything is changed. */
+    /* Other shapes are an error, found before anything is changed. */
     d = small_desc();
     d.image = 16;
     make(&b, &d, 2, 0);
@@ -1165,7 +1165,7 @@ static void what_does_not_match(void)
         SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, &a.e, NULL),
             SMASK_STATE);
         smask_clear(&a.c);
-        /* Nothing has been read, so it still can be; but only once. */
+        /* Nothing has been read yet, so it can be read, once. */
         SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, NULL, NULL), SMASK_OK);
         SAME(smask_read(&a.c, &f, &a.v, NULL, NULL, NULL, NULL),
             SMASK_STATE);
@@ -1192,8 +1192,8 @@ static void a_type_that_is_not_read(void)
     smask_shutdown(&a.c);
 }
 
-/* A name spelt with escapes is nobody's; one that is there twice is refused
-   when it is wanted. */
+/* A name spelt with escapes matches no tensor; a name that occurs twice is
+   an error when it is needed. */
 static void odd_names(void)
 {
     static model a;

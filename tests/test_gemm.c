@@ -1,4 +1,4 @@
-/* test_gemm.c: chapter 5, for every kind of vector code the processor has.
+/* test_gemm.c: chapter 5, for every instruction set of the processor.
 
    Most of it uses small whole numbers: all products and sums are exact in
    float, so that the result has to be right to the last bit whatever the
@@ -15,7 +15,7 @@
 
 static const char *const trans_name[3] = { "NN", "NT", "TN" };
 
-/* One product: what is asked for, and where its operands lie. */
+/* One product: its form, sizes and operands. */
 typedef struct product {
     smask_trans trans;
     size_t m, n, k, lda, ldb, ldc;
@@ -23,8 +23,8 @@ typedef struct product {
     float *a, *b, *c;                    /* in guarded memory              */
 } product;
 
-static guard room_a, room_b, room_c;
-#define ROOM ((size_t)1 << 21)           /* floats in each                 */
+static guard buffer_a, buffer_b, buffer_c;
+#define CAPACITY ((size_t)1 << 21)       /* floats in each                 */
 
 static size_t rows_of(size_t rows, size_t columns, size_t ld)
 {
@@ -40,7 +40,7 @@ static float nan_of(void)
     return x;
 }
 
-/* The nearest number of 8 bits, the even one of two: bfloat16. */
+/* Round to bfloat16: 8 significant bits, to nearest, ties to even. */
 static float rounded(float x)
 {
     uint32_t bits;
@@ -68,7 +68,7 @@ static void fill(smask_random *r, float *x, size_t rows, size_t columns,
         }
 }
 
-/* What is not rounded further by the products of these vectors. */
+/* Numbers that the products of this instruction set do not round. */
 static numbers numbers_of(int isa)
 {
     return isa == SMASK_ISA_BF16 ? COARSE : REAL;
@@ -86,9 +86,9 @@ static void lay_out(product *p, smask_random *r, size_t pad, int at_end,
     p->lda = a_columns + pad;
     p->ldb = b_columns + 2 * pad;
     p->ldc = p->n + 3 * pad;
-    p->a = guard_at(&room_a, rows_of(a_rows, a_columns, p->lda), at_end);
-    p->b = guard_at(&room_b, rows_of(b_rows, b_columns, p->ldb), at_end);
-    p->c = guard_at(&room_c, rows_of(p->m, p->n, p->ldc), at_end);
+    p->a = guard_at(&buffer_a, rows_of(a_rows, a_columns, p->lda), at_end);
+    p->b = guard_at(&buffer_b, rows_of(b_rows, b_columns, p->ldb), at_end);
+    p->c = guard_at(&buffer_c, rows_of(p->m, p->n, p->ldc), at_end);
     fill(r, p->a, a_rows, a_columns, p->lda, kind);
     fill(r, p->b, b_rows, b_columns, p->ldb, kind);
     fill(r, p->c, p->m, p->n, p->ldc, kind);
@@ -128,8 +128,8 @@ static void reference(const product *p, double *right, double *size)
 /* Rounding: k + 1 operations, each with a relative error of at most u =
    2^-24 on a partial sum that is at most the sum of absolute values: k u
    times that sum bounds any order. The errors are as good as independent,
-   so beyond a few terms 6 sqrt(k) u does, with a chance below 1e-8 of being
-   exceeded (Higham and Mary 2019, theorem 2.4). */
+   so beyond a few terms the bound is 6 sqrt(k) u: the probability to exceed
+   it is below 1e-8 (Higham and Mary 2019, theorem 2.4). */
 static double allowed(size_t k, double size, numbers kind)
 {
     const double u = 1 / 16777216.0, terms = (double)k + 2;
@@ -141,7 +141,7 @@ static double allowed(size_t k, double size, numbers kind)
 /* Multiply and compare, gaps included. Returns 1 when all is right. */
 static int try_product(smask_ctx *c, const product *p, numbers kind)
 {
-    static double right[ROOM], size[ROOM];
+    static double right[CAPACITY], size[CAPACITY];
     static char doing[160];
     size_t i, j;
     int good;
@@ -174,7 +174,7 @@ static int try_product(smask_ctx *c, const product *p, numbers kind)
 
 /* ------------------------------------------------------------ the tests */
 
-/* Set up with these vectors, or tell that the processor has none such. */
+/* Set up with this instruction set; 0 if the processor lacks it. */
 static int context(smask_ctx *c, int isa)
 {
     smask_desc desc;
@@ -201,16 +201,16 @@ static void all_small_sizes(void)
         smask_ctx c;
         product p;
         int trans, wrong = 0;
-        unsigned turn = 0;
+        unsigned variant = 0;
         if (!context(&c, isa)) continue;
         for (p.m = 1; p.m <= 40; p.m++)
             for (p.n = 1; p.n <= 40; p.n++)
                 for (p.k = 1; p.k <= 40; p.k++)
-                    for (trans = 0; trans < 3; trans++, turn++) {
+                    for (trans = 0; trans < 3; trans++, variant++) {
                         p.trans = (smask_trans)trans;
-                        p.add = (int)(turn >> 2 & 1);
-                        lay_out(&p, &r, turn & 1 ? 3 : 0,
-                            (turn >> 1 & 1) == 0, WHOLE);
+                        p.add = (int)(variant >> 2 & 1);
+                        lay_out(&p, &r, variant & 1 ? 3 : 0,
+                            (variant >> 1 & 1) == 0, WHOLE);
                         wrong += wrong < 5 && !try_product(&c, &p, WHOLE);
                     }
         SAME(wrong, 0);
@@ -321,7 +321,7 @@ static void large(void)
     }
 }
 
-/* Nothing to do, or an empty sum. Operands of no size are never read. */
+/* Nothing to do, or an empty sum. Operands of size 0 are never read. */
 static void empty(void)
 {
     float out[6] = { 1, 2, 3, 4, 5, 6 };
@@ -371,7 +371,7 @@ static void refusals(void)
         }
 }
 
-/* Too little room for the packed panels: a clean error, C as it was. */
+/* No memory for the packed panels: an error, and C is unchanged. */
 static void no_room(void)
 {
     static unsigned char memory[4096];
@@ -400,7 +400,7 @@ static void no_room(void)
     }
 }
 
-/* Scratch is given back: a thousand products take no more than one. */
+/* Scratch is released: a thousand products take no more than one. */
 static void scratch_is_given_back(void)
 {
     smask_ctx c;
@@ -427,7 +427,7 @@ static void scratch_is_given_back(void)
 /* -------------------------------------------------------------- workers */
 
 /* A hook on one thread that takes the pieces from the last to the first
-   and hands out the workers in turn. */
+   and gives them to the workers round robin. */
 static void backwards(void *user, int count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
@@ -506,8 +506,8 @@ static void same_bits(void)
 #define LANE_NAME(name, text) text,
 static const char *const lane_name[] = { SMASK_ISAS(LANE_NAME) NULL };
 
-/* What is asked for is what is used, or it is refused. AUTO is one of those
-   that can be had. */
+/* smask_setup uses the instruction set asked for, or fails. AUTO picks one
+   that the processor has. */
 static void lanes_by_name(void)
 {
     smask_desc desc;
@@ -534,8 +534,8 @@ static void lanes_by_name(void)
     smask_shutdown(&c);
 }
 
-/* How BF16 rounds: A times the unit matrix is A, each element rounded to the
-   nearest, in all forms; so is B. Halfway cases are among them. */
+/* How BF16 rounds: A times the identity is A with each element rounded to
+   nearest, in all forms; the same holds for B. Ties are included. */
 static void nearest(void)
 {
     enum { N = 45 };
@@ -562,8 +562,8 @@ static void nearest(void)
         smask_gemm(&c, trans, N, N, N, way & 1 ? unit : x, N,
             way & 1 ? x : unit, N, out, N, 0);
         for (i = 0; i < N * N; i++) {
-            const int turned = trans == (way & 1 ? SMASK_NT : SMASK_TN);
-            wrong += out[i] != rounded(x[turned ? i % N * N + i / N : i]);
+            const int transposed = trans == (way & 1 ? SMASK_NT : SMASK_TN);
+            wrong += out[i] != rounded(x[transposed ? i % N * N + i / N : i]);
         }
     }
     SAME(wrong, 0);
@@ -573,14 +573,14 @@ static void nearest(void)
 
 /* ------------------------------------------------------------- packing */
 
-/* The packer on its own: every element of B lies where the product will
-   look for it, columns past the last are 0, and nothing before, between or
-   behind the elements of B is read, and nothing behind the panels written. */
-static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
+/* The packing alone: every element of B lies where the product reads it,
+   columns past the last are 0, nothing before, between or behind the elements
+   of B is read, and nothing behind the panels is written. */
+static int try_packing(int isa, size_t n, size_t k, int transposed, size_t pad,
     int at_end)
 {
     static char doing[120];
-    const size_t columns = turned ? k : n, ld = columns + pad;
+    const size_t columns = transposed ? k : n, ld = columns + pad;
     const float canary = -77;
     smask_desc desc;
     smask_ctx c;
@@ -594,21 +594,21 @@ static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
     desc.isa = (smask_isa)isa;
     if (smask_setup(&c, &desc) != SMASK_OK) return 1;
     smask_seed(&r, 8, 0);
-    b = guard_at(&room_b, rows_of(turned ? n : k, columns, ld), at_end);
-    fill(&r, b, turned ? n : k, columns, ld, WHOLE);
+    b = guard_at(&buffer_b, rows_of(transposed ? n : k, columns, ld), at_end);
+    fill(&r, b, transposed ? n : k, columns, ld, WHOLE);
     memset(&p, 0, sizeof p);
     p.m = 2048;                          /* enough rows for a copy to pay  */
     p.n = n;
     p.k = k;
     p.a = smask__operand_of(b, ld);
     p.b = smask__operand_of(b, ld);
-    p.b_transposed = turned;
+    p.b_transposed = transposed;
     smask__product_plan(&c, &p);
     floats = k * smask__round_up(n, p.nr);
     for (j = 0; j < floats + 64; j++)
         ((float *)(void *)(c.base + c.low))[j] = canary;
     sprintf(doing, "pack %s n %lu k %lu turned %d", smask_isa_text(&c),
-        (unsigned long)n, (unsigned long)k, turned);
+        (unsigned long)n, (unsigned long)k, transposed);
     guard_doing = doing;
     smask__pack(&c, &p);
     for (q = 0; good && q < k; q++) {
@@ -617,7 +617,7 @@ static int try_packing(int isa, size_t n, size_t k, int turned, size_t pad,
         for (j = 0; good && j < smask__round_up(n, p.nr); j++) {
             const float x = p.packed[k0 * smask__round_up(n, p.nr)
                 + j / p.nr * p.nr * len + (q - k0) * p.nr + j % p.nr];
-            good = x == (j >= n ? 0 : turned ? b[j * ld + q]
+            good = x == (j >= n ? 0 : transposed ? b[j * ld + q]
                 : b[q * ld + j]);
         }
     }
@@ -635,19 +635,19 @@ static void packing(void)
     static const size_t k[] = { 1, 2, 3, 4, 5, 15, 16, 17, 33, 383, 384, 385,
         769 };
     size_t i, j;
-    int isa, turned, wrong = 0;
+    int isa, transposed, wrong = 0;
 
     for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_BF16; isa++)
         for (i = 0; i < sizeof n / sizeof *n; i++)
             for (j = 0; j < sizeof k / sizeof *k; j++)
-                for (turned = 0; turned < 2; turned++) {
-                    wrong += !try_packing(isa, n[i], k[j], turned, 0, 1);
-                    wrong += !try_packing(isa, n[i], k[j], turned, 3, 0);
+                for (transposed = 0; transposed < 2; transposed++) {
+                    wrong += !try_packing(isa, n[i], k[j], transposed, 0, 1);
+                    wrong += !try_packing(isa, n[i], k[j], transposed, 3, 0);
                 }
     SAME(wrong, 0);
 }
 
-/* Version 1 of the chapter agrees with the rest. */
+/* The three plain loops (version 1) agree with the fast code. */
 static void plain(void)
 {
     smask_random r;
@@ -680,9 +680,9 @@ static void plain(void)
 
 int main(void)
 {
-    room_a = guard_make(ROOM);
-    room_b = guard_make(ROOM);
-    room_c = guard_make(ROOM);
+    buffer_a = guard_make(CAPACITY);
+    buffer_b = guard_make(CAPACITY);
+    buffer_c = guard_make(CAPACITY);
     RUN(lanes_by_name);
     RUN(nearest);
     RUN(packing);

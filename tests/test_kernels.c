@@ -1,19 +1,19 @@
 /* test_kernels.c: chapters 4 and 6 through the ops that use them, for every
-   kind of vector code the processor has.
+   instruction set of the processor.
 
    Each op is compared with its formula in double (reference.h): its values,
    and its gradients with central differences of the double reference, which
    are good to nine digits. A bound is stated for each op, relative to the
    largest entry of what is compared. Then the functions that are polynomials
-   here (exp, GELU and its gradient) are held against long double over the whole
-   range of float. */
+   here (exp, GELU and its derivative) are compared with long double over
+   the whole range of float. */
 #include "splitmask.h"
 #include "guard.h"
 #include "reference.h"
 #include "test.h"
 #include <stdlib.h>
 
-#define MOST 6                           /* tensors of an op               */
+#define MAX_TENSORS 6                    /* tensors of an op               */
 
 typedef struct trial trial;
 struct trial {
@@ -21,8 +21,9 @@ struct trial {
     size_t B, N, D, H, O;                /* see each op                    */
     int flag;
     int tensors;
-    size_t shape[MOST][4];
-    double middle[MOST], spread[MOST];   /* of the values                  */
+    size_t shape[MAX_TENSORS][4];
+    double middle[MAX_TENSORS];          /* of the values                  */
+    double spread[MAX_TENSORS];
     const int32_t *index;
     const float *floats;
     size_t outputs;
@@ -35,7 +36,7 @@ struct trial {
     double *scratch;
 };
 
-static guard room[MOST];
+static guard buffer[MAX_TENSORS];
 static unsigned char arena[96 << 20];
 static int32_t whole[1 << 16];           /* indices or labels of a trial   */
 static float real[1 << 16];              /* its keeps or targets           */
@@ -188,7 +189,7 @@ static smask_tensor *rows_build(smask_ctx *c, const trial *t,
 
 static void rows_right(const trial *t, double *const *p, double *y)
 {
-    right_rows(p[0], t->flag & 2 ? p[1] : NULL,
+    right_gather(p[0], t->flag & 2 ? p[1] : NULL,
         t->flag & 4 ? p[t->flag & 2 ? 2 : 1] : NULL,
         t->flag & 1 ? t->index : NULL, t->B, t->N, t->D, y);
 }
@@ -201,7 +202,7 @@ static smask_tensor *mean_build(smask_ctx *c, const trial *t,
 
 static void mean_right(const trial *t, double *const *p, double *y)
 {
-    right_mean(p[0], t->B, t->N, t->D, (size_t)t->flag, y);
+    right_mean_tokens(p[0], t->B, t->N, t->D, (size_t)t->flag, y);
 }
 
 static smask_tensor *unit_build(smask_ctx *c, const trial *t,
@@ -215,7 +216,7 @@ static void unit_right(const trial *t, double *const *p, double *y)
 {
     size_t i;
     for (i = 0; i < t->outputs / t->D; i++)
-        right_unit(p[0] + i * t->D, t->D, y + i * t->D);
+        right_l2_normalize(p[0] + i * t->D, t->D, y + i * t->D);
 }
 
 static smask_tensor *entropy_build(smask_ctx *c, const trial *t,
@@ -252,7 +253,7 @@ static smask_tensor *contrast_build(smask_ctx *c, const trial *t,
 
 static void contrast_right(const trial *t, double *const *p, double *y)
 {
-    y[0] = right_contrast(p[0], t->flag & 2 ? t->frozen : p[0], t->B, t->D,
+    y[0] = right_info_nce(p[0], t->flag & 2 ? t->frozen : p[0], t->B, t->D,
         (double)0.3f, t->flag & 1, t->scratch);
 }
 
@@ -292,11 +293,11 @@ static double loss_of(const trial *t, double *const *p, const float *weight,
 
 static double largest(const double *x, size_t count)
 {
-    double most = 0;
+    double max = 0;
     size_t i;
 
-    for (i = 0; i < count; i++) if (fabs(x[i]) > most) most = fabs(x[i]);
-    return most;
+    for (i = 0; i < count; i++) if (fabs(x[i]) > max) max = fabs(x[i]);
+    return max;
 }
 
 /* Gradients of tensor i against central differences, at `samples` places:
@@ -308,7 +309,7 @@ static void compare_slopes(const trial *t, smask_random *r, int i,
     const size_t n = elements(t, i), tries = n < samples ? n : samples;
     double *right = (double *)malloc(tries * sizeof *right);
     size_t *at = (size_t *)malloc(tries * sizeof *at), k;
-    double most = t->dx_floor;
+    double max = t->dx_floor;
 
     for (k = 0; right != NULL && at != NULL && k < tries; k++) {
         const double h = 1e-4;
@@ -322,10 +323,10 @@ static void compare_slopes(const trial *t, smask_random *r, int i,
         below = loss_of(t, p, weight, y);
         p[i][at[k]] = x;
         right[k] = (above - below) / (2 * h);
-        if (fabs(right[k]) > most) most = fabs(right[k]);
+        if (fabs(right[k]) > max) max = fabs(right[k]);
     }
     for (k = 0; right != NULL && at != NULL && k < tries; k++) {
-        const double d = fabs((double)got[at[k]] - right[k]) / most;
+        const double d = fabs((double)got[at[k]] - right[k]) / max;
         if (!(d <= t->dx_bound) && test_fails(__FILE__, __LINE__))
             printf("%s: gradient of tensor %d at %lu: %.8g, not %.8g: off by "
                 "%.2g > %.2g of the largest\n", where, i,
@@ -337,19 +338,19 @@ static void compare_slopes(const trial *t, smask_random *r, int i,
     free(at);
 }
 
-/* The same with values that the tape must not write, and behind and before
-   which nobody may read: the same bits have to come out. */
+/* The same with read-only values between unreadable pages: the result must
+   have the same bits. */
 static void same_between_guards(smask_ctx *c, const trial *t,
     float *const *x, const smask_tensor *y, int at_end, const char *where)
 {
-    smask_tensor *p[MOST], *again;
+    smask_tensor *p[MAX_TENSORS], *again;
     int i;
 
     for (i = 0; i < t->tensors; i++) {
         const size_t *d = t->shape[i];
-        float *to = guard_at(&room[i], elements(t, i), at_end);
+        float *to = guard_at(&buffer[i], elements(t, i), at_end);
         memcpy(to, x[i], elements(t, i) * sizeof *to);
-        mprotect(room[i].first, room[i].bytes, PROT_READ);
+        mprotect(buffer[i].first, buffer[i].bytes, PROT_READ);
         p[i] = smask_input(c, to, (int32_t)d[0], (int32_t)d[1],
             (int32_t)d[2], (int32_t)d[3]);
     }
@@ -358,19 +359,19 @@ static void same_between_guards(smask_ctx *c, const trial *t,
     if (CHECK(again != NULL))
         CHECK(memcmp(again->x, y->x, t->outputs * sizeof(float)) == 0);
     for (i = 0; i < t->tensors; i++)
-        mprotect(room[i].first, room[i].bytes, PROT_READ | PROT_WRITE);
+        mprotect(buffer[i].first, buffer[i].bytes, PROT_READ | PROT_WRITE);
 }
 
 static void run_trial(trial *t, int isa, smask_random *r, size_t samples)
 {
     static char where[200];
-    double *p[MOST] = { NULL }, *y = NULL;
-    float *x[MOST] = { NULL }, *weight;
-    smask_tensor *param[MOST], *out, *loss;
+    double *p[MAX_TENSORS] = { NULL }, *y = NULL;
+    float *x[MAX_TENSORS] = { NULL }, *weight;
+    smask_tensor *param[MAX_TENSORS], *out, *loss;
     smask_user_op op;
     smask_desc desc;
     smask_ctx c;
-    size_t k, most = 64;
+    size_t k, max = 64;
     int i;
 
     memset(&desc, 0, sizeof desc);
@@ -384,7 +385,7 @@ static void run_trial(trial *t, int isa, smask_random *r, size_t samples)
         t->flag);
     for (i = 0; i < t->tensors; i++) {
         const size_t n = elements(t, i), *d = t->shape[i];
-        most += n;
+        max += n;
         x[i] = (float *)malloc(n * sizeof(float));
         p[i] = (double *)malloc(n * sizeof(double));
         param[i] = smask_parameter(&c, (int32_t)d[0], (int32_t)d[1],
@@ -398,7 +399,7 @@ static void run_trial(trial *t, int isa, smask_random *r, size_t samples)
     }
     t->frozen = (double *)malloc(elements(t, 0) * sizeof(double));
     memcpy(t->frozen, p[0], elements(t, 0) * sizeof(double));
-    t->scratch = (double *)malloc((most + t->B + t->N + t->O)
+    t->scratch = (double *)malloc((max + t->B + t->N + t->O)
         * sizeof(double));
     y = (double *)malloc(t->outputs * sizeof(double));
     weight = (float *)malloc(t->outputs * sizeof(float));
@@ -468,14 +469,14 @@ static trial new_trial(const char *name, size_t outputs, double y_bound,
 }
 
 /* Operands that are rounded to bfloat16 are wrong by up to 2^-9, a product
-   by twice that; the sum of such errors, all of one sign, is what a result
-   may lose beside the largest: 0.4 %. Gradients go through two products, and
-   norm and GELU stretch some. What this misses (a pair of the sum left out,
-   rounding that is not to the nearest) test_gemm finds, to the bit. */
+   by twice that; the sum of such errors, all of one sign, bounds the error
+   relative to the largest entry: 0.4 %. Gradients go through two products,
+   and norm and GELU enlarge some. test_gemm compares to the bit and finds what
+   this bound misses: a pair left out of a sum, rounding not to nearest. */
 #define Y_BF16 1e-2
 #define DX_BF16 2e-2
 
-static void for_all_lanes(trial *t, size_t samples)
+static void for_each_isa(trial *t, size_t samples)
 {
     const trial exact = *t;
     smask_random r;
@@ -511,15 +512,15 @@ static void elementwise(void)
         t.D = n;
         tensor(&t, 3, n, 0, 0, 1);
         tensor(&t, 3, n, 0, 0, 1);
-        if (n <= 192 || n == 40000) for_all_lanes(&t, n <= 192 ? 12 : 3);
+        if (n <= 192 || n == 40000) for_each_isa(&t, n <= 192 ? 12 : 3);
         t = new_trial("scale", 2 * n, 1e-7, 1e-6, scale_build, scale_right);
         t.D = n;
         tensor(&t, 2, n, 0, 0, 1);
-        if (n <= 192 || n == 40000) for_all_lanes(&t, n <= 192 ? 12 : 3);
+        if (n <= 192 || n == 40000) for_each_isa(&t, n <= 192 ? 12 : 3);
         t = new_trial("gelu", n, 4e-7, 2e-6, gelu_build, gelu_right);
         t.D = n;
         tensor(&t, n, 0, 0, 0, 2);
-        for_all_lanes(&t, n <= 192 ? 24 : 3);
+        for_each_isa(&t, n <= 192 ? 24 : 3);
     }
     for (i = 0; i < WIDTHS; i++) {
         trial t = new_trial("scale_rows", 5 * widths[i], 1e-7, 2e-6, gain_build,
@@ -527,7 +528,7 @@ static void elementwise(void)
         t.D = widths[i];
         tensor(&t, 5, widths[i], 0, 0, 1);
         tensor(&t, 5, 0, 0, 0, 1);
-        for_all_lanes(&t, 24);
+        for_each_isa(&t, 24);
     }
 }
 
@@ -573,11 +574,11 @@ static void linear_forms(void)
         for (j = 0; j < sizeof size / sizeof *size; j++) {
             trial t;
             /* With one element the gradient may be near a zero of gelu',
-               whose bound is absolute; see layernorm for few columns. */
+               where the bound is absolute; see layernorm for few columns. */
             if ((flags[i] & 24) && size[j][2] < 5) continue;
             t = linear_trial(size[j][0], size[j][1], size[j][2], size[j][3],
                 flags[i]);
-            for_all_lanes(&t, 16);
+            for_each_isa(&t, 16);
         }
 }
 
@@ -589,17 +590,17 @@ static void linear_large(void)
 
     for (i = 0; i < sizeof flags / sizeof *flags; i++) {
         trial t = linear_trial(5, 50, 100, 60, flags[i]);
-        for_all_lanes(&t, 4);
+        for_each_isa(&t, 4);
         t = linear_trial(1, 33, 400, 20, flags[i]);
-        for_all_lanes(&t, 4);
+        for_each_isa(&t, 4);
         t = linear_trial(2, 8, 24, 400, flags[i]);
-        for_all_lanes(&t, 4);
+        for_each_isa(&t, 4);
     }
 }
 
 /* ------------------------------------------------------------ layernorm
    Bounds: mean and deviation are sums of D terms, then three roundings.
-   A row of one column has no deviation: y is b, whatever x. */
+   A row of one column has deviation 0: y is b for every x. */
 
 static void layernorm(void)
 {
@@ -614,7 +615,7 @@ static void layernorm(void)
         tensor(&t, 7, D, 0, 0.5, 1);
         tensor(&t, D, 0, 0, 1, 0.3);
         tensor(&t, D, 0, 0, 0, 0.3);
-        for_all_lanes(&t, 16);
+        for_each_isa(&t, 16);
     }
     {                                    /* many pieces                    */
         trial t = new_trial("layernorm", 700 * 64, 2e-6, 2e-5, norm_build,
@@ -623,12 +624,12 @@ static void layernorm(void)
         tensor(&t, 700, 64, 0, 0, 1);
         tensor(&t, 64, 0, 0, 1, 0.3);
         tensor(&t, 64, 0, 0, 0, 0.3);
-        for_all_lanes(&t, 4);
+        for_each_isa(&t, 4);
     }
 }
 
-/* A mean of 1000 deviations costs three digits, of seven, no more: x - mean
-   itself is only known to 1000 u = 6e-5. And rows that do not vary. */
+/* A mean of 1000 deviations costs three of seven digits: x - mean is known
+   to 1000 u = 6e-5 only. And rows that do not vary. */
 static void layernorm_offset(void)
 {
     trial t = new_trial("layernorm far from 0", 6 * 48, 2e-4, 1,
@@ -639,7 +640,7 @@ static void layernorm_offset(void)
     tensor(&t, 6, 48, 0, 1000, 1);
     tensor(&t, 48, 0, 0, 1, 0.3);
     tensor(&t, 48, 0, 0, 0, 0.3);
-    for_all_lanes(&t, 1);
+    for_each_isa(&t, 1);
     for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
         float x[4 * 20], w[20], b[20];
         smask_tensor *y;
@@ -663,8 +664,8 @@ static void layernorm_offset(void)
 /* ------------------------------------------------------------ attention
    Bounds: exp to 1e-6 at scores of a few units, sums of N weights and K
    products. Gradients are differences (dp - sum p dp) and lose a digit; of one
-   token they are 0, as a difference of numbers near 1, so there the bound is
-   absolute. */
+   token they are 0, as a difference of numbers near 1, so the bound is
+   absolute there. */
 
 static trial attention_trial(size_t B, size_t N, size_t H, size_t K, int bias)
 {
@@ -703,17 +704,17 @@ static void attention(void)
             if (tokens[i] > 17 && (i + j) % 3 != 0) continue;
             t = attention_trial(1 + i % 3, tokens[i], heads[j][0],
                 heads[j][1], (int)((i + j) % 2));
-            for_all_lanes(&t, 10);
+            for_each_isa(&t, 10);
         }
     {
         trial t = attention_trial(2, 200, 2, 24, 1);
-        for_all_lanes(&t, 3);
+        for_each_isa(&t, 3);
     }
 }
 
 /* ------------------------------------------------- rows, means, lengths */
 
-static void rows(void)
+static void gather(void)
 {
     size_t i, k;
     int flag;
@@ -734,7 +735,7 @@ static void rows(void)
                 whole[k] = flag & 2 && k % 4 == 1 ? -1
                     : (int32_t)(k * k % 5);
             t.index = whole;
-            for_all_lanes(&t, 12);
+            for_each_isa(&t, 12);
         }
     {                                    /* many pieces                    */
         trial t = new_trial("gather", 4 * 130 * 64, 2e-7, 1e-5, rows_build,
@@ -749,7 +750,7 @@ static void rows(void)
         for (k = 0; k < 520; k++)
             whole[k] = k % 3 == 0 ? -1 : (int32_t)(k * 7 % 100);
         t.index = whole;
-        for_all_lanes(&t, 4);
+        for_each_isa(&t, 4);
     }
 }
 
@@ -766,17 +767,17 @@ static void means_and_units(void)
         t.D = D;
         t.flag = (int)(i % 3);
         tensor(&t, 3, 9, D, 0, 1);
-        for_all_lanes(&t, 12);
+        for_each_isa(&t, 12);
         t = new_trial("l2_normalize", 6 * D, 1e-6, 1e-5, unit_build,
             unit_right);
         t.D = D;
         if (D < 3) continue;             /* 1: y is a sign, its gradient 0    */
         tensor(&t, 2, 3, D, 0, 3);
-        for_all_lanes(&t, 12);
+        for_each_isa(&t, 12);
     }
 }
 
-/* Lengths from 1e-15 to 1e15, and 0, whose unit and gradient are 0. */
+/* Lengths from 1e-15 to 1e15. A row of length 0 gives 0, gradient 0. */
 static void unit_sizes(void)
 {
     int isa, e;
@@ -829,7 +830,7 @@ static void cross_entropy(void)
             for (j = 0; j < C; j++) real[k * C + j] /= sum;
         }
         t.floats = real;
-        if (C > 1) for_all_lanes(&t, 24);
+        if (C > 1) for_each_isa(&t, 24);
     }
 }
 
@@ -855,11 +856,11 @@ static void head_loss(void)
             for (k = 0; k < t.B; k++)
                 whole[k] = (int32_t)(k * 13 % t.O);
             t.index = whole;
-            for_all_lanes(&t, t.B * t.O > 5000 ? 4 : 12);
+            for_each_isa(&t, t.B * t.O > 5000 ? 4 : 12);
         }
 }
 
-static void contrast(void)
+static void info_nce(void)
 {
     static const size_t size[][2] = { { 2, 3 }, { 4, 1 }, { 6, 16 },
         { 10, 33 }, { 32, 8 }, { 34, 20 }, { 70, 7 } };
@@ -876,7 +877,7 @@ static void contrast(void)
             tensor(&t, t.B, t.D, 0, 0, 1 / sqrt((double)t.D));
             /* One pair and no other image: the loss is 0 throughout. */
             if (t.B == 2 && !(flag & 1)) t.dx_bound = 1e24;
-            for_all_lanes(&t, 12);
+            for_each_isa(&t, 12);
         }
 }
 
@@ -911,9 +912,9 @@ static void total_slope(smask_tensor *y, void *user)
         y->source[0]->dx[i] += y->dx[0];
 }
 
-/* Promised: |error| < 5e-7 for |x| < 4; and beyond, Phi is right to 1.3e-7,
-   so that with the roundings of the last product 2.5e-7 |x| holds. The
-   gradient: 5e-7 everywhere (the header's own bound for its polynomial), plus
+/* Promised: |error| < 5e-7 for |x| < 4. Beyond, Phi is right to 1.3e-7, and
+   with the roundings of the last product the bound is 2.5e-7 |x|. The
+   derivative: 5e-7 everywhere (the header's own bound for its polynomial), plus
    one rounding. Every 4099th bit pattern: a million values of both signs,
    denormal to largest. */
 #define GELU_STEP 4099u
@@ -1027,10 +1028,10 @@ static void exp_whole_range(void)
                 const double right = (double)(expl(
                     (long double)p->x[i * C + j]) / sum);
                 const double d = fabs((double)p->dx[i * C + j] * R - right);
-                const double most = right
+                const double max = right
                     * (1 - (double)p->x[i * C + j]);
-                if (!(d <= 1e-37 * R || d / most <= worst))
-                    worst = d / most;
+                if (!(d <= 1e-37 * R || d / max <= worst))
+                    worst = d / max;
             }
         }
         worst_loss = y != NULL ? fabs((double)y->x[0] - (double)loss) : 1;
@@ -1074,8 +1075,8 @@ static void exp_in_attention(void)
             const long double e = expl((long double)qkv[i * 6 + 4]);
             const double right = (double)(e / (1 + e));
             const double d = fabs((double)y->x[2 * i] - right);
-            const double most = right * (1 - (double)qkv[i * 6 + 4]);
-            if (!(d <= 1e-37 || d / most <= worst)) worst = d / most;
+            const double max = right * (1 - (double)qkv[i * 6 + 4]);
+            if (!(d <= 1e-37 || d / max <= worst)) worst = d / max;
         }
         printf("exp in attention %s: worst relative error %.2g (1 + a)\n",
             smask_isa_text(&c), worst);
@@ -1085,7 +1086,7 @@ static void exp_in_attention(void)
 }
 
 /* Logits far from 0 and far apart: no overflow, no NaN, the right loss. (The
-   loss is a difference in double: log 4 is seen beside logits of 1e8.) */
+   loss is a difference in double: log 4 remains beside logits of 1e8.) */
 static void large_logits(void)
 {
     static const float x[5][4] = { { 1e4f, 1e4f, 1e4f, 1e4f },
@@ -1136,19 +1137,19 @@ static void guesses(void)
         if (smask_setup(&c, &desc) != SMASK_OK) continue;
         for (i = 0; i < R; i++) {
             double best = -1e30;
-            int most = -1;
+            int max = -1;
             for (j = 0; j < V; j++) {
                 double sum = (double)b[j];
                 for (k = 0; k < D; k++)
                     sum += (double)x[i * D + k] * (double)w[j * D + k];
                 if (sum > best) {
                     best = sum;
-                    most = j;
+                    max = j;
                 }
             }
-            label[i] = i % 3 == 0 ? most : (most + i) % V;
-            right += label[i] == most;
-            guess[i] = most;
+            label[i] = i % 3 == 0 ? max : (max + i) % V;
+            right += label[i] == max;
+            guess[i] = max;
         }
         {
             int32_t got[R + 1];
@@ -1179,19 +1180,19 @@ int main(void)
 {
     int i;
 
-    for (i = 0; i < MOST; i++) room[i] = guard_make((size_t)1 << 18);
+    for (i = 0; i < MAX_TENSORS; i++) buffer[i] = guard_make((size_t)1 << 18);
     RUN(elementwise);
     RUN(linear_forms);
     RUN(linear_large);
     RUN(layernorm);
     RUN(layernorm_offset);
     RUN(attention);
-    RUN(rows);
+    RUN(gather);
     RUN(means_and_units);
     RUN(unit_sizes);
     RUN(cross_entropy);
     RUN(head_loss);
-    RUN(contrast);
+    RUN(info_nce);
     RUN(gelu_whole_range);
     RUN(exp_whole_range);
     RUN(exp_in_attention);

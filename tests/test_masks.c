@@ -1,7 +1,7 @@
-/* test_masks.c: chapter 10. The block sampler against what simulations of
-   BEiT's own code gave; exact counts on every grid; views that miss nothing
-   and share nothing; fair choices. Statistics are of fixed sequences, with
-   bounds of five standard deviations, so they hold always or never. */
+/* test_masks.c: chapter 10. The block sampler against simulations of BEiT's
+   own code; exact counts on every grid; views that cover every patch once;
+   uniform choices. Statistics are of fixed sequences, with bounds of five
+   standard deviations, so each check always passes or always fails. */
 #include "splitmask.h"
 #include "test.h"
 #include <math.h>
@@ -10,10 +10,10 @@
 
 /* ------------------------------------------------------- block sampler */
 
-typedef struct tally { double full, mean; int32_t least, most; } tally;
+typedef struct tally { double full, mean; int32_t min, max; } tally;
 
-static tally draw_many(int32_t side, int32_t target, int32_t least,
-    int32_t most, int draws)
+static tally draw_many(int32_t side, int32_t target, int32_t min,
+    int32_t max, int draws)
 {
     static uint8_t mask[32 * 32];
     tally t = { 0, 0, 1 << 30, 0 };
@@ -23,8 +23,8 @@ static tally draw_many(int32_t side, int32_t target, int32_t least,
 
     smask_seed(&r, 10, (uint64_t)target);
     for (i = 0; i < draws; i++) {
-        memset(mask, 7, sizeof mask);    /* what was there must not matter */
-        count = smask_mask_blocks(&r, side, side, target, least, most, mask);
+        memset(mask, 7, sizeof mask);    /* old values must not matter     */
+        count = smask_mask_blocks(&r, side, side, target, min, max, mask);
         for (marks = 0, k = 0; k < side * side; k++) {
             marks += mask[k] == 1;
             lies += mask[k] > 1;
@@ -32,8 +32,8 @@ static tally draw_many(int32_t side, int32_t target, int32_t least,
         lies += marks != count || mask[k] != 7;
         t.full += count == target;
         t.mean += count;
-        if (count < t.least) t.least = count;
-        if (count > t.most) t.most = count;
+        if (count < t.min) t.min = count;
+        if (count > t.max) t.max = count;
     }
     CHECK(lies == 0);
     t.full /= draws;
@@ -52,8 +52,8 @@ static void beit_sampler(void)
 
     NEAR(t.full, 0.66, 0.005 + spread * sqrt(0.66 * 0.34));
     NEAR(t.mean, 74.5, 0.05 + spread * 2);
-    CHECK(t.least >= 60 && t.least <= 66);
-    CHECK(t.most == 75);
+    CHECK(t.min >= 60 && t.min <= 66);
+    CHECK(t.max == 75);
 }
 
 /* The paper's half and half with blocks of 16 to 75: 30 % fall short. */
@@ -65,8 +65,8 @@ static void half_sampler(void)
 
     NEAR(1 - t.full, 0.30, 0.005 + spread * sqrt(0.30 * 0.70));
     NEAR(t.mean, 97.6, 0.05 + spread * 2);
-    CHECK(t.least >= 81 && t.least <= 88);
-    CHECK(t.most == 98);
+    CHECK(t.min >= 81 && t.min <= 88);
+    CHECK(t.max == 98);
 }
 
 /* The same fractions on 8 x 8: half of 64 in 95 %. */
@@ -76,7 +76,7 @@ static void small_sampler(void)
     const tally t = draw_many(8, 32, 5, 24, draws);
 
     NEAR(t.full, 0.95, 0.005 + 5 * sqrt(0.95 * 0.05 / draws));
-    CHECK(t.most == 32);
+    CHECK(t.max == 32);
 }
 
 /* Positions are uniform, so the map of how often each patch is masked has
@@ -107,7 +107,7 @@ static void sampler_is_symmetric(void)
 }
 
 /* Rectangles hide neighbours together: of two patches side by side, both
-   are masked or both are seen far more often than by chance. */
+   are masked, or both visible, far more often than if drawn independently. */
 static void blocks_are_blocks(void)
 {
     enum { SIDE = 14, DRAWS = 500 };
@@ -129,8 +129,8 @@ static void blocks_are_blocks(void)
     SAME(smask_mask_blocks(&r, SIDE, SIDE, 5, -3, -7, mask), 5);
 }
 
-/* BEiT's blocks are smaller than the grid both ways: in a single row there
-   is room for none. */
+/* BEiT's blocks are smaller than the grid both ways: in a single row
+   none fits. */
 static void no_block_spans_the_grid(void)
 {
     uint8_t mask[20];
@@ -145,7 +145,7 @@ static void no_block_spans_the_grid(void)
     SAME(hidden, 0);
 }
 
-/* Any target on any rectangle, even where no block fits or `least` is
+/* Any target on any rectangle, even where no block fits or `min` is
    more than the target. */
 static void exact_everywhere(void)
 {
@@ -173,7 +173,7 @@ static void exact_everywhere(void)
 
 /* --------------------------------------------------------------- lists */
 
-/* Number of things wrong with a mask: each view's lists rise, stay in
+/* Number of errors in a mask: each view's lists rise, stay in
    range, and together hold every patch once. */
 static int faults(const smask_mask *m)
 {
@@ -185,13 +185,13 @@ static int faults(const smask_mask *m)
         wrong += m->visible[k] + m->masked[k] != m->N;
         wrong += m->visible[k] < 1 || m->masked[k] < 1;
         for (b = 0; b < m->B; b++) {
-            const int32_t *seen = m->visible_at[k] + b * m->visible[k];
+            const int32_t *visible = m->visible_at[k] + b * m->visible[k];
             const int32_t *masked = m->masked_at[k] + b * m->masked[k];
             memset(at, 0, sizeof at);
             for (i = 0; i < m->visible[k]; i++) {
-                wrong += seen[i] < 0 || seen[i] >= m->N;
-                wrong += i > 0 && seen[i] <= seen[i - 1];
-                if (seen[i] >= 0 && seen[i] < m->N) at[seen[i]]++;
+                wrong += visible[i] < 0 || visible[i] >= m->N;
+                wrong += i > 0 && visible[i] <= visible[i - 1];
+                if (visible[i] >= 0 && visible[i] < m->N) at[visible[i]]++;
             }
             for (i = 0; i < m->masked[k]; i++) {
                 wrong += masked[i] < 0 || masked[i] >= m->N;
@@ -204,7 +204,7 @@ static int faults(const smask_mask *m)
     return wrong;
 }
 
-/* In how many places A and B see the same patch. */
+/* How many patches are visible to both A and B. */
 static int32_t shared(const smask_mask *m)
 {
     int32_t b, i, j, count = 0;
@@ -335,7 +335,7 @@ static void paper_counts(void)
 #define N (GRID * GRID)
 #define IMAGES 40000
 
-/* How often patch i is seen by A and patch j by view `other`. */
+/* How often patch i is visible to A and patch j to view `other`. */
 static void count_pairs(smask_mask_kind kind, int other, double pair[N][N])
 {
     smask_desc desc = { 0 };
@@ -387,7 +387,7 @@ static void quarters_are_fair(void)
             NEAR(pair[i][j], i == j ? 0 : p, five_deviations(p));
 }
 
-/* Two quarters that know nothing of each other: 1/16 for every pair. */
+/* Two independent quarters: 1/16 for every pair. */
 static void independent_is_independent(void)
 {
     static double pair[N][N];
@@ -436,7 +436,7 @@ static smask_result all_kinds(smask_ctx *c, void *user)
     return smask_error(c);
 }
 
-/* The dry run knows the counts, gives no lists, draws nothing, and tells
+/* The dry run sets the counts, makes no lists, draws nothing, and counts
    the bytes exactly. */
 static void dry_run(void)
 {

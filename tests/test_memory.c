@@ -14,7 +14,7 @@ typedef struct job {
     int beit, steps;
     int32_t batch, recompute;
     smask_losses out;
-    const smask_tensor *last;            /* newest node when it was done   */
+    const smask_tensor *last;            /* newest node at the end         */
 } job;
 
 static float images[IMAGES * SIDE * SIDE];
@@ -213,7 +213,7 @@ static void plan_is_exact(void)
         }
 }
 
-/* A plan in a block of one's own, with no allocator that would answer. */
+/* A plan in the caller's block never calls the allocator. */
 static void *no_alloc(void *user, size_t bytes)
 {
     (void)bytes;
@@ -253,7 +253,7 @@ static void plan_without_allocator(void)
     SAME(calls, 1);
 }
 
-/* What a dry run shows to the step, and what fails in it is told. */
+/* What a step sees in a dry run, and that its errors are reported. */
 static smask_result look_around(smask_ctx *c, void *user)
 {
     float x[4] = { 0 };
@@ -302,8 +302,8 @@ static void plans_grow(void)
 }
 
 /* ------------------------------------------------------ full everywhere
-   All sizes below the plan in steps of a block, so that every allocation of
-   the program is once the one that does not fit. */
+   All sizes below the plan in steps of a block, so that each allocation of
+   the program is at some size the first that does not fit. */
 
 static void full_at_each_allocation(void)
 {
@@ -330,7 +330,7 @@ static void nodes_run_out(void)
     SAME(run_in(0, s.bytes, s.nodes, &j), SMASK_OK);
 }
 
-/* A full arena is no dead end: smaller work goes on after smask_clear. */
+/* After a full arena, smask_clear allows smaller work. */
 static void goes_on_when_full(void)
 {
     smask_desc desc;
@@ -384,7 +384,7 @@ static smask_result too_many_rows(smask_ctx *c, void *user)
 static void absurd_sizes(void)
 {
     smask_sizes planned;
-    const int32_t most = 2147483647;
+    const int32_t max = 2147483647;
     const size_t sizes[] = { (size_t)-1, (size_t)-2, (size_t)-63,
         (size_t)-64, (size_t)-65, (size_t)-1 / 2, (size_t)-1 / 4,
         (size_t)1 << (sizeof(size_t) * 8 - 2) };
@@ -397,20 +397,20 @@ static void absurd_sizes(void)
         SAME(smask_error(&c), SMASK_MEMORY);
         smask_clear(&c);
     }
-    CHECK(smask_parameter(&c, most, most, most, most) == NULL);
+    CHECK(smask_parameter(&c, max, max, max, max) == NULL);
     CHECK(smask_error(&c) == SMASK_MEMORY || smask_error(&c) == SMASK_SHAPE);
     smask_clear(&c);
-    CHECK(smask_parameter(&c, most, most, 0, 0) == NULL);
+    CHECK(smask_parameter(&c, max, max, 0, 0) == NULL);
     CHECK(smask_error(&c) == SMASK_MEMORY || smask_error(&c) == SMASK_SHAPE);
     smask_clear(&c);
-    CHECK(smask_parameter(&c, most, 0, 0, 0) == NULL);
+    CHECK(smask_parameter(&c, max, 0, 0, 0) == NULL);
     SAME(smask_error(&c), SMASK_MEMORY);
     smask_clear(&c);
     CHECK(smask_parameter(&c, 65536, 65536, 65536, 65536) == NULL);
     CHECK(smask_error(&c) == SMASK_MEMORY || smask_error(&c) == SMASK_SHAPE);
     smask_clear(&c);
     CHECK(smask_alloc(&c, 0) != NULL || smask_error(&c) == SMASK_OK);
-    CHECK(smask_alloc(&c, 64) != NULL);  /* and all is as it was           */
+    CHECK(smask_alloc(&c, 64) != NULL);  /* nothing has changed            */
     smask_shutdown(&c);
     SAME(smask_plan(NULL, too_many_pairs, NULL, &planned), SMASK_MEMORY);
     SAME(smask_plan(NULL, too_many_rows, NULL, &planned), SMASK_SHAPE);
@@ -439,7 +439,7 @@ static void count_release(void *user, void *block)
     free(block);
 }
 
-/* Asked once, at setup; given back once, at shutdown. */
+/* The allocator is called once at setup, the release once at shutdown. */
 static void allocator_is_asked_once(void)
 {
     job j = job_of(0, 0);
@@ -472,13 +472,13 @@ static void allocator_is_asked_once(void)
     SAME(k.allocs, 1);
     SAME(k.releases, 1);
 
-    memset(&k, 0, sizeof k);             /* a plan gives back, too         */
+    memset(&k, 0, sizeof k);             /* a plan releases, too           */
     SAME(smask_plan(&desc, train, &j, &again), SMASK_OK);
     SAME(k.allocs, 1);
     SAME(k.releases, 1);
     CHECK(again.bytes == s.bytes);
 
-    /* With memory of one's own it is never asked. */
+    /* With the caller's memory it is never called. */
     memset(&k, 0, sizeof k);
     desc.memory = field;
     desc.memory_size = sizeof field;
@@ -507,7 +507,7 @@ static void allocator_gives_nothing(void)
     SAME(calls, 1);                      /* nothing to release             */
 }
 
-/* Any block, however small, is taken or refused cleanly. */
+/* Setup accepts or rejects a block of any size without a crash. */
 static void tiny_blocks(void)
 {
     size_t offset, bytes;

@@ -34,8 +34,8 @@ static const int32_t *stored_mask(const char *name)
     return NULL;
 }
 
-/* The mask drawn now is the one of the references: else all that follows is
-   wrong, and fixtures/make.sh has to be run. */
+/* The mask drawn now is that of the references. If not, all checks below
+   fail: run fixtures/make.sh. */
 static int same_mask(const smask_mask *m, const int32_t *x)
 {
     int branch, good = x != NULL;
@@ -125,9 +125,9 @@ CASE(beit_official)
 CASE(beit_uniform)
 #undef CASE
 
-/* What a view predicts depends on what it sees and on nothing else: with
-   other pixels in all patches that A does not see, the words that A guesses
-   stay the same, and those that B guesses do not. */
+/* What a view predicts depends on its visible patches only: with other
+   pixels in all patches hidden from A, the visual tokens that A predicts stay
+   the same, and those that B predicts change. */
 static void guesses_of_a_view(void)
 {
     const fixture_case *k = &objective_cases[0];
@@ -172,7 +172,7 @@ static void guesses_of_a_view(void)
     free(tokens);
 }
 
-/* What a split alone can tell. With `splits` groups in a batch of B equal
+/* What a split alone reveals. With `splits` groups in a batch of B equal
    images no view can be told from another of its group: the match loss of
    equal views is exactly the logarithm of the size of a group. */
 static float match_of_equal_images(smask_mask_kind kind, int32_t B,
@@ -223,7 +223,7 @@ static void equal_images(void)
                 log(8), 1e-6);
             NEAR(match_of_equal_images((smask_mask_kind)kind, 8, 2, decoder),
                 log(4), 1e-6);
-            /* Each image with a split of its own: the split tells. */
+            /* A split for each image identifies the image. */
             CHECK(fabs((double)match_of_equal_images((smask_mask_kind)kind,
                 8, 8, decoder) - log(8)) > 1e-4);
         }
@@ -268,8 +268,8 @@ static void views_of_their_own(void)
     free(tokens);
 }
 
-/* A loss that cannot be computed says why, in one line. */
-static void refused(const smask_vit_desc *model, smask_tokenizer_desc words,
+/* A loss that cannot be computed sets an error with its reason. */
+static void refused(const smask_vit_desc *model, smask_tokenizer_desc codebook,
     const smask_objective *o, int beit, smask_result code)
 {
     static float images[2 * 3 * 16 * 16];
@@ -280,7 +280,7 @@ static void refused(const smask_vit_desc *model, smask_tokenizer_desc words,
 
     SAME(fixture_setup(&c), SMASK_OK);
     SAME(smask_vit_init(&c, &v, model), SMASK_OK);
-    SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &codebook), SMASK_OK);
     smask_begin_step(&c);
     loss = beit ? smask_beit_loss(&c, &v, &t, o, images, 2, NULL)
         : smask_splitmask_loss(&c, &v, &t, o, images, 2, NULL);
@@ -297,46 +297,46 @@ static void refusals(void)
     const smask_vit_desc bare = { CASE_BODY };
     const smask_vit_desc headless = { CASE_BODY, .decoder_depth = 1 };
     const smask_vit_desc related = { CASE_SPLIT, .relative_bias = 1 };
-    const smask_tokenizer_desc words = { .image = 16, .patch = 4,
+    const smask_tokenizer_desc codebook = { .image = 16, .patch = 4,
         .vocabulary = 24 };
-    smask_tokenizer_desc other = words;
+    smask_tokenizer_desc other = codebook;
     smask_objective o;
 
     memset(&o, 0, sizeof o);
-    refused(&bare, words, NULL, 0, SMASK_STATE);
-    refused(&headless, words, NULL, 0, SMASK_STATE);
-    refused(&masked, words, NULL, 0, SMASK_STATE);
-    refused(&split, words, NULL, 1, SMASK_STATE);
-    refused(&bare, words, NULL, 1, SMASK_STATE);
-    /* One index of relative positions cannot serve two sets of patches. */
-    refused(&related, words, NULL, 0, SMASK_ARG);
+    refused(&bare, codebook, NULL, 0, SMASK_STATE);
+    refused(&headless, codebook, NULL, 0, SMASK_STATE);
+    refused(&masked, codebook, NULL, 0, SMASK_STATE);
+    refused(&split, codebook, NULL, 1, SMASK_STATE);
+    refused(&bare, codebook, NULL, 1, SMASK_STATE);
+    /* Relative positions have one index, SplitMask two sets of patches. */
+    refused(&related, codebook, NULL, 0, SMASK_ARG);
     other.vocabulary = 25;
     refused(&split, other, NULL, 0, SMASK_ARG);
     refused(&masked, other, NULL, 1, SMASK_ARG);
-    other = words;
+    other = codebook;
     other.image = 32;
     refused(&split, other, NULL, 0, SMASK_ARG);
-    other = words;
+    other = codebook;
     other.channels = 1;
     refused(&split, other, NULL, 0, SMASK_ARG);
-    other = words;
+    other = codebook;
     other.patch = 2;
     refused(&split, other, NULL, 0, SMASK_ARG);
     o.ratio = 1.5f;
-    refused(&split, words, &o, 0, SMASK_ARG);
-    refused(&masked, words, &o, 1, SMASK_ARG);
+    refused(&split, codebook, &o, 0, SMASK_ARG);
+    refused(&masked, codebook, &o, 1, SMASK_ARG);
     memset(&o, 0, sizeof o);
     o.temperature = -1;
-    refused(&split, words, &o, 0, SMASK_ARG);
+    refused(&split, codebook, &o, 0, SMASK_ARG);
     memset(&o, 0, sizeof o);
     o.no_match = o.no_inpaint = 1;
-    refused(&split, words, &o, 0, SMASK_ARG);
+    refused(&split, codebook, &o, 0, SMASK_ARG);
     memset(&o, 0, sizeof o);
     o.splits = -1;
-    refused(&split, words, &o, 0, SMASK_ARG);
+    refused(&split, codebook, &o, 0, SMASK_ARG);
 }
 
-/* A given token outside of the vocabulary. */
+/* A given token outside the vocabulary. */
 static void foreign_token(void)
 {
     const fixture_case *k = &objective_cases[0];
@@ -386,7 +386,7 @@ static void all(void)
 
 int main(void)
 {
-    fixture_each_lanes(all);
+    fixture_each_isa(all);
     RUN(equal_images);
     RUN(views_of_their_own);
     RUN(guesses_of_a_view);

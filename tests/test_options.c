@@ -1,5 +1,5 @@
-/* test_options.c: the command line, refusals, progress and results. Each
-   case runs in a child, since a refusal ends the program. */
+/* test_options.c: the command line, its errors, progress and results. Each
+   case runs in a child process, since an error ends the program. */
 #include "examples/support/support.h"
 #include "test.h"
 #include <stdlib.h>
@@ -71,7 +71,7 @@ static void read_line(int argc, char **argv)
           "broken somewhere" },
         { "--real", OPTION_REAL, &v.real, 0.5, 2, "a factor" },
         { "--flag", OPTION_FLAG, &v.flag, 0, 0, "do it" },
-        { "--seed", OPTION_SEED, &v.seed, 0, 0, "of chance" },
+        { "--seed", OPTION_SEED, &v.seed, 0, 0, "of the generator" },
         { "--a-choice-of-three", OPTION_CHOICE, &v.choice, 0, 0,
           "red|green|blue the colour" }
     };
@@ -234,7 +234,7 @@ static void hurry(void *arg)
     progress_end(&p);
 }
 
-/* Time is moved by hand: as if the work had begun long ago. */
+/* Set the start time back: as if the work had begun long ago. */
 static void take_long(void *arg)
 {
     progress p;
@@ -266,16 +266,16 @@ static void few(void *arg)
 
 static void progress_lines(void)
 {
-    /* What takes no time leaves no line. */
+    /* Work that takes no time prints no line. */
     SAME(in_child(hurry, NULL), 0);
     CHECK_TEXT(said, "");
-    /* One line at once, none too soon after it, one 11 s later, the end. */
+    /* A line at the start, none soon after, one 11 s later, one at the end. */
     SAME(in_child(take_long, NULL), 0);
     CHECK_TEXT(said, "train  62 %, loss 4.0000, 25 images/s, 1 min 00 s "
         "left\ntrain  62 %, loss 3.0000, 25 images/s, 1 min 00 s left\n"
         "train: done in 1 min 00 s, loss 3.0000, 25 images/s\n");
     CHECK_TEXT(printed, "");
-    /* What is counted here are no images. */
+    /* The unit counted here is not images. */
     SAME(in_child(few, NULL), 0);
     CHECK_TEXT(said, "probe  14 %, 6 h 10 min left\n"
         "probe: done in 1 h 01 min\n");

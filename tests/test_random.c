@@ -1,11 +1,11 @@
-/* test_random.c: chapter 3. The fixed sequence, moments, fairness. Every
+/* test_random.c: chapter 3. The fixed sequence, moments, uniformity. Every
    statistic is of a fixed sequence, so a bound of five standard deviations
-   either always holds or never does. */
+   always holds or never does. */
 #include "splitmask.h"
 #include "test.h"
 #include <math.h>
 
-/* The first six numbers that O'Neill's pcg32-demo prints, seeded alike. */
+/* The first six numbers of O'Neill's pcg32-demo, with the same seed. */
 static void published_sequence(void)
 {
     static const uint32_t right[6] = { 0xa15c02b7, 0x7b47f409, 0xba1d3330,
@@ -182,8 +182,8 @@ static void below(void)
     }
 }
 
-/* With 3 * 2^30 values a plain remainder gives the first third of them
-   half of all draws, a plain product every third value twice as often. */
+/* With 3 * 2^30 values a plain remainder would give half of all draws to the
+   first third of them, a plain product would double every third value. */
 static void below_is_unbiased(void)
 {
     enum { n = 200000 };
@@ -210,7 +210,7 @@ static void shuffle_permutes(void)
 
     smask_seed(&r, 7, 0);
     for (n = 0; n <= 100; n++) {
-        char seen[100] = { 0 };
+        char drawn[100] = { 0 };
         for (i = 0; i < 102; i++) items[i] = -7;     /* guards             */
         for (i = 0; i < n; i++) items[i + 1] = (int32_t)i;
         smask_shuffle(&r, items + 1, n);
@@ -218,7 +218,7 @@ static void shuffle_permutes(void)
         for (i = 0; i < n; i++) {
             const int32_t x = items[i + 1];
             CHECK(x >= 0 && x < (int32_t)n);
-            if (x >= 0 && x < (int32_t)n) CHECK(!seen[x]++);
+            if (x >= 0 && x < (int32_t)n) CHECK(!drawn[x]++);
         }
     }
 }
@@ -247,7 +247,7 @@ static void shuffle_is_fair(void)
     NEAR(chi, 23, 5 * sqrt(46.0));
 }
 
-/* A context's own generator follows its seed and nothing else. */
+/* A context's generator depends on its seed only. */
 static void of_a_context(void)
 {
     smask_desc desc;

@@ -19,7 +19,7 @@ static void begin(void)
 }
 
 /* A parameter drawn as `drawn`, whose gradient is compared under `name`. */
-static smask_tensor *wants(const char *name, const char *drawn,
+static smask_tensor *add_source(const char *name, const char *drawn,
     float middle, float scale, int32_t d0, int32_t d1, int32_t d2)
 {
     smask_tensor *t = fixture_parameter(&c, drawn, middle, scale, d0, d1,
@@ -64,9 +64,9 @@ static void layernorm_from(float middle)
 
     begin();
     snprintf(drawn, sizeof drawn, "%s/x", op_name);
-    x = wants("x", drawn, middle, 1, 7, 37, 0);
-    w = wants("w", "ln/w", 1, 0.5f, 37, 0, 0);
-    b = wants("b", "ln/b", 0, 1, 37, 0, 0);
+    x = add_source("x", drawn, middle, 1, 7, 37, 0);
+    w = add_source("w", "ln/w", 1, 0.5f, 37, 0, 0);
+    b = add_source("b", "ln/b", 0, 1, 37, 0, 0);
     smask_begin_step(&c);
     compare(smask_layernorm(&c, x, w, b));
 }
@@ -90,7 +90,7 @@ static void gelu(void)
 
     begin();
     op_name = "gelu";
-    x = wants("x", "gelu/x", 0, 8, 11, 31, 0);
+    x = add_source("x", "gelu/x", 0, 8, 11, 31, 0);
     smask_begin_step(&c);
     compare(smask_gelu(&c, x));
 }
@@ -110,14 +110,14 @@ static void linears(void)
 
         begin();
         op_name = name[i];
-        x = wants("x", "linear/x", 0, 1, 2, 9, 20);
-        w = wants("w", "linear/w", 0, 1, 33, 20, 0);
-        if (i != 1) b = wants("b", "linear/b", 0, 1, 33, 0, 0);
+        x = add_source("x", "linear/x", 0, 1, 2, 9, 20);
+        w = add_source("w", "linear/w", 0, 1, 33, 20, 0);
+        if (i != 1) b = add_source("b", "linear/b", 0, 1, 33, 0, 0);
         if (i == 2 || i == 3 || i > 4)
-            r = wants("r", "linear/r", 0, 1, 2, 9, 33);
+            r = add_source("r", "linear/r", 0, 1, 2, 9, 33);
         if (i == 4) {
-            lw = wants("lw", "linear/lw", 1, 0.5f, 20, 0, 0);
-            lb = wants("lb", "linear/lb", 0, 1, 20, 0, 0);
+            lw = add_source("lw", "linear/lw", 1, 0.5f, 20, 0, 0);
+            lb = add_source("lb", "linear/lb", 0, 1, 20, 0, 0);
         }
         smask_begin_step(&c);
         switch (i) {
@@ -146,7 +146,7 @@ static void attention(void)
 
         begin();
         op_name = name[i];
-        qkv = wants("qkv", "attention/qkv", 0, 2, s[0], s[1],
+        qkv = add_source("qkv", "attention/qkv", 0, 2, s[0], s[1],
             3 * s[2] * s[3]);
         smask_begin_step(&c);
         compare(smask_attention(&c, qkv, s[2], NULL, NULL));
@@ -184,59 +184,59 @@ static void attention_bias(void)
         begin();
         op_name = name[i];
         bias_rows(G, index);
-        qkv = wants("qkv", "attention/qkv", 0, 2, B, G * G + 1,
+        qkv = add_source("qkv", "attention/qkv", 0, 2, B, G * G + 1,
             3 * H * size[i][3]);
-        bias = wants("bias", "attention/bias", 0, 2,
+        bias = add_source("bias", "attention/bias", 0, 2,
             (2 * G - 1) * (2 * G - 1) + 3, H, 0);
         smask_begin_step(&c);
         compare(smask_attention(&c, qkv, H, bias, index));
     }
 }
 
-static void rows(void)
+static void gather(void)
 {
     static const int32_t index[8] = { 2, -1, 0, 5, 5, 5, -1, 1 };
     smask_tensor *x, *fill, *place;
 
     begin();
     op_name = "gather";
-    x = wants("x", "gather/x", 0, 1, 6, 11, 0);
-    fill = wants("fill", "gather/fill", 0, 1, 11, 0, 0);
-    place = wants("place", "gather/place", 0, 1, 4, 11, 0);
+    x = add_source("x", "gather/x", 0, 1, 6, 11, 0);
+    fill = add_source("fill", "gather/fill", 0, 1, 11, 0, 0);
+    place = add_source("place", "gather/place", 0, 1, 4, 11, 0);
     smask_begin_step(&c);
     compare(smask_gather(&c, x, 2, 4, index, fill, place));
 }
 
-static void mean_rows(void)
+static void mean_tokens(void)
 {
     smask_tensor *x;
 
     begin();
     op_name = "mean_tokens";
-    x = wants("x", "mean/x", 0, 1, 3, 5, 11);
+    x = add_source("x", "mean/x", 0, 1, 3, 5, 11);
     smask_begin_step(&c);
     compare(smask_mean_tokens(&c, x, 1));
 }
 
-static void unit(void)
+static void l2_normalize(void)
 {
     smask_tensor *x;
 
     begin();
     op_name = "l2_normalize";
-    x = wants("x", "l2_normalize/x", 0, 1, 5, 13, 0);
+    x = add_source("x", "l2_normalize/x", 0, 1, 5, 13, 0);
     smask_begin_step(&c);
     compare(smask_l2_normalize(&c, x));
 }
 
-static void gain(void)
+static void scale_rows(void)
 {
     smask_tensor *x, *g;
 
     begin();
     op_name = "scale_rows";
-    x = wants("x", "scale_rows/x", 0, 1, 5, 13, 0);
-    g = wants("g", "scale_rows/g", 0, 1, 5, 0, 0);
+    x = add_source("x", "scale_rows/x", 0, 1, 5, 13, 0);
+    g = add_source("g", "scale_rows/g", 0, 1, 5, 0, 0);
     smask_begin_step(&c);
     compare(smask_scale_rows(&c, x, g));
 }
@@ -255,7 +255,7 @@ static void cross_entropy(void)
             t[i * 13 + fixture_below(&s, 13)] += 1.0f / 64;
     begin();
     op_name = "cross_entropy";
-    x = wants("x", "cross_entropy/x", 0, 4, 9, 13, 0);
+    x = add_source("x", "cross_entropy/x", 0, 4, 9, 13, 0);
     smask_begin_step(&c);
     compare(smask_cross_entropy(&c, x, t));
 }
@@ -265,7 +265,7 @@ static void linear_cross_entropy(void)
     static const char *const name[2] = { "linear_cross_entropy",
         "linear_cross_entropy_large" };
     static const int32_t size[2][3] = { { 13, 20, 50 }, { 150, 24, 331 } };
-    const int32_t *words = reference_ops_guess;
+    const int32_t *expected = reference_ops_guess;
     int32_t label[150], guess[150], hits = -1;
     int i, k;
 
@@ -276,14 +276,14 @@ static void linear_cross_entropy(void)
 
         begin();
         op_name = name[i];
-        x = wants("x", "lce/x", 0, 2, R, D, 0);
-        w = wants("w", "lce/w", 0, 1, V, D, 0);
-        b = wants("b", "lce/b", 0, 1, V, 0, 0);
+        x = add_source("x", "lce/x", 0, 2, R, D, 0);
+        w = add_source("w", "lce/w", 0, 1, V, D, 0);
+        b = add_source("b", "lce/b", 0, 1, V, 0, 0);
         fixture_labels(label, (size_t)R, "lce/label", V);
         smask_begin_step(&c);
         y = smask_linear_cross_entropy(&c, x, w, b, label, guess, &hits);
-        for (k = 0; k < R; k++) SAME(guess[k], words[k]);
-        words += R;
+        for (k = 0; k < R; k++) SAME(guess[k], expected[k]);
+        expected += R;
         found = (float)hits;
         VALUES(&reference_ops, i ? "linear_cross_entropy_large.hits"
             : "linear_cross_entropy.hits", &found, 1);
@@ -291,7 +291,7 @@ static void linear_cross_entropy(void)
     }
 }
 
-static void contrast(void)
+static void info_nce(void)
 {
     static const int32_t size[2][2] = { { 5, 12 }, { 40, 33 } };
     char name[64], full[96];
@@ -308,7 +308,7 @@ static void contrast(void)
                     (int)size[i][0], negatives, stop);
                 begin();
                 op_name = name;
-                x = wants("x", "info_nce/x", 0, 0.5f, 2 * size[i][0],
+                x = add_source("x", "info_nce/x", 0, 0.5f, 2 * size[i][0],
                     size[i][1], 0);
                 smask_begin_step(&c);
                 y = smask_info_nce(&c, x, 0.25f, negatives, stop, &hits);
@@ -338,18 +338,18 @@ static void all(void)
     RUN(linears);
     RUN(attention);
     RUN(attention_bias);
-    RUN(rows);
-    RUN(mean_rows);
-    RUN(unit);
-    RUN(gain);
+    RUN(gather);
+    RUN(mean_tokens);
+    RUN(l2_normalize);
+    RUN(scale_rows);
     RUN(cross_entropy);
     RUN(linear_cross_entropy);
-    RUN(contrast);
+    RUN(info_nce);
     RUN(patches);
 }
 
 int main(void)
 {
-    fixture_each_lanes(all);
+    fixture_each_isa(all);
     return DONE("test_reference");
 }

@@ -1,7 +1,7 @@
 /* test_tape.c: chapter 7. Every op of SMASK_OPS has a gradient check here,
    or this program fails; then how gradients add up where paths meet, what
-   is refused, and that nothing is recorded when nothing is wanted. The
-   values of the ops are test_kernels.c's business. */
+   is an error, and that nothing is recorded when no gradient is required.
+   test_kernels.c checks the values of the ops. */
 #include "splitmask.h"
 #include "test.h"
 #include <math.h>
@@ -191,7 +191,7 @@ static smask_tensor *contrast_loss(smask_ctx *c, void *user)
         3);
 }
 
-/* A layer to run again: x (2,3,6), w (6,6), b (6) */
+/* A layer to recompute: x (2,3,6), w (6,6), b (6) */
 static smask_tensor *again(smask_ctx *c, smask_tensor *x, const void *user)
 {
     const checked *k = (const checked *)user;
@@ -352,7 +352,7 @@ static void one_gradcheck(const entry *e)
         loss = e->loss(&c, &k);
         if (!CHECK(loss != NULL && smask_count(loss) == 1))
             printf("%s: %s\n", e->name, smask_detail(&c));
-        CHECK(holds(loss, (int)e->op));  /* the op is really in there      */
+        CHECK(holds(loss, (int)e->op));  /* the graph contains the op      */
         for (i = 0; i < MOST; i++)
             reached[i] = k.p[i] != NULL && (reaches(loss, k.p[i])
                 || e->op == SMASK_OP_RECOMPUTE);
@@ -443,7 +443,7 @@ static void gradcheck_finds_errors(void)
     CHECK(memcmp(before, p->x, sizeof before) == 0);     /* put back       */
     CHECK(random.state == c.random.state);               /* nor drawn from */
     CHECK(!c.in_step);
-    wrong.forward = no_number;           /* a loss that is none passes not */
+    wrong.forward = no_number;           /* a NaN loss fails               */
     SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
         SMASK_NUMERIC);
     smask_clear(&c);
@@ -498,8 +498,8 @@ static void shared_inputs(void)
     smask_shutdown(&c);
 }
 
-/* What hangs on the tape but not on the loss gets no gradient and does no
-   harm, before, between and after. */
+/* Nodes that the loss does not use get no gradient and change none, whether
+   recorded before, between or after its own. */
 static void loose_ends(void)
 {
     smask_ctx c = setup_of(0);
@@ -523,7 +523,7 @@ static void loose_ends(void)
 }
 
 /* A graph in which every node is used several times and residuals are
-   passed on in place, against central differences; with the taps built
+   passed on in place, against central differences; with the branches recorded
    before and after, so that each order of the contributions occurs. */
 static int tap_form;
 
@@ -603,8 +603,8 @@ static void two_losses(void)
     smask_shutdown(&c);
 }
 
-/* A leaf around the caller's floats gets no gradient, and its floats are
-   never written. */
+/* A leaf on the caller's floats gets no gradient; the floats are never
+   written. */
 static void inputs_want_nothing(void)
 {
     smask_ctx c = setup_of(0);
@@ -628,7 +628,7 @@ static void inputs_want_nothing(void)
 }
 
 /* A parameter that is frozen (an input in its place) changes no gradient of
-   the others: each parameter of each form in turn. */
+   the others: one parameter of one form at a time. */
 static void one_frozen(const entry *e, int form, int frozen)
 {
     smask_ctx c = setup_of(0);
@@ -783,8 +783,8 @@ static void without_backward(void)
 
 /* ------------------------------------------------------------ refusals */
 
-/* Every tensor argument that may not be left out: NULL in, NULL out, and a
-   loss of NULL is refused. */
+/* Every required tensor argument: NULL in, NULL out. smask_backward rejects
+   a loss of NULL. */
 static void null_in_null_out(void)
 {
     smask_ctx c = setup_of(0);
@@ -833,7 +833,7 @@ static void null_in_null_out(void)
     smask_shutdown(&c);
 }
 
-/* After the first error everything is NULL and the first cause stays. */
+/* After the first error every op returns NULL and the first cause stays. */
 static void errors_propagate(void)
 {
     smask_ctx c = setup_of(0);
@@ -842,11 +842,11 @@ static void errors_propagate(void)
     char detail[96];
 
     smask_begin_step(&c);
-    y = smask_linear(&c, x, w, NULL);    /* 6 columns, w wants 4           */
+    y = smask_linear(&c, x, w, NULL);    /* 6 columns, w has 4             */
     CHECK(y == NULL);
     SAME(smask_error(&c), SMASK_SHAPE);
     strcpy(detail, smask_detail(&c));
-    CHECK(smask_gelu(&c, x) == NULL);    /* a right op after a wrong one   */
+    CHECK(smask_gelu(&c, x) == NULL);    /* a valid op after a failed one  */
     y = smask_add(&c, smask_gelu(&c, y), x);
     SAME(smask_backward(&c, loss_of(&c, y)), SMASK_SHAPE);
     CHECK_TEXT(smask_detail(&c), detail);
@@ -1000,7 +1000,7 @@ static void indices_are_checked(void)
     smask_shutdown(&c);
 }
 
-/* A loss that is no number stops before any gradient is touched. */
+/* A NaN loss stops backward before any gradient changes. */
 static void not_a_number(void)
 {
     const uint32_t patterns[3] = { 0x7fc00000u, 0x7f800000u, 0xff800000u };

@@ -2,8 +2,8 @@
 
    What the hook promises: every piece once, on a worker number that no
    other piece has at that time, everything visible to the caller at the
-   return; for any number of workers and pieces, for a job brought up from
-   inside a job, for several pools, and for a pool that has slept. */
+   return; for any number of workers and pieces, for a job started inside a
+   job, for several pools, and for a pool that has slept. */
 #define SPLITMASK_THREADS
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
@@ -16,8 +16,8 @@
 #define PIECES 300
 #define WORKERS 9
 
-/* What the pieces of one job leave behind. Plain memory on purpose: if two
-   pieces ever met in a slot, a race detector would see it. */
+/* What the pieces of one job record. Plain memory on purpose: if two pieces
+   shared an element, a race detector would report it. */
 typedef struct job {
     smask_parallel hook;
     int times[PIECES];               /* runs of each piece                 */
@@ -51,7 +51,7 @@ static void note_piece(void *arg, int piece, int worker)
     j->busy[worker] = 0;
 }
 
-/* Run a job of `count` pieces and look at what it left. */
+/* Run a job of `count` pieces and check what they recorded. */
 static int run_once(job *j, int count)
 {
     int i, good = 1;
@@ -96,8 +96,8 @@ static void every_piece_once(void)
     }
 }
 
-/* Jobs in close succession, each on a struct that dies with it: a thread
-   that is late from the last one would be caught here. */
+/* Jobs in close succession, each on a struct that ends with it: this finds a
+   thread that still works on the previous job. */
 static void jobs_in_a_row(void)
 {
     smask_threads pool;
@@ -136,8 +136,8 @@ static void more_workers_than_cores(void)
     smask_threads_stop(&pool);
 }
 
-/* Long pieces must be shared: the caller cannot be everywhere. Which thread
-   gets how many is the system's affair, so ask again before complaining. */
+/* Several threads must share long pieces. The system decides which thread
+   runs how many, so try again before failing. */
 static void work_is_shared(void)
 {
     static job j;
@@ -165,7 +165,7 @@ static void sum_piece(void *arg, int piece, int worker)
     for (i = 0; i < 100; i++) part[piece] += 1.0 / (piece * 100 + i + 1);
 }
 
-/* What pieces wrote is there for the caller, and for the next job. */
+/* What pieces wrote is visible to the caller and to the next job. */
 static void results_arrive(void)
 {
     smask_threads pool;
@@ -209,7 +209,7 @@ static void outer_piece(void *arg, int piece, int worker)
 }
 
 /* A job from inside a piece runs on the thread of that piece, under its
-   worker number: scratch by worker stays one thread's own. */
+   worker number: scratch of a worker is used by one thread only. */
 static void nested_runs_inline(void)
 {
     static job outer, inner[16];
@@ -237,8 +237,8 @@ static void nested_runs_inline(void)
     smask_threads_stop(&pool);
 }
 
-/* From inside a piece of one pool, a job for another: that one is free, so
-   its threads help; only one piece at a time gets it, others do without. */
+/* A job for another pool, from inside a piece: that pool is idle, so its
+   threads help. One piece at a time gets it; others run their job alone. */
 static void two_pools(void)
 {
     static job outer, inner[16];
@@ -284,8 +284,8 @@ static void *ride(void *arg)
     return NULL;
 }
 
-/* Two threads, each with its own pool; then two threads at one pool, which
-   serves whoever comes first and leaves the other to itself. */
+/* Two threads, each with its own pool; then two threads on one pool, which
+   serves the first and lets the other run its job alone. */
 static void threads_with_pools(void)
 {
     smask_threads a, b;
@@ -336,8 +336,8 @@ static void slow_for_hands(void *arg, int piece, int worker)
     else busy_work(20000);
 }
 
-/* The caller is done first and goes to sleep until the last piece, which is
-   not its own, comes in. */
+/* The caller finishes first and sleeps until another thread has finished
+   the last piece. */
 static void caller_sleeps(void)
 {
     static job j;
@@ -385,8 +385,7 @@ static void start_and_stop(void)
         if (i % 3 == 0) CHECK(run_once(&j, 10));
         smask_threads_stop(&pool);
     }
-    /* Once more changes nothing, and the hook of a pool that has gone home
-       is a loop. */
+    /* A second stop changes nothing; the hook of a stopped pool is a loop. */
     smask_threads_stop(&pool);
     j.hook = smask_threads_hook(&pool);
     SAME(j.hook.workers, 1);

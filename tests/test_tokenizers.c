@@ -1,6 +1,6 @@
 /* test_tokenizers.c: chapter 9. Tokens against a reference in double, the three
-   codebooks and what makes each one what it is, k-means, the same bits for
-   any number of workers, the exact plan, and what is refused. */
+   codebooks and the properties of each, k-means, the same bits for any number
+   of workers, the exact plan, and errors. */
 #define SPLITMASK_THREADS
 #include "splitmask.h"
 #include "test.h"
@@ -50,25 +50,26 @@ static size_t vocabulary(const smask_tokenizer *t)
     return (size_t)t->desc.vocabulary;
 }
 
-static const float *word(const smask_tokenizer *t, size_t i)
+static const float *vector_of(const smask_tokenizer *t, size_t i)
 {
     return t->codebook + i * (size_t)t->width;
 }
 
-/* Words that are not of length 1. */
+/* The number of codebook vectors whose length is not 1. */
 static int not_unit(const smask_tokenizer *t)
 {
     size_t i;
     int count = 0;
 
     for (i = 0; i < vocabulary(t); i++)
-        count += !(fabs(dot(word(t, i), word(t, i), (size_t)t->width) - 1)
+        count += !(fabs(dot(vector_of(t, i), vector_of(t, i),
+                (size_t)t->width) - 1)
             < 1e-6);
     return count;
 }
 
-/* Rows whose word is worse than the best by more than rounding explains:
-   a tie may go either way, nothing else may. */
+/* The number of rows whose codebook vector is worse than the best by more
+   than rounding explains: only a tie may go either way. */
 static int wrong_ids(const smask_tokenizer *t, const float *rows,
     size_t count, const int32_t *id)
 {
@@ -80,7 +81,7 @@ static int wrong_ids(const smask_tokenizer *t, const float *rows,
         const float *x = rows + i * d;
         double best = -1e300, got = -1e300, size = sqrt(dot(x, x, d));
         for (v = 0; v < V; v++) {
-            const float *e = word(t, v);
+            const float *e = vector_of(t, v);
             const double score = dot(x, e, d)
                 - (t->desc.euclidean ? 0.5 * dot(e, e, d) : 0);
             if (score > best) best = score;
@@ -153,7 +154,7 @@ static void init_errors(void)
     smask_end_step(&c);
     d.vocabulary = 1 << 24;
     refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_MEMORY);
-    d.vocabulary = 2000000000;           /* more than a file may say       */
+    d.vocabulary = 2000000000;           /* more than a file may hold      */
     refuse(&c, smask_tokenizer_init(&c, &t, &d), SMASK_ARG);
     smask_shutdown(&c);
 }
@@ -192,7 +193,7 @@ static void projection(void)
     smask_shutdown(&e);
 }
 
-/* Every vector code, odd sizes, more images than are cut up at a time. */
+/* Every instruction set, odd sizes, more images than one chunk holds. */
 static void tokens_against_double(void)
 {
     static const int32_t size[][5] = {   /* image patch channels V B       */
@@ -232,7 +233,7 @@ static void tokens_against_double(void)
         }
 }
 
-/* An image's tokens do not depend on its company. */
+/* An image's tokens do not depend on the other images of its batch. */
 static void batch_or_alone(void)
 {
     smask_tokenizer t;
@@ -278,8 +279,8 @@ static void half_switch(void)
     smask_shutdown(&c);
 }
 
-/* Flat patches become exactly 0, whatever their level; all others keep
-   their shape. */
+/* Flat patches become exactly 0 at any level; all others keep their
+   shape. */
 static void centre_switch(void)
 {
     static float rows[PIXELS], plain[PIXELS];
@@ -318,14 +319,14 @@ static void centre_switch(void)
 
 /* ------------------------------------------------- patches of the data */
 
-/* Most patches are blank and many are copies; the words still are all
-   different, none is blank, and each points where some patch points. */
+/* Most patches are blank and many are copies; the codebook vectors
+   still all differ, none is blank, and each has the direction of a patch. */
 static void patches_kind(void)
 {
     smask_tokenizer_desc d = { 0 };
     smask_tokenizer t;
     smask_ctx c;
-    size_t i, v, w, twins = 0, strangers = 0;
+    size_t i, v, w, duplicates = 0, strangers = 0;
 
     fill(patches, MANY * WIDTH, 5);
     for (i = 0; i < MANY; i++) {
@@ -344,17 +345,18 @@ static void patches_kind(void)
     for (v = 0; v < 200; v++) {
         double best = 0;
         for (w = 0; w < v; w++)
-            twins += dot(word(&t, v), word(&t, w), WIDTH) > 0.999999;
+            duplicates += dot(vector_of(&t, v), vector_of(&t, w), WIDTH)
+                > 0.999999;
         for (i = 0; i < MANY; i++) {
             const float *x = patches + i * WIDTH;
             const double size = sqrt(dot(x, x, WIDTH));
             const double cosine = size > 0
-                ? dot(x, word(&t, v), WIDTH) / size : 0;
+                ? dot(x, vector_of(&t, v), WIDTH) / size : 0;
             if (cosine > best) best = cosine;
         }
         strangers += best < 0.999999;
     }
-    SAME(twins, 0);
+    SAME(duplicates, 0);
     SAME(strangers, 0);
     d.vocabulary = 201;
     smask_tokenizer_init(&c, &t, &d);
@@ -375,7 +377,7 @@ static void patches_are_fair(void)
     float x[COUNT * 4];
     int i, v, k;
 
-    for (i = 0; i < COUNT; i++) {        /* a direction tells which it is  */
+    for (i = 0; i < COUNT; i++) {        /* each has its own direction     */
         x[4 * i] = cosf(0.3f * (float)i);
         x[4 * i + 1] = sinf(0.3f * (float)i);
         x[4 * i + 2] = x[4 * i + 3] = 0;
@@ -390,7 +392,7 @@ static void patches_are_fair(void)
         smask_tokenizer_fit(&c, &t, x, COUNT, 0, NULL, NULL);
         for (v = 0; v < V; v++)
             for (i = 0; i < COUNT; i++)
-                taken[i] += distance(x + 4 * i, word(&t, (size_t)v), 4)
+                taken[i] += distance(x + 4 * i, vector_of(&t, (size_t)v), 4)
                     < 1e-9;
     }
     SAME(smask_error(&c), SMASK_OK);
@@ -399,8 +401,9 @@ static void patches_are_fair(void)
     smask_shutdown(&c);
 }
 
-/* By L2 words keep their length, and a patch that is a word is its own
-   token: nothing is nearer. By cosine a longer word would do as well. */
+/* With L2, codebook vectors keep their length, and a patch that is one of
+   them gets its id: nothing is nearer. With cosine a longer vector is as
+   near. */
 static void euclidean_switch(void)
 {
     static float rows[4 * PIXELS];
@@ -423,11 +426,11 @@ static void euclidean_switch(void)
     SAME(smask_tokenizer_fit(&c, &t, rows, 4 * ROWS, 0, NULL, NULL),
         SMASK_OK);
     for (v = 0; v < 4 * ROWS; v++)
-        NEAR(t.offset[v], -0.5 * dot(word(&t, v), word(&t, v), WIDTH),
+        NEAR(t.offset[v], -0.5 * dot(vector_of(&t, v), vector_of(&t, v), WIDTH),
             1e-4);
     SAME(smask_tokenize(&c, &t, images, 4, ids), SMASK_OK);
     for (i = 0; i < 4 * ROWS; i++)
-        wrong += memcmp(word(&t, (size_t)ids[i]), rows + i * WIDTH,
+        wrong += memcmp(vector_of(&t, (size_t)ids[i]), rows + i * WIDTH,
             WIDTH * sizeof *rows) != 0;
     SAME(wrong, 0);
     fill(images, 4 * PIXELS, 7);
@@ -460,7 +463,7 @@ static smask_tokenizer_desc kmeans_desc(int32_t V)
     return d;
 }
 
-/* The mean squared distance of patches to their nearest words. */
+/* The mean squared distance of patches to their codebook vectors. */
 static double mean_distance(const smask_tokenizer *t, const float *x,
     size_t count)
 {
@@ -471,7 +474,7 @@ static double mean_distance(const smask_tokenizer *t, const float *x,
     for (i = 0; i < count; i++) {
         double best = 1e300;
         for (v = 0; v < vocabulary(t); v++) {
-            const double r = distance(x + i * d, word(t, v), d);
+            const double r = distance(x + i * d, vector_of(t, v), d);
             if (r < best) best = r;
         }
         sum += best;
@@ -496,7 +499,7 @@ static int watch_it(void *user, int done, int total, double distance_now)
     return done != w->stop_at;
 }
 
-/* As many words as there are different patches: all are found exactly. */
+/* As many codebook vectors as different patches: each patch is one. */
 static void kmeans_of_copies(void)
 {
     smask_tokenizer_desc d = kmeans_desc(40);
@@ -515,7 +518,7 @@ static void kmeans_of_copies(void)
         SMASK_OK);
     for (v = 0; v < 40; v++)
         for (i = 0; i < 40; i++)
-            found += distance(word(&t, v), patches + i * WIDTH, WIDTH)
+            found += distance(vector_of(&t, v), patches + i * WIDTH, WIDTH)
                 < 1e-9;
     SAME(found, 40);
     NEAR(w.last, 0, 1e-9);
@@ -524,9 +527,9 @@ static void kmeans_of_copies(void)
     smask_shutdown(&c);
 }
 
-/* Five clouds far apart. A start may put two words into one cloud, which
-   Lloyd cannot mend; of twenty starts the best has one word in each, and
-   then each word is the mean of its cloud. */
+/* Five clouds far apart. A start may put two vectors into one cloud, which
+   Lloyd's iteration cannot undo; the best of twenty starts has one in each,
+   and then each vector is the mean of its cloud. */
 static void kmeans_finds_clouds(void)
 {
     enum { CLOUDS = 5, EACH = MANY / CLOUDS };
@@ -591,18 +594,18 @@ static void kmeans_never_rises(void)
     SAME(w.calls, 20);
     SAME(w.rises, 0);
     after_20 = mean_distance(&t, patches, MANY);
-    CHECK(after_20 <= w.last);           /* the words moved once more      */
+    CHECK(after_20 <= w.last);           /* the vectors moved once more    */
     NEAR(after_20, w.last, 0.01 * w.last);
     CHECK(w.last < 0.95 * WIDTH);        /* the mean alone would give 48   */
 
-    memset(&w, 0, sizeof w);             /* to the end: it does end        */
+    memset(&w, 0, sizeof w);             /* until nothing changes          */
     smask_tokenizer_fit(&c, &t, patches, MANY, 1000, watch_it, &w);
     CHECK(w.calls > 20 && w.calls < 1000);
     SAME(w.rises, 0);
     NEAR(mean_distance(&t, patches, MANY), w.last, 1e-5 * w.last);
 
     memset(&w, 0, sizeof w);
-    w.stop_at = 3;                       /* the caller has had enough      */
+    w.stop_at = 3;                       /* the caller stops it            */
     SAME(smask_tokenizer_fit(&c, &t, patches, MANY, 0, watch_it, &w),
         SMASK_OK);
     SAME(w.calls, 3);
@@ -610,8 +613,8 @@ static void kmeans_never_rises(void)
     smask_shutdown(&c);
 }
 
-/* Few points in the plane, as many words as half of them: on the way some
-   words lose all their points. At the end every word must be in use. */
+/* Few points in the plane, half as many codebook vectors: on the way some
+   lose all their points. At the end every vector must be in use. */
 static void kmeans_leaves_none_empty(void)
 {
     enum { COUNT = 36, V = 18 };
@@ -647,7 +650,7 @@ static void kmeans_leaves_none_empty(void)
 }
 
 /* Half of all patches are blank: their centre has no direction, and must
-   not become a row of not-a-numbers. */
+   not become a row of NaN. */
 static void kmeans_of_blanks(void)
 {
     smask_tokenizer_desc d = kmeans_desc(32);
@@ -664,7 +667,7 @@ static void kmeans_of_blanks(void)
     SAME(smask_tokenizer_fit(&c, &t, patches, MANY, 0, NULL, NULL),
         SMASK_OK);
     for (i = 0; i < 32; i++) {
-        const double square = dot(word(&t, i), word(&t, i), WIDTH);
+        const double square = dot(vector_of(&t, i), vector_of(&t, i), WIDTH);
         blank += square == 0;
         unit += fabs(square - 1) < 1e-6;
     }
@@ -708,26 +711,26 @@ static void fit_errors(void)
 /* -------------------------------------------------------------- workers */
 
 /* A hook that runs pieces in a strange order: odd ones first, from the
-   last, and hands them to the workers in turn. */
+   last, and gives them to the workers round robin. */
 typedef struct strange { int workers, calls; } strange;
 
 static void strange_run(void *user, int count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
     strange *s = (strange *)user;
-    int i, turn = 0;
+    int i, calls = 0;
 
     s->calls++;
     for (i = count - 1; i >= 0; i--)
-        if (i % 2 != 0) fn(arg, i, turn++ % s->workers);
+        if (i % 2 != 0) fn(arg, i, calls++ % s->workers);
     for (i = count - 1; i >= 0; i--)
-        if (i % 2 == 0) fn(arg, i, turn++ % s->workers);
+        if (i % 2 == 0) fn(arg, i, calls++ % s->workers);
 }
 
 static float alone[128 * WIDTH];
 
-/* The whole of chapter 9 with this hook; `first`: note what comes out, else
-   compare with that. */
+/* The whole of chapter 9 with this hook; if `first`, store the results; then
+   compare with them. */
 static void learn_and_tokenize(smask_parallel hook, int first)
 {
     smask_tokenizer_desc d = kmeans_desc(128);

@@ -1,13 +1,13 @@
 /* test_train.c: whole training runs on a model of a few thousand weights.
    It learns, its bits do not depend on the number of workers, it allocates
-   nothing, and what is wrong with the data is told before a weight moves. */
+   nothing, and bad data is reported before a weight changes. */
 #define SPLITMASK_THREADS
 #include "splitmask.h"
 #include "test.h"
 #include <math.h>
 #include <stdlib.h>
 
-enum { SIDE = 16, COUNT = 8, WORDS = 32, PIXELS = SIDE * SIDE };
+enum { SIDE = 16, COUNT = 8, VOCABULARY = 32, PIXELS = SIDE * SIDE };
 
 static float images[COUNT * PIXELS];
 static float copy_of_weights[200000];
@@ -48,14 +48,14 @@ static smask_vit_desc model_of(int beit)
     d.depth = 2;
     d.heads = 2;
     d.mlp_ratio = 2;
-    d.vocabulary = WORDS;
+    d.vocabulary = VOCABULARY;
     d.decoder_depth = !beit;
     d.mask_token = beit;
     d.init_std = 0.08f;
     return d;
 }
 
-static smask_tokenizer_desc words_of(smask_token_kind kind)
+static smask_tokenizer_desc codebook_of(smask_token_kind kind)
 {
     smask_tokenizer_desc d;
 
@@ -63,16 +63,16 @@ static smask_tokenizer_desc words_of(smask_token_kind kind)
     d.kind = kind;
     d.image = SIDE;
     d.channels = 1;
-    d.vocabulary = WORDS;
+    d.vocabulary = VOCABULARY;
     return d;
 }
 
-/* Set up context, model, tokenizer and optimiser. 0 when these vectors are
-   not to be had on this processor. */
+/* Set up context, model, tokenizer and optimiser. 0 if this processor lacks
+   the instruction set. */
 static int start(run *r, int beit, const smask_desc *desc)
 {
     const smask_vit_desc model = model_of(beit);
-    const smask_tokenizer_desc words = words_of(SMASK_TOKENS_PROJECTION);
+    const smask_tokenizer_desc codebook = codebook_of(SMASK_TOKENS_PROJECTION);
     smask_adam_desc speed;
 
     memset(r, 0, sizeof *r);
@@ -83,7 +83,7 @@ static int start(run *r, int beit, const smask_desc *desc)
     speed.weight_decay = -1;
     if (smask_setup(&r->c, desc) != SMASK_OK) return 0;
     SAME(smask_vit_init(&r->c, &r->v, &model), SMASK_OK);
-    SAME(smask_tokenizer_init(&r->c, &r->t, &words), SMASK_OK);
+    SAME(smask_tokenizer_init(&r->c, &r->t, &codebook), SMASK_OK);
     SAME(smask_adam_init(&r->c, &r->a, &speed, &r->v.params), SMASK_OK);
     return 1;
 }
@@ -135,9 +135,9 @@ static uint64_t hash_of_weights(const run *r)
 
 /* ------------------------------------------------------------- it learns */
 
-/* Eight images, seen again and again with fresh masks, are learnt by heart:
-   the words of hidden patches are predicted far better than by their
-   frequency, most of them right. */
+/* The model memorises eight images under ever new masks: it predicts the
+   visual tokens of hidden patches far better than their frequency does, and
+   most of them correctly. */
 static void overfits(int beit)
 {
     smask_token_use use;
@@ -151,9 +151,9 @@ static void overfits(int beit)
     if (!CHECK(start(&r, beit, &desc))) return;
     for (i = 0; i < 400; i++) {
         SAME(step(&r, images), SMASK_OK);
-        if (i == 0) {                    /* nothing known: a guess of one in
-                                            WORDS, of one in COUNT         */
-            CHECK((double)r.out.inpaint > 0.8 * log(WORDS));
+        if (i == 0) {                    /* untrained: one of VOCABULARY is
+                                            right, one of COUNT            */
+            CHECK((double)r.out.inpaint > 0.8 * log(VOCABULARY));
             if (!beit) CHECK((double)r.out.match > 0.5 * log(COUNT));
         }
         if (i >= 390) {
@@ -165,7 +165,7 @@ static void overfits(int beit)
     smask_begin_step(&r.c);
     CHECK(loss_of(&r, images, COUNT) != NULL);
     SAME(smask_token_stats(&r.c, r.out.tokens, COUNT * (size_t)r.v.tokens,
-        WORDS, NULL, &use), SMASK_OK);
+        VOCABULARY, NULL, &use), SMASK_OK);
     smask_end_step(&r.c);
     printf("%s: inpaint %.3f (by frequency %.3f), accuracy %.2f, matches "
         "%.2f\n", beit ? "beit" : "splitmask", inpaint, use.entropy,
@@ -182,7 +182,7 @@ static void beit_overfits(void) { overfits(1); }
 
 /* --------------------------------------------------------------- workers */
 
-/* From the last piece to the first, workers handed out in turn. */
+/* From the last piece to the first, to the workers round robin. */
 static void backwards(void *user, int count,
     void (*fn)(void *arg, int piece, int worker), void *arg)
 {
@@ -192,7 +192,7 @@ static void backwards(void *user, int count,
 }
 
 /* Weights after a few steps, bit for bit, for no hook, 1, 2 and 4 workers
-   and pieces taken backwards; for each kind of vectors. */
+   and pieces taken backwards; for each instruction set. */
 static void same_bits(void)
 {
     int beit, isa, way, i, five = 5;
@@ -255,7 +255,7 @@ static void seeds(void)
 
 /* ----------------------------------------------------------------- isa */
 
-/* Wider vectors sum in another order, no more: the loss of the first step
+/* Wider vectors only change the order of sums: the loss of the first step
    agrees to the last digits, that of the 20th to three. Operands rounded to
    bfloat16 are up to 2^-9 off, of a loss of 5 that is 1e-2 if all errors go
    one way; in a mean they do not. */
@@ -306,8 +306,8 @@ static void forbidden_release(void *user, void *block)
     exit(1);
 }
 
-/* In a buffer of one's own, training, evaluation and all that goes with
-   them never ask for memory. */
+/* In the caller's buffer, training and evaluation never call the
+   allocator. */
 static void allocates_nothing(void)
 {
     float features[3 * COUNT * 32];
@@ -367,8 +367,8 @@ static void bad_pixels(void)
         }
 }
 
-/* A gradient that is no number: the update changes nothing but that the
-   gradients are zero. */
+/* A NaN gradient: the update sets the gradients to zero and changes nothing
+   else. */
 static void bad_gradients(void)
 {
     uint64_t before;
@@ -398,26 +398,26 @@ static void bad_gradients(void)
     smask_shutdown(&r.c);
 }
 
-/* Tokens of one's own: in range they serve, out of range they are refused
-   and nothing moves. */
+/* Given tokens: in range they are used; out of range they are an error and
+   no weight changes. */
 static void given_tokens(void)
 {
     int32_t ids[COUNT * 16];
-    smask_tokenizer_desc words = words_of(SMASK_TOKENS_GIVEN);
+    smask_tokenizer_desc codebook = codebook_of(SMASK_TOKENS_GIVEN);
     int beit, i;
 
     for (beit = 0; beit < 2; beit++) {
-        static const int32_t bad[] = { WORDS, -1, 2147483647 };
+        static const int32_t bad[] = { VOCABULARY, -1, 2147483647 };
         uint64_t before;
         smask_tokenizer mine;
         float loss;
         run r;
         if (!CHECK(start(&r, beit, NULL))) return;
         SAME(r.v.tokens, 16);
-        SAME(smask_tokenizer_init(&r.c, &mine, &words), SMASK_OK);
+        SAME(smask_tokenizer_init(&r.c, &mine, &codebook), SMASK_OK);
         mine.given = ids;
 
-        /* The tokenizer's own ids, given by hand, give the same loss. */
+        /* The ids of the tokenizer, passed as given, yield the same loss. */
         smask_begin_step(&r.c);
         SAME(smask_tokenize(&r.c, &r.t, images, COUNT, ids), SMASK_OK);
         smask_seed(&r.c.random, 1, 1);
@@ -442,7 +442,7 @@ static void given_tokens(void)
                 int n;
                 for (n = 0; n < 16 * COUNT; n++) ids[n] = bad[i];
                 SAME(step(&r, images), SMASK_RANGE);
-                for (n = 0; n < 16 * COUNT; n++) ids[n] = n % WORDS;
+                for (n = 0; n < 16 * COUNT; n++) ids[n] = n % VOCABULARY;
             }
             ids[37] = keep;
             smask_clear(&r.c);
@@ -458,7 +458,7 @@ static void given_tokens(void)
 static void refusals(void)
 {
     smask_vit_desc model = model_of(0);
-    smask_tokenizer_desc words = words_of(SMASK_TOKENS_PROJECTION);
+    smask_tokenizer_desc codebook = codebook_of(SMASK_TOKENS_PROJECTION);
     smask_ctx c;
     smask_vit v;
     smask_tokenizer t;
@@ -468,7 +468,7 @@ static void refusals(void)
     SAME(smask_setup(&c, NULL), SMASK_OK);
     model.decoder_depth = 0;
     SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
-    SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &codebook), SMASK_OK);
     smask_begin_step(&c);
     CHECK(smask_splitmask_loss(&c, &v, &t, NULL, images, COUNT, &out)
         == NULL);
@@ -481,7 +481,7 @@ static void refusals(void)
     model.vocabulary = 0;
     model.mask_token = 1;
     SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
-    SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &codebook), SMASK_OK);
     smask_begin_step(&c);
     CHECK(smask_beit_loss(&c, &v, &t, NULL, images, COUNT, &out) == NULL);
     SAME(smask_error(&c), SMASK_STATE);
@@ -489,12 +489,12 @@ static void refusals(void)
     smask_end_step(&c);
     smask_shutdown(&c);
 
-    /* model and tokenizer of different minds */
+    /* model and tokenizer differ */
     SAME(smask_setup(&c, NULL), SMASK_OK);
     model = model_of(0);
-    words.vocabulary = WORDS + 1;
+    codebook.vocabulary = VOCABULARY + 1;
     SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
-    SAME(smask_tokenizer_init(&c, &t, &words), SMASK_OK);
+    SAME(smask_tokenizer_init(&c, &t, &codebook), SMASK_OK);
     smask_begin_step(&c);
     CHECK(smask_splitmask_loss(&c, &v, &t, NULL, images, COUNT, &out)
         == NULL);
@@ -522,7 +522,7 @@ static void refusals(void)
     smask_shutdown(&c);
 }
 
-/* One image has no other to be told from: the match is 0, the rest learns. */
+/* One image has no negatives: the match is 0, the rest learns. */
 static void one_image(void)
 {
     run r;

@@ -1,6 +1,6 @@
 /* test_units_a.c and test_units_b.c: one program of two units. Built twice:
-   as most will use the header, with the implementation in this unit alone,
-   after declarations that came first; and with UNITS_STATIC, where each unit
+   in the usual way, with the implementation in this unit alone, after
+   declarations; and with UNITS_STATIC, where each unit
    has a static copy of its own. */
 #ifdef UNITS_STATIC
 #define SPLITMASK_STATIC

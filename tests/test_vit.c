@@ -1,6 +1,6 @@
 /* The vision transformer against PyTorch in float64 (fixtures/reference.py),
-   and what must hold whatever the weights are: a half of an image knows
-   nothing of the other, and how a model is run does not change its bits.
+   and what holds for any weights: the encoding of one view does not depend
+   on the other, and how a model is run does not change its bits.
 
    Values to a relative error of 1e-5, gradients to 1e-4: the largest
    absolute difference in a tensor over the largest absolute reference. */
@@ -67,7 +67,7 @@ static int rising(const void *a, const void *b)
 }
 
 /* For each of two images, 6 drawn patches belong to A and 10 to B; index
-   says which row of A, then of B, stands at a place, and -1 where none. */
+   has for each patch its row of A, then of B, and -1 where it has none. */
 static void draw_halves(int32_t *index)
 {
     uint64_t s = fixture_seed("decoder/seen");
@@ -206,20 +206,20 @@ static void encoders(void)
 
 /* --------------------------------------------------------- the two views */
 
-/* The encoder's part of SplitMask, out of public functions: positions to
-   all patches, the seen ones picked, the blocks. `at` (B, seen). */
+/* The encoder's part of SplitMask in public functions: embed all patches,
+   gather the visible ones, run the blocks. `at` (B, visible). */
 static smask_tensor *see(smask_ctx *c, const smask_vit *v,
-    const float *images, int32_t B, const int32_t *at, int32_t seen)
+    const float *images, int32_t B, const int32_t *at, int32_t visible)
 {
-    int32_t *row = (int32_t *)smask_alloc(c, (size_t)(B * seen)
+    int32_t *row = (int32_t *)smask_alloc(c, (size_t)(B * visible)
         * sizeof *row);
     smask_tensor *x = smask_vit_embed(c, v, images, B);
     int32_t i;
 
     x = smask_gather(c, x, B, v->tokens, NULL, NULL, v->position);
-    for (i = 0; row != NULL && i < B * seen; i++)
-        row[i] = i / seen * v->tokens + at[i];
-    return smask_vit_blocks(c, v, smask_gather(c, x, B, seen, row, NULL,
+    for (i = 0; row != NULL && i < B * visible; i++)
+        row[i] = i / visible * v->tokens + at[i];
+    return smask_vit_blocks(c, v, smask_gather(c, x, B, visible, row, NULL,
         NULL));
 }
 
@@ -237,7 +237,7 @@ static void spoil(float *image, const smask_vit *v, int32_t n,
                     = 9 * smask_normal(r);
 }
 
-/* New pixels everywhere but in the patches that `branch` sees. */
+/* New pixels everywhere except in the visible patches of `branch`. */
 static void spoil_unseen(float *images, const smask_vit *v,
     const smask_mask *m, int branch, smask_random *r)
 {
@@ -247,16 +247,17 @@ static void spoil_unseen(float *images, const smask_vit *v,
 
     for (b = 0; b < m->B; b++)
         for (n = 0; n < m->N; n++) {
-            int seen = 0;
+            int visible = 0;
             for (s = 0; s < m->visible[branch]; s++)
-                seen |= m->visible_at[branch][b * m->visible[branch] + s] == n;
-            if (!seen) spoil(images + (size_t)b * one, v, n, r);
+                visible |= n
+                    == m->visible_at[branch][b * m->visible[branch] + s];
+            if (!visible) spoil(images + (size_t)b * one, v, n, r);
         }
 }
 
-/* Whatever the other half holds, the encoder gives this half the same bits;
-   it has no mask token to see, and as many rows as there are seen patches;
-   a pixel of its own does change it. */
+/* The encoding of a view has the same bits whatever the other view holds.
+   The encoder has no mask token and one row per visible patch. A change of
+   a visible pixel does change it. */
 static void halves_are_blind(void)
 {
     const smask_vit_desc d = { CASE_SPLIT };
@@ -306,7 +307,7 @@ static void halves_are_blind(void)
     free(images);
 }
 
-/* In the default mode each patch is seen by one view and predicted by the
+/* By default each patch is visible to one view and predicted by the
    other, once. */
 static void each_patch_once(void)
 {
@@ -328,18 +329,18 @@ static void each_patch_once(void)
         SAME(m.masked[0], m.visible[1]);
         SAME(m.masked[1], m.visible[0]);
         for (b = 0; b < B; b++) {
-            int seen[196] = { 0 }, told[196] = { 0 };
+            int visible[196] = { 0 }, predicted[196] = { 0 };
             for (branch = 0; branch < 2; branch++) {
                 for (k = 0; k < m.visible[branch]; k++)
-                    seen[m.visible_at[branch][b * m.visible[branch] + k]]
+                    visible[m.visible_at[branch][b * m.visible[branch] + k]]
                         += 1 + branch;
                 for (k = 0; k < m.masked[branch]; k++)
-                    told[m.masked_at[branch][b * m.masked[branch] + k]]
+                    predicted[m.masked_at[branch][b * m.masked[branch] + k]]
                         += 2 - branch;
             }
             for (k = 0; k < N; k++) {
-                CHECK(seen[k] == 1 || seen[k] == 2);
-                SAME(told[k], seen[k]);
+                CHECK(visible[k] == 1 || visible[k] == 2);
+                SAME(predicted[k], visible[k]);
             }
         }
         smask_end_step(&c);
@@ -347,8 +348,8 @@ static void each_patch_once(void)
     smask_shutdown(&c);
 }
 
-/* The loss runs these same steps: embed, split, blocks, decode, predict and
-   match, put together by hand, give its numbers. */
+/* Embed, split, blocks, decode, predict and match, called one by one, give
+   the same numbers as the loss. */
 static void loss_is_its_parts(void)
 {
     const fixture_case *k = &objective_cases[0];
@@ -482,8 +483,8 @@ static void same_outcome(outcome a, outcome b)
     free(b.gradient);
 }
 
-/* Blocks that run again in backward give the same bits, and so they do with
-   stochastic depth, whose draws are not made twice. */
+/* Blocks that backward recomputes give the same bits, also with stochastic
+   depth, which does not draw again. */
 static void recompute(void)
 {
     int i, drop;
@@ -499,29 +500,29 @@ static void recompute(void)
         }
 }
 
-/* Image by image through the blocks, or all together: the same, but that
-   weights' gradients are summed in another order. A float's rounding of 2^-24
+/* Image by image through the blocks, or all together: the same, except that
+   gradients of weights are summed in another order. A float's rounding of 2^-24
    on each of a few hundred terms, signs at random, stays below 2e-6 of the
    largest gradient; the loss is a mean of as many. */
 static void near_outcome(outcome a, outcome b)
 {
     size_t j;
-    float most = 0;
+    float max = 0;
 
     NEAR(b.loss, a.loss, 1e-6 * (double)a.loss);
     SAME(a.count, b.count);
     for (j = 0; j < a.count; j++)
-        if (fabsf(a.gradient[j]) > most) most = fabsf(a.gradient[j]);
-    CHECK(most > 0);
+        if (fabsf(a.gradient[j]) > max) max = fabsf(a.gradient[j]);
+    CHECK(max > 0);
     for (j = 0; j < a.count && j < b.count; j++)
-        NEAR(b.gradient[j], a.gradient[j], 2e-6 * (double)most);
+        NEAR(b.gradient[j], a.gradient[j], 2e-6 * (double)max);
     free(a.gradient);
     free(b.gradient);
 }
 
-/* Within groups nothing changes: recomputing and not recording give the same
-   bits, but that LayerScale, scaled once for all groups if nothing runs
-   again, sums in another order, too. */
+/* With groups, recomputing and not recording give the same bits. LayerScale
+   is the exception: without recomputing it is scaled once for all groups,
+   which changes the order of its sums. */
 static void groups(void)
 {
     int i;
@@ -548,9 +549,9 @@ static void groups(void)
 
 /* All weights but one held fixed: its gradient stays what it was. Behind a
    fixed part no gradient flows, so attention, whose output backward normally
-   recomputes, has to keep it. Made again it is of weights that were divided by
-   their sum before, not after: a rounding of 2^-24 on each of a few terms,
-   as in `groups` below. */
+   recomputes, has to keep it. The recomputed output divides by the sum of the
+   weights before the product, not after: a rounding of 2^-24 on each of a
+   few terms, as in `groups` above. */
 static void fixed(void)
 {
     static const char *const names[] = { "blocks.0.attn.proj.weight",
@@ -562,7 +563,7 @@ static void fixed(void)
     for (i = 0; i < sizeof names / sizeof *names; i++) {
         const outcome a = run(k, &k->model, NULL, 1);
         outcome b;
-        float most = 0;
+        float max = 0;
 
         only = names[i];
         b = run(k, &k->model, NULL, 1);
@@ -570,11 +571,11 @@ static void fixed(void)
         CHECK(a.loss == b.loss);
         SAME(a.count, b.count);
         for (j = 0; j < b.count; j++)
-            if (fabsf(b.gradient[j]) > most) most = fabsf(b.gradient[j]);
+            if (fabsf(b.gradient[j]) > max) max = fabsf(b.gradient[j]);
         for (j = 0; j < b.count; j++) {
             if (b.gradient[j] == 0) continue;
             gradients++;
-            NEAR(b.gradient[j], a.gradient[j], 2e-6 * (double)most);
+            NEAR(b.gradient[j], a.gradient[j], 2e-6 * (double)max);
         }
         free(a.gradient);
         free(b.gradient);
@@ -599,27 +600,27 @@ static void inference(void)
         const fixture_case *k = &encoder_cases[i];
         float *images = case_images(k, 0), *first = NULL;
         size_t count = 0;
-        int how;
+        int mode;
 
-        for (how = 0; how < 5; how++) {
+        for (mode = 0; mode < 5; mode++) {
             smask_desc desc;
             smask_tensor *y;
             smask_vit v;
             smask_ctx c;
 
             memset(&desc, 0, sizeof desc);
-            desc.inference = how >= 2;
+            desc.inference = mode >= 2;
             SAME(smask_setup(&c, &desc), SMASK_OK);
             SAME(fixture_model(&c, &v, &k->model), SMASK_OK);
-            v.training = 1;              /* no drop path, so no difference */
-            if (how >= 3) SAME(smask_vit_pack(&c, &v), SMASK_OK);
-            if (how == 4) {              /* and again, of other weights    */
+            v.training = 1;              /* no drop path: no difference    */
+            if (mode >= 3) SAME(smask_vit_pack(&c, &v), SMASK_OK);
+            if (mode == 4) {             /* pack again, other weights      */
                 float *const w = v.blocks[0].up_w->x, old = w[1];
                 w[1] = 100;
                 SAME(smask_vit_pack(&c, &v), SMASK_OK);
-                w[1] = old;              /* the first call's: not seen     */
+                w[1] = old;              /* the packed copy keeps 100      */
             }
-            smask_record(&c, how == 0);
+            smask_record(&c, mode == 0);
             smask_begin_step(&c);
             y = smask_vit_encode(&c, &v, images, k->B);
             CHECK(y != NULL);
@@ -630,7 +631,7 @@ static void inference(void)
             } else if (y != NULL) {
                 SAME(smask_count(y), count);
                 CHECK((memcmp(first, y->x, count * sizeof *first) == 0)
-                    == (how < 4));
+                    == (mode < 4));
             }
             SAME(smask_vit_pack(&c, &v), SMASK_STATE);       /* in a step  */
             smask_end_step(&c);
@@ -641,7 +642,7 @@ static void inference(void)
     }
 }
 
-/* Stochastic depth: off outside of training. In training, a branch is left
+/* Stochastic depth: off outside training. In training, a branch is left
    out with probability p, image by image, or counts 1 / (1 - p); the two
    branches of a block draw on their own. `mlp` 0: the second gives zero. p
    rises from 0 in the first block to drop_path in the last. */
@@ -770,15 +771,15 @@ static void seeds(void)
     CHECK(first[0] != first[2]);
 }
 
-/* The standard deviation of a matrix; no entry is beyond `most`. */
-static double deviation(const smask_tensor *t, double most)
+/* The standard deviation of a matrix; no entry is beyond `max`. */
+static double deviation(const smask_tensor *t, double max)
 {
     double sum = 0;
     size_t i;
 
     for (i = 0; i < smask_count(t); i++) {
         sum += (double)t->x[i] * (double)t->x[i];
-        CHECK(fabs((double)t->x[i]) <= most * (1 + 1e-6));
+        CHECK(fabs((double)t->x[i]) <= max * (1 + 1e-6));
     }
     return sqrt(sum / (double)smask_count(t));
 }
@@ -791,9 +792,9 @@ static int all(const smask_tensor *t, float value)
     return 1;
 }
 
-/* First values: matrices normal with init_std, drawn again beyond two
+/* First values: matrices normal with init_std, redrawn beyond two
    deviations, which leaves 0.8796 of the deviation; the outputs of block l
-   (from 1) divided by sqrt(2 l); norms 1, biases 0, LayerScale as told,
+   (from 1) divided by sqrt(2 l); norms 1, biases 0, LayerScale as set,
    relative positions 0. */
 static void first_values(void)
 {
@@ -846,7 +847,7 @@ static void refused(smask_vit_desc d, const char *word)
     if (!CHECK(strstr(smask_detail(&c), word) != NULL))
         printf("    \"%s\" says nothing of \"%s\"\n", smask_detail(&c),
             word);
-    /* What is built on it is refused in turn, and nothing crashes. */
+    /* What uses it fails as well, and nothing crashes. */
     smask_clear(&c);
     smask_shutdown(&c);
 }
@@ -878,7 +879,7 @@ static void wrong_descs(void)
 #undef WRONG
 }
 
-/* Inside a step there is no kept memory to be had. */
+/* Kept memory cannot be allocated inside a step. */
 static void in_a_step(void)
 {
     const smask_vit_desc d = body();
@@ -892,7 +893,7 @@ static void in_a_step(void)
     smask_shutdown(&c);
 }
 
-/* A small arena: a clear error, and NULL from there on. */
+/* A small arena: an error, and NULL after it. */
 static void small_arena(void)
 {
     const smask_vit_desc d = body();
@@ -913,7 +914,7 @@ static void small_arena(void)
     smask_end_step(&c);
     SAME(smask_error(&c), SMASK_MEMORY);
     CHECK(smask_vit_block(&c, &v, v.blocks, NULL, NULL) == NULL);
-    smask_clear(&c);                     /* nothing of it is left behind   */
+    smask_clear(&c);                     /* releases all of it             */
     SAME(c.low, 0);
     SAME(c.nodes, 0);
     smask_shutdown(&c);
@@ -948,7 +949,7 @@ static void features_memory(void)
     CHECK(two.step_bytes > 100000);
 }
 
-/* Tensors of other shapes are refused where blocks and pooling take them. */
+/* Blocks and pooling reject tensors of other shapes. */
 static void wrong_tensors(void)
 {
     static const float x[8] = { 0 };
@@ -987,7 +988,7 @@ static void reference(void)
 
 int main(void)
 {
-    fixture_each_lanes(reference);
+    fixture_each_isa(reference);
     RUN(halves_are_blind);
     RUN(each_patch_once);
     RUN(loss_is_its_parts);

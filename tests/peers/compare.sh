@@ -13,7 +13,7 @@
 #   THREADS  ["1 2"]   TURNS [5]   STEPS a turn [2]
 #   MODELS   ["micro tiny small"]  METHODS ["splitmask beit"]
 #   BATCHES  of forward ["1 16"]   BENCH [build/bench]
-#   ISA    of ours [auto]; bf16: no like work, for torch has floats
+#   ISA    of ours [auto]; bf16: not comparable, torch uses float
 set -u
 WHAT=${1:-all}
 PYTHON=${PYTHON:-/usr/bin/python3}

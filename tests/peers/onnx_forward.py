@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ViT inference in ONNX Runtime, timed: a peer of `build/bench forward`.
 
-The graph is built by hand with `onnx` (opset 17; GELU from Erf, which the
+The graph is built with `onnx` (opset 17; GELU from Erf, which the
 runtime fuses, as it fuses layer norm and residual) at the same shapes as
 torch_forward.py, all optimisations on. Needs onnxruntime, onnx and numpy:
 

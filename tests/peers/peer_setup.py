@@ -1,5 +1,5 @@
-"""What the PyTorch peers share: OpenBLAS told which kernels to use, and a
-few lines that say what really ran."""
+"""What the PyTorch peers share: the choice of OpenBLAS's kernels, and a
+few lines that state what really ran."""
 import ctypes
 import os
 import re
@@ -26,7 +26,7 @@ def flags():
 
 def choose_core_type():
     """OpenBLAS picks kernels by model number and falls back to SSE on one it
-    does not know; the flags say what the processor can do. Call before the
+    does not know; the flags show what the processor can do. Call before the
     library is loaded. A value set by the caller stands."""
     if "OPENBLAS_CORETYPE" not in os.environ:
         have = flags()
@@ -37,8 +37,8 @@ def choose_core_type():
 
 
 def keep_memory():
-    """Let malloc keep what is freed: else each large tensor is mapped and
-    zeroed by the system anew, which costs eager PyTorch 10 to 20 %. glibc
+    """Let malloc keep what is freed. By default the system maps and zeroes
+    each large tensor again, which costs eager PyTorch 10 to 20 %. glibc
     reads these when the process starts, so start it again."""
     if "PEER_MALLOC" in os.environ or sys.platform != "linux":
         return

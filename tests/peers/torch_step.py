@@ -2,8 +2,8 @@
 """One training step of SplitMask or BEiT in eager PyTorch, timed.
 
 The peer of `build/bench step`: the same model, shapes, tokenizer work,
-losses, clipping and AdamW, in float32 on the CPU, written for speed as far
-as eager PyTorch 1.13 goes:
+losses, clipping and AdamW, in float32 on the CPU, optimised as far as
+eager PyTorch 1.13 allows:
   - both halves of each image are one batch of 2B; logits are made only at
     the positions that need them;
   - attention is one autograd function on contiguous heads: the scale rides
