@@ -1,4 +1,4 @@
-/* 01  The tape: a straight line, fitted by hand and by the tape.
+/* 01  The tape: a straight line, fitted by formula and by the tape.
 
    Shows   how a loss is written as ops on tensors, how smask_backward fills
            in the gradient of each parameter, and that these gradients are the
@@ -24,7 +24,7 @@
 
        d loss / d gradient = 2/n sum_i (gradient x_i + start - y_i) x_i
        d loss / d start = 2/n sum_i (gradient x_i + start - y_i)           */
-static void slopes_by_hand(const float line[2], float design[POINTS][2],
+static void gradients_by_formula(const float line[2], float design[POINTS][2],
     const float *y, float gradient[2])
 {
     int i;
@@ -77,7 +77,7 @@ int main(void)
     smask_random r;
     smask_tensor *line;
     float design[POINTS][2], y[POINTS], minus_y[POINTS];
-    float hand[2], worst = 0;
+    float formula[2], worst = 0;
     int i, step;
 
     smask_seed(&r, 1, 0);
@@ -92,21 +92,21 @@ int main(void)
     smask_setup(&c, NULL);
     line = smask_parameter(&c, 1, 2, 0, 0);  /* gradient and start, both zero */
 
-    printf("step     loss    d/dslope by hand, tape    d/dstart by hand, "
+    printf("step     loss    d/dslope formula, tape    d/dstart formula, "
            "tape\n");
     for (step = 0; line && step <= 60; step++) {
         smask_tensor *loss;
         smask_begin_step(&c);
         loss = loss_by_tape(&c, line, design, minus_y);
         if (smask_backward(&c, loss) == SMASK_OK) {
-            slopes_by_hand(line->x, design, y, hand);
+            gradients_by_formula(line->x, design, y, formula);
             if (step % 10 == 0)
                 printf("%4d %8.4f %13.6f %10.6f %14.6f %10.6f\n", step,
-                       (double)loss->x[0], (double)hand[0],
-                       (double)line->dx[0], (double)hand[1],
+                       (double)loss->x[0], (double)formula[0],
+                       (double)line->dx[0], (double)formula[1],
                        (double)line->dx[1]);
             for (i = 0; i < 2; i++) {
-                float apart = hand[i] - line->dx[i];
+                float apart = formula[i] - line->dx[i];
                 if (apart < 0) apart = -apart;
                 if (apart > worst) worst = apart;
                 line->x[i] -= 0.3f * line->dx[i];    /* one step downhill  */
@@ -127,7 +127,7 @@ int main(void)
            "%.2f x %+.2f and noise\n\n", (double)line->x[0],
            (double)line->x[1], (double)TRUE_SLOPE, (double)TRUE_START);
     draw(line->x, design, y);
-    printf("\nlargest difference between hand and tape: %.1e\n",
+    printf("\nlargest difference between formula and tape: %.1e\n",
            (double)worst);
     i = worst < 1e-5f && line->x[0] > 1.3f && line->x[0] < 1.7f
         && line->x[1] > -0.7f && line->x[1] < -0.3f;

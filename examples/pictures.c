@@ -198,9 +198,9 @@ static void write_png(const pictures *p)
 
 /* ------------------------------------------------------------- drawing */
 
-/* Patch n (C,q,q), normalised, into a tile; `ink`: how strong, of 1. */
+/* Patch n (C,q,q), normalised, into a tile; `opacity`: how strong, of 1. */
 static void draw_patch(pictures *p, int row, int column, int32_t n,
-    const float *patch, int32_t q, float ink)
+    const float *patch, int32_t q, float opacity)
 {
     const smask_vit_desc *d = &p->v.desc;
     const size_t P = (size_t)d->patch, zoom = ZOOM * P;
@@ -217,7 +217,7 @@ static void draw_patch(pictures *p, int row, int column, int32_t n,
             for (c = 0; c < d->channels; c++)
                 light += (patch[(size_t)c * Q * Q + at] * p->data.deviation[c]
                     + p->data.mean[c]) / (float)d->channels;
-            light = 1 - ink * (1 - light);
+            light = 1 - opacity * (1 - light);
             light = light < 0 ? 0 : light > 1 ? 1 : light;
             p->grey[(top + y) * p->width + left + x]
                 = (unsigned char)(light * WHITE + 0.5f);

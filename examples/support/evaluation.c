@@ -328,7 +328,7 @@ typedef struct knn_job {
     float temperature;
     int32_t *guess;
     const smask_parallel *hook;
-    /* The tile at hand. */
+    /* The current tile. */
     const float *similarity;         /* (queries, bank_end - bank_begin)   */
     size_t query_begin, queries, bank_begin, bank_end;
     neighbour *best;                 /* (KNN_QUERIES, k), nearest first    */
