@@ -136,8 +136,8 @@ int main(void)
         if (loss) loss_now = loss->x[0];
         if (step % 200 == 0)
             printf("step %4d   loss %.5f\n", step, (double)loss_now);
-        if (smask_backward(&c, loss) == SMASK_OK)
-            smask_adam_update(&c, &adam, &params);
+        smask_backward(&c, loss);
+        smask_adam_update(&c, &adam, &params);
         smask_end_step(&c);
     }
     draw(&p);

@@ -53,7 +53,7 @@ static smask_result train(smask_ctx *c, void *user)
     const smask_vit_desc model = { .image = SIDE, .channels = 1,
         .dim = 32, .depth = 2, .heads = 2, .vocabulary = 64,
         .decoder_depth = 1 };
-    const smask_tokenizer_desc words = { .image = SIDE, .channels = 1,
+    const smask_tokenizer_desc codebook = { .image = SIDE, .channels = 1,
         .vocabulary = 64 };
     const smask_adam_desc speed = { .lr = 2e-3f };
     smask_vit vit;
@@ -63,7 +63,7 @@ static smask_result train(smask_ctx *c, void *user)
 
     smask_seed(&r, 4, 0);
     smask_vit_init(c, &vit, &model);
-    smask_tokenizer_init(c, &tok, &words);
+    smask_tokenizer_init(c, &tok, &codebook);
     smask_adam_init(c, &adam, &speed, &vit.params);
     for (step = 0; step < steps; step++) {
         smask_losses out;
@@ -79,8 +79,8 @@ static smask_result train(smask_ctx *c, void *user)
                 printf("    step %3d   loss %.3f\n", step,
                        (double)out.total);
         }
-        if (smask_backward(c, loss) == SMASK_OK)
-            smask_adam_update(c, &adam, &vit.params);
+        smask_backward(c, loss);
+        smask_adam_update(c, &adam, &vit.params);
         smask_end_step(c);
     }
     return smask_error(c);

@@ -1,9 +1,9 @@
-/* 06  Tokenizers: three ways to turn a patch into a word.
+/* 06  Tokenizers: three ways to give a patch a visual token.
 
    Shows   the codebooks that SplitMask can predict from: random directions,
            random patches of the data, and k-means centres; how many of
-           their words are in real use (perplexity); and what is left of a
-           picture when each patch is replaced by its word.
+           their tokens are in real use (perplexity); and what is left of a
+           picture when each patch is replaced by its codebook vector.
    Build   cc -O2 -I. examples/06_tokenizers.c -o build/06_tokenizers -lm
    Prints  a table, then the picture and its three repainted copies.
            Returns 1 if k-means does not use its book better than random
@@ -19,7 +19,7 @@
 #define GRID (SIDE / P)
 #define N (GRID * GRID)                  /* patches per image              */
 #define IMAGES 200
-#define V 64                             /* words in the book              */
+#define V 64                             /* codebook vectors               */
 
 static float images[IMAGES * SIDE * SIDE];
 static float patches[IMAGES * N * P * P];
@@ -42,8 +42,8 @@ static void draw_image(smask_random *r, float *image)
         }
 }
 
-/* Replace each patch x by (x . e) e, with e its word. Returns the mean
-   cosine between patch and word. */
+/* Replace each patch x by (x . e) e, with e its codebook vector. Returns the
+   mean cosine between patch and vector. */
 static double repaint(const smask_tokenizer *t, const float *rows,
     const int32_t *id, float *image)
 {
@@ -94,7 +94,7 @@ int main(void)
     smask_setup(&c, NULL);
     smask_seed(&r, 6, 0);
     for (i = 0; i < IMAGES; i++) draw_image(&r, images + i * SIDE * SIDE);
-    printf("%d words for %d patches of %d x %d pixels\n\n", V, IMAGES * N,
+    printf("%d tokens for %d patches of %d x %d pixels\n\n", V, IMAGES * N,
            P, P);
     printf("%-19s %5s %11s %7s\n", "codebook", "used", "perplexity",
            "cosine");
@@ -123,7 +123,7 @@ int main(void)
         smask_shutdown(&c);
         return 1;
     }
-    printf("\nPerplexity is the number of words that would, used equally\n"
+    printf("\nPerplexity is the number of tokens that would, used equally\n"
            "often, be as hard to predict: what the model has to learn.\n");
     printf("\n  %-36s%s\n", "the picture", name[0]);
     print_pair(images, painted[0]);

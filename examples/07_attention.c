@@ -106,7 +106,7 @@ int main(void)
     const smask_vit_desc model = { .image = SIDE, .patch = P, .channels = 1,
         .dim = D, .depth = 1, .heads = 1, .vocabulary = KINDS,
         .mask_token = 1 };
-    const smask_tokenizer_desc words = { .kind = SMASK_TOKENS_GIVEN,
+    const smask_tokenizer_desc codebook = { .kind = SMASK_TOKENS_GIVEN,
         .image = SIDE, .patch = P, .channels = 1, .vocabulary = KINDS };
     const smask_objective objective = { .mask = SMASK_MASK_UNIFORM,
         .ratio = 0.25f };
@@ -122,7 +122,7 @@ int main(void)
     smask_setup(&c, NULL);
     smask_seed(&r, 7, 0);
     smask_vit_init(&c, &vit, &model);
-    smask_tokenizer_init(&c, &tok, &words);
+    smask_tokenizer_init(&c, &tok, &codebook);
     smask_adam_init(&c, &adam, &speed, &vit.params);
     tok.given = ids;
     for (step = 0; step <= 1500 && smask_error(&c) == SMASK_OK; step++) {
@@ -136,8 +136,8 @@ int main(void)
         if (loss && step % 300 == 0)
             printf("step %4d   loss %.3f   guessed right %3.0f %%\n", step,
                    (double)out.total, 100.0 * (double)out.accuracy);
-        if (smask_backward(&c, loss) == SMASK_OK)
-            smask_adam_update(&c, &adam, &vit.params);
+        smask_backward(&c, loss);
+        smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
     }
     printf("(where both patches of a pair are hidden it can but guess)\n\n");

@@ -1,10 +1,10 @@
-/* 08  BEiT: predict the words of hidden patches.
+/* 08  BEiT: predict the visual tokens of masked patches.
 
    Shows   the older of the two methods. Part of each image is replaced by a
            mask token; the encoder sees all places and predicts the visual
-           word at the hidden ones.
+           token at the hidden ones.
    Build   cc -O2 -I. examples/08_beit.c -o build/08_beit -lm
-   Prints  the loss beside the entropy of the words (what guessing by
+   Prints  the loss beside the entropy of the tokens (what guessing by
            frequency alone would cost), then a new picture: whole, with
            gaps, and with the gaps painted by the model. Returns 1 if the
            model does not beat guessing by frequency. */
@@ -18,9 +18,9 @@
 #define P 4                              /* side of a patch, pixels        */
 #define GRID (SIDE / P)
 #define N (GRID * GRID)                  /* patches per image              */
-#define V 32                             /* words                          */
+#define V 32                             /* visual tokens                  */
 #define BATCH 16
-#define IMAGES 128                       /* that the words are learnt from */
+#define IMAGES 128                       /* to learn the codebook from     */
 #define STEPS 300
 
 static float images[IMAGES * SIDE * SIDE];
@@ -59,8 +59,8 @@ static void draw_guess(const smask_tokenizer *t, const smask_losses *out,
                 int g = guess[y / P * GRID + x / P];
                 float value = image[y * SIDE + x];
                 int level;
-                if (g >= 0 && copy == 2) /* a word has unit length; 3 is
-                                            a usual length of a patch      */
+                if (g >= 0 && copy == 2) /* unit length; patches have
+                                            a length near 3                */
                     value = 3 * t->codebook[(g * P + y % P) * P + x % P];
                 level = (int)((value + 0.7f) * 4.5f);
                 level = level < 0 ? 0 : level > 9 ? 9 : level;
@@ -74,7 +74,7 @@ int main(void)
     const smask_vit_desc model = { .image = SIDE, .patch = P, .channels = 1,
         .dim = 64, .depth = 3, .heads = 2, .vocabulary = V,
         .mask_token = 1, .init_std = 0.06f };
-    const smask_tokenizer_desc words = { .kind = SMASK_TOKENS_KMEANS,
+    const smask_tokenizer_desc codebook = { .kind = SMASK_TOKENS_KMEANS,
         .image = SIDE, .patch = P, .channels = 1, .vocabulary = V };
     const smask_adam_desc speed = { .lr = 3e-3f, .warmup = 30,
         .steps = STEPS };
@@ -90,7 +90,7 @@ int main(void)
     smask_setup(&c, NULL);
     smask_seed(&r, 8, 0);
     for (i = 0; i < IMAGES; i++) draw_image(&r, images + i * SIDE * SIDE);
-    smask_tokenizer_init(&c, &tok, &words);
+    smask_tokenizer_init(&c, &tok, &codebook);
     smask_tokenizer_patches(&tok, images, IMAGES, patches);
     smask_tokenizer_fit(&c, &tok, patches, IMAGES * N, 0, NULL, NULL);
     smask_tokenize(&c, &tok, images, IMAGES, ids);
@@ -113,8 +113,8 @@ int main(void)
             printf("\n");
             draw_guess(&tok, &out, images);
         }
-        if (smask_backward(&c, loss) == SMASK_OK)
-            smask_adam_update(&c, &adam, &vit.params);
+        smask_backward(&c, loss);
+        smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
     }
     if (smask_error(&c) != SMASK_OK) {

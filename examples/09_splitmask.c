@@ -2,11 +2,12 @@
 
    Shows   the whole method in one page: images are split into two halves of
            their patches, each half is encoded alone, and a small decoder
-           predicts the words of the patches it did not see (inpaint) while
-           the two halves must recognise each other in the batch (match).
+           predicts the visual tokens of the patches it did not see
+           (inpaint) while the two halves must recognise each other in the
+           batch (match).
    Build   cc -O2 -I. examples/09_splitmask.c -o build/09_splitmask -lm
    Prints  both losses falling. Returns 1 if the model does not predict
-           words better than by their frequency, or finds fewer than half of
+           tokens better than by their frequency, or finds fewer than half of
            the matching halves. */
 
 #define SPLITMASK_IMPLEMENTATION
@@ -44,7 +45,7 @@ int main(void)
     const smask_vit_desc model = { .image = SIDE, .patch = 4, .channels = 1,
         .dim = 48, .depth = 2, .heads = 2, .vocabulary = 64,
         .decoder_depth = 1, .init_std = 0.06f };
-    const smask_tokenizer_desc words = { .kind = SMASK_TOKENS_PROJECTION,
+    const smask_tokenizer_desc codebook = { .kind = SMASK_TOKENS_PROJECTION,
         .image = SIDE, .patch = 4, .channels = 1, .vocabulary = 64 };
     const smask_adam_desc speed = { .lr = 3e-3f, .warmup = 20,
         .steps = STEPS };
@@ -60,7 +61,7 @@ int main(void)
     smask_setup(&c, NULL);
     smask_seed(&r, 9, 0);
     smask_vit_init(&c, &vit, &model);
-    smask_tokenizer_init(&c, &tok, &words);
+    smask_tokenizer_init(&c, &tok, &codebook);
     smask_adam_init(&c, &adam, &speed, &vit.params);
     printf("%lu weights, %s\n", (unsigned long)
            smask_params_count(&vit.params), smask_isa_text(&c));
@@ -74,7 +75,7 @@ int main(void)
         smask_backward(&c, loss);
         smask_adam_update(&c, &adam, &vit.params);
         smask_token_stats(&c, out.tokens, BATCH * (size_t)vit.tokens,
-                          words.vocabulary, NULL, &use);
+                          codebook.vocabulary, NULL, &use);
         smask_end_step(&c);              /* the step's memory rewinds      */
         if (step % 30 == 0)
             printf("step %3d   inpaint %.3f (%2.0f %% right)   match %.3f "
@@ -82,7 +83,7 @@ int main(void)
                    100 * (double)out.accuracy, (double)out.match,
                    100 * (double)out.match_accuracy);
     }
-    printf("guessing words by frequency would give inpaint %.3f\n",
+    printf("guessing tokens by frequency would give inpaint %.3f\n",
            use.entropy);
     if (smask_error(&c) != SMASK_OK)
         fprintf(stderr, "09_splitmask: %s (%s)\n",

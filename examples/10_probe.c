@@ -45,13 +45,13 @@ static int draw_image(smask_random *r, float *image)
 /* SplitMask on unlabelled images: the loop of 09_splitmask.c. */
 static void pretrain(smask_ctx *c, smask_vit *vit, smask_random *r)
 {
-    const smask_tokenizer_desc words = { .image = SIDE, .channels = 1,
+    const smask_tokenizer_desc codebook = { .image = SIDE, .channels = 1,
         .vocabulary = 64 };
     const smask_adam_desc speed = { .lr = 3e-3f, .steps = STEPS };
     smask_tokenizer tok;
     smask_adam adam;
     int step, i;
-    smask_tokenizer_init(c, &tok, &words);
+    smask_tokenizer_init(c, &tok, &codebook);
     smask_adam_init(c, &adam, &speed, &vit->params);
     for (step = 0; step < STEPS && smask_error(c) == SMASK_OK; step++) {
         smask_tensor *loss;
@@ -59,8 +59,8 @@ static void pretrain(smask_ctx *c, smask_vit *vit, smask_random *r)
         smask_begin_step(c);
         loss = smask_splitmask_loss(c, vit, &tok, NULL, batch[0], BATCH,
                                     NULL);
-        if (smask_backward(c, loss) == SMASK_OK)
-            smask_adam_update(c, &adam, &vit->params);
+        smask_backward(c, loss);
+        smask_adam_update(c, &adam, &vit->params);
         smask_end_step(c);
     }
 }
@@ -96,8 +96,8 @@ static double probe(smask_ctx *c, float *x)
         score = smask_input(c, x, TRAIN, D, 0, 0);
         score = smask_linear(c, score, item[0].t, item[1].t);
         loss = smask_cross_entropy(c, score, target);
-        if (smask_backward(c, loss) == SMASK_OK)
-            smask_adam_update(c, &adam, &params);
+        smask_backward(c, loss);
+        smask_adam_update(c, &adam, &params);
         smask_end_step(c);
     }
     smask_begin_step(c);

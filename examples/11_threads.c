@@ -62,7 +62,7 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
 {
     const smask_vit_desc model = { .image = SIDE, .channels = 1, .dim = 96,
         .depth = 3, .heads = 3, .vocabulary = 256, .decoder_depth = 1 };
-    const smask_tokenizer_desc words = { .image = SIDE, .channels = 1,
+    const smask_tokenizer_desc codebook = { .image = SIDE, .channels = 1,
         .vocabulary = 256 };
     smask_desc desc = { .seed = 11, .memory_size = 128 << 20 };
     smask_result result;
@@ -77,7 +77,7 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
     smask_setup(&c, &desc);
     smask_seed(&r, 11, 0);
     smask_vit_init(&c, &vit, &model);
-    smask_tokenizer_init(&c, &tok, &words);
+    smask_tokenizer_init(&c, &tok, &codebook);
     smask_adam_init(&c, &adam, NULL, &vit.params);
     *time = seconds();
     for (step = 0; step < STEPS; step++) {
@@ -86,8 +86,8 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
         smask_begin_step(&c);
         loss = smask_splitmask_loss(&c, &vit, &tok, NULL, images, BATCH,
                                     NULL);
-        if (smask_backward(&c, loss) == SMASK_OK)
-            smask_adam_update(&c, &adam, &vit.params);
+        smask_backward(&c, loss);
+        smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
     }
     *time = (seconds() - *time) / STEPS;

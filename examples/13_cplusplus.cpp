@@ -69,17 +69,17 @@ struct Trainer {
     void init(smask_ctx *c)
     {
         smask_vit_desc model = smask_vit_desc();    // all zero: defaults
-        smask_tokenizer_desc words = smask_tokenizer_desc();
+        smask_tokenizer_desc codebook = smask_tokenizer_desc();
         smask_adam_desc speed = smask_adam_desc();
-        model.image = words.image = side;
-        model.channels = words.channels = 1;
-        model.vocabulary = words.vocabulary = 64;
+        model.image = codebook.image = side;
+        model.channels = codebook.channels = 1;
+        model.vocabulary = codebook.vocabulary = 64;
         model.dim = 32;
         model.depth = model.heads = 2;
         model.decoder_depth = 1;
         speed.lr = 2e-3f;
         smask_vit_init(c, &vit, &model);
-        smask_tokenizer_init(c, &tok, &words);
+        smask_tokenizer_init(c, &tok, &codebook);
         smask_adam_init(c, &adam, &speed, &vit.params);
     }
 
@@ -104,8 +104,8 @@ struct Trainer {
         Step step(c);
         smask_tensor *loss = smask_splitmask_loss(c, &vit, &tok, nullptr,
             images.data(), batch, &out);
-        if (smask_backward(c, loss) == SMASK_OK)
-            smask_adam_update(c, &adam, &vit.params);
+        smask_backward(c, loss);
+        smask_adam_update(c, &adam, &vit.params);
         return out;
     }
 };

@@ -22,7 +22,7 @@ typedef struct pictures {
     evaluation_model file;           /* for the normalisation of pixels    */
     smask_vit v;
     smask_tokenizer t;
-    report_words words;
+    report_tokens tokens;
     data_set data;
     float *images;                   /* (ROWS, C, S, S)                    */
     unsigned char *grey;             /* (height, width) 0 .. 15            */
@@ -229,7 +229,7 @@ static void draw_token(pictures *p, int row, int column, int32_t n,
     int32_t id, float *work)
 {
     const size_t d = (size_t)p->t.width;
-    const float *average = p->words.average + (size_t)id * d;
+    const float *average = p->tokens.average + (size_t)id * d;
     const int32_t q = p->t.desc.half_resolution ? p->t.desc.patch / 2
         : p->t.desc.patch;
     float mean = 0;
@@ -237,7 +237,7 @@ static void draw_token(pictures *p, int row, int column, int32_t n,
 
     for (i = 0; i < d && p->t.desc.centre; i++) mean += average[i] / (float)d;
     for (i = 0; i < d; i++)
-        work[i] = p->words.scale[id] * p->t.codebook[(size_t)id * d + i]
+        work[i] = p->tokens.scale[id] * p->t.codebook[(size_t)id * d + i]
             + mean;
     draw_patch(p, row, column, n, work, q, 1);
 }
@@ -280,7 +280,7 @@ static void draw(pictures *p, const smask_losses *l)
 static void read_model(smask_ctx *c, pictures *p)
 {
     smask_vit_desc model;
-    smask_tokenizer_desc words;
+    smask_tokenizer_desc tokens;
     smask_file file;
     smask_io io;
     FILE *f = fopen(p->model, "rb");
@@ -289,11 +289,11 @@ static void read_model(smask_ctx *c, pictures *p)
     io = io_reading(f);
     smask_open(c, &file, &io);
     smask_read_vit_desc(c, &file, &model);
-    smask_read_tokenizer_desc(c, &file, &words);
+    smask_read_tokenizer_desc(c, &file, &tokens);
     if (smask_error(c) == SMASK_OK && model.decoder_depth == 0)
         fail("--model %s: has no decoder; give a file of pretrain", p->model);
     smask_vit_init(c, &p->v, &model);
-    smask_tokenizer_init(c, &p->t, &words);
+    smask_tokenizer_init(c, &p->t, &tokens);
     smask_read(c, &file, &p->v, &p->t, NULL, NULL, NULL);
     fclose(f);
     if (smask_error(c) != SMASK_OK)
@@ -307,26 +307,26 @@ static void count_words(smask_ctx *c, pictures *p, size_t pixels)
     const size_t count = p->data.train.count;
     float *images = (float *)malloc(SAMPLE * pixels * sizeof(float));
     int32_t *ids = (int32_t *)malloc(SAMPLE * N * sizeof(int32_t));
-    void *memory = calloc(report_words_bytes(&p->t), 1);
+    void *memory = calloc(report_tokens_bytes(&p->t), 1);
     int32_t which[SAMPLE], i;
     size_t at;
 
     if (images == NULL || ids == NULL || memory == NULL)
         fail("no memory for the codebook");
-    report_words_begin(&p->words, &p->t, memory);
+    report_tokens_begin(&p->tokens, &p->t, memory);
     for (at = 0; at + SAMPLE <= count && at < 1024; at += SAMPLE) {
         for (i = 0; i < SAMPLE; i++) which[i] = (int32_t)at + i;
         data_batch(&p->data, 0, which, SAMPLE, p->data.mean,
             p->data.deviation, images);
         smask_begin_step(c);
         if (smask_tokenize(c, &p->t, images, SAMPLE, ids) == SMASK_OK)
-            report_words_add(&p->words, images, SAMPLE, ids);
+            report_tokens_add(&p->tokens, images, SAMPLE, ids);
         smask_end_step(c);
     }
-    if (p->words.patches == 0)
+    if (p->tokens.patches == 0)
         fail("--data %s: give %d training images or more", p->path,
             (int)SAMPLE);
-    report_words_end(&p->words);
+    report_tokens_end(&p->tokens);
     free(images);
     free(ids);
 }
@@ -407,7 +407,7 @@ int main(int argc, char **argv)
     write_png(&p);
     smask_shutdown(&c);
     data_close(&p.data);
-    free(p.words.count);
+    free(p.tokens.count);
     free(p.images);
     free(p.grey);
     return 0;

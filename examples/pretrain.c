@@ -4,24 +4,24 @@
      build/pretrain --data out/cifar10 --tokenizer kmeans --epochs 200
      build/pretrain --data photos --image 96 --patch 8 --method beit
 
-   SplitMask cuts each image in two halves of its patches, predicts the words
+   SplitMask cuts each image in two halves of its patches, predicts the tokens
    of each half from the other (inpaint) and asks the two halves of an image
    to recognise each other in the batch (match). BEiT hides a part and
    predicts it. Neither looks at a label.
 
    Prints, as means over the last tenth of the steps (ten at least),
      loss             what was descended
-     inpaint_loss     cross-entropy of the hidden words, nats
+     inpaint_loss     cross-entropy of the hidden tokens, nats
      match_loss       InfoNCE between the halves, nats; 0 without
-     token_entropy    of the words in a sample of augmented training images,
+     token_entropy    of the tokens in a sample of augmented training images,
                       nats: a model that ignores context has this inpaint
                       loss
-     token_accuracy   percent of the hidden words guessed right
+     token_accuracy   percent of the hidden tokens guessed right
      images_per_s     over the steps of this run, reading included
      peak_mb          most memory the program held, in 10^6 bytes
      planned_mb       what it planned for model and step before it began
    Writes DIR/model.safetensors (with all that --resume needs), DIR/log.csv
-   (a row per step) and DIR/report.html (curves, words and pictures).
+   (a row per step) and DIR/report.html (curves, tokens and pictures).
 
    The data of a step depend on the seed and the step alone, and every draw
    of the model comes from a generator that is saved with it. So a run that
@@ -47,7 +47,7 @@
 #define STREAM_SCENES 99
 #define STREAM_NOISE 97
 #define STEP_FIT ((int64_t)1 << 40)
-#define STEP_WORDS ((int64_t)1 << 41)
+#define STEP_TOKENS ((int64_t)1 << 41)
 #define STEP_VIEWS ((int64_t)1 << 42)
 #define NOISE_BATCHES 10
 
@@ -85,7 +85,7 @@ typedef struct run {
     smask_tokenizer t;
     smask_adam adam;
     smask_losses losses;
-    report_words words;
+    report_tokens tokens;
     report_scenes scenes;
     report_step *row;
     size_t rows, rows_room;
@@ -168,7 +168,7 @@ static void fit_tokenizer(smask_ctx *c, run *r)
     smask_end_step(c);
 }
 
-/* How often words occur and what they stand for, in a sample of augmented
+/* How often tokens occur and what they stand for, in a sample of augmented
    training images that is large enough for it and cheap. */
 static void study_words(smask_ctx *c, run *r)
 {
@@ -179,14 +179,14 @@ static void study_words(smask_ctx *c, run *r)
     float *images;
     int64_t step, steps;
     progress line;
-    void *memory = smask_alloc(c, report_words_bytes(&r->t));
+    void *memory = smask_alloc(c, report_tokens_bytes(&r->t));
 
     patches = patches < 16384 ? 16384 : patches > 131072 ? 131072 : patches;
     steps = (int64_t)(patches / (double)(N * B)) + 1;
     memset(&line, 0, sizeof line);
     if (!smask_is_dry(c))
-        progress_start(&line, "counting words", (double)steps * (double)B);
-    if (memory != NULL) report_words_begin(&r->words, &r->t, memory);
+        progress_start(&line, "counting tokens", (double)steps * (double)B);
+    if (memory != NULL) report_tokens_begin(&r->tokens, &r->t, memory);
     for (step = 0; step < steps && smask_error(c) == SMASK_OK; step++) {
         smask_begin_step(c);
         images = (float *)smask_alloc(c, B * r->pixels * sizeof(float));
@@ -194,16 +194,16 @@ static void study_words(smask_ctx *c, run *r)
         if (images != NULL && ids != NULL)
             data_augmented(&r->data, batch_of(r, step), r->batch,
                 r->data.mean, r->data.deviation, r->crop, r->seed,
-                STEP_WORDS + step, &r->hook, images);
+                STEP_TOKENS + step, &r->hook, images);
         smask_tokenize(c, &r->t, images, r->batch, ids);
         if (memory != NULL && smask_error(c) == SMASK_OK)
-            report_words_add(&r->words, images, r->batch, ids);
+            report_tokens_add(&r->tokens, images, r->batch, ids);
         smask_end_step(c);
         if (smask_is_dry(c)) return;
         progress_at(&line, (double)(step + 1) * (double)B);
     }
     progress_end(&line);
-    if (smask_error(c) == SMASK_OK) report_words_end(&r->words);
+    if (smask_error(c) == SMASK_OK) report_tokens_end(&r->tokens);
 }
 
 /* ------------------------------------------------------------ pictures */
@@ -325,8 +325,8 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     if (r->view_jitter > 0 && r->method == 0) draw_halves(c, r, images, step);
     r->v.training = 1;
     loss = objective_loss(c, r, images, r->batch);
-    if (smask_backward(c, loss) == SMASK_OK)
-        smask_adam_update(c, &r->adam, &r->v.params);
+    smask_backward(c, loss);
+    smask_adam_update(c, &r->adam, &r->v.params);
     smask_end_step(c);
     r->objective.view_images[0] = r->objective.view_images[1] = NULL;
 }
@@ -547,10 +547,10 @@ static void read_options(run *r, int argc, char **argv)
           "shapes, or a folder: CIFAR-10, IDX, train/CLASS/*, images" },
         { "--method", OPTION_CHOICE, &r->method, 0, 0, "splitmask|beit" },
         { "--tokenizer", OPTION_CHOICE, &r->tokenizer, 0, 0,
-          "projection|patches|kmeans words are random directions, patches "
+          "projection|patches|kmeans tokens are random directions, patches "
           "of the data, or centres of their clusters" },
         { "--vocab", OPTION_INT, &r->vocab, 0, 1000000,
-          "words V; 0: 1024 up to 64 pixels, else 8192" },
+          "tokens V; 0: 1024 up to 64 pixels, else 8192" },
         { "--model", OPTION_CHOICE, &r->preset, 0, 0,
           "micro|tiny|small|base width, blocks and heads 128/6/4, "
           "192/12/3, 384/12/6, 768/12/12" },
@@ -633,15 +633,15 @@ static void read_options(run *r, int argc, char **argv)
         { "--extras", OPTION_FLAG, &r->extras, 0, 0,
           "for very small sets: colours change too, grey, blur, solarise" },
         { "--half", OPTION_FLAG, &r->half_resolution, 0, 0,
-          "take words from a half-size copy (the default from patch 16 on)" },
+          "take tokens from a half-size copy (the default from patch 16 on)" },
         { "--full", OPTION_FLAG, &r->full, 0, 0,
-          "take words from all pixels, even from patch 16 on" },
+          "take tokens from all pixels, even from patch 16 on" },
         { "--centre", OPTION_FLAG, &r->centre, 0, 0,
-          "take words from patches less their mean" },
+          "take tokens from patches less their mean" },
         { "--uniform01", OPTION_FLAG, &r->uniform01, 0, 0,
           "projection draws from 0 .. 1, not -1 .. 1" },
         { "--euclidean", OPTION_FLAG, &r->euclidean, 0, 0,
-          "the nearest word by distance, not by angle" },
+          "the nearest token by distance, not by angle" },
         { "--out", OPTION_TEXT, &r->out, 0, 0,
           "folder for model.safetensors, log.csv and report.html" },
         { "--save-every", OPTION_INT, &r->save_every, 0, 100000000,
@@ -1093,7 +1093,7 @@ static void gather_results(const run *r, result_line *line)
     value[0] = mean.loss;
     value[1] = mean.inpaint;
     value[2] = mean.match;
-    value[3] = r->words.use.entropy;
+    value[3] = r->tokens.use.entropy;
     value[4] = 100 * mean.accuracy;
     value[5] = mean.images_per_s;
     value[6] = peak_memory_mb();
@@ -1148,7 +1148,7 @@ static void write_report(smask_ctx *c, run *r)
     page.options = option_count;
     page.row = r->row;
     page.rows = r->rows;
-    page.words = &r->words;
+    page.tokens = &r->tokens;
     page.scenes = &r->scenes;
     memcpy(page.mean, r->data.mean, sizeof page.mean);
     memcpy(page.deviation, r->data.deviation, sizeof page.deviation);
@@ -1212,7 +1212,7 @@ static void train(smask_ctx *c, run *r)
     }
 }
 
-/* The model, its words, its optimiser, then all steps. In a dry run one of
+/* The model, its tokens, its optimiser, then all steps. In a dry run one of
    everything. */
 static smask_result work(smask_ctx *c, void *user)
 {

@@ -8,7 +8,7 @@
 #   MORE=--bf16 make run           more options for pretrain
 OUT=${1:-out/run}
 MODEL="--dim 64 --depth 4 --heads 2 --image 32 --patch 4"
-# Clusters as words: of random directions neighbours learn less than half as
+# K-means tokens: with random directions neighbours learn less than half as
 # much in this time. Hardly any crop: its scale would be one more thing that
 # the halves have in common.
 HOW="--tokenizer kmeans --vocab 128 --decoder-depth 1 --batch 64 --steps 1200 \

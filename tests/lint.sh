@@ -472,12 +472,12 @@ compile() {
     # shellcheck disable=SC2086
     $CC -std=c99 -D_POSIX_C_SOURCE=200809L -O1 -fno-pic "$@" \
         -DSPLITMASK_IMPLEMENTATION -I"$(dirname "$H")" \
-        -x c -c "$B/l2_normalize.c" -o "$B/$name.o" 2> "$B/$name.log" || {
+        -x c -c "$B/unit.c" -o "$B/$name.o" 2> "$B/$name.log" || {
         echo "$name does not compile:" && head -n 3 "$B/$name.log"
     } >> "$B/broken"
 }
 
-echo "#include \"$(basename "$H")\"" > "$B/l2_normalize.c"
+echo "#include \"$(basename "$H")\"" > "$B/unit.c"
 : > "$B/broken"
 : > "$B/exported"
 : > "$B/writable"

@@ -115,18 +115,18 @@ c_block() {
         good "$2: is quoted from an example"
         return
     fi
-    { cat "$B/prelude.h"; echo "#line 1"; cat "$1"; } > "$B/l2_normalize.c"
+    { cat "$B/prelude.h"; echo "#line 1"; cat "$1"; } > "$B/unit.c"
     # shellcheck disable=SC2086
-    if $CC $WARN -Wno-unused -fsyntax-only -I. "$B/l2_normalize.c" > "$log" 2>&1
+    if $CC $WARN -Wno-unused -fsyntax-only -I. "$B/unit.c" > "$log" 2>&1
     then
         good "$2: compiles at file scope"
         return
     fi
     { cat "$B/prelude.h"; echo "void snippet(void);"
       echo "void snippet(void) {"; echo "#line 1"; cat "$1"; echo "}"
-    } > "$B/l2_normalize.c"
+    } > "$B/unit.c"
     # shellcheck disable=SC2086
-    if $CC $WARN -Wno-unused -fsyntax-only -I. "$B/l2_normalize.c" > "$log" 2>&1
+    if $CC $WARN -Wno-unused -fsyntax-only -I. "$B/unit.c" > "$log" 2>&1
     then
         good "$2: compiles in a function"
     else

@@ -132,10 +132,10 @@ int report_png(FILE *stream, const unsigned char *pixels, int32_t width,
     return 1;
 }
 
-/* --------------------------------------------------------------- words */
+/* --------------------------------------------------------------- tokens */
 
 /* Side in pixels of what the tokenizer looks at: P, or P / 2. */
-static int32_t word_side(const smask_tokenizer *t)
+static int32_t token_side(const smask_tokenizer *t)
 {
     return t->desc.half_resolution ? t->desc.patch / 2 : t->desc.patch;
 }
@@ -151,7 +151,7 @@ static int32_t patches_of(const smask_tokenizer *t)
 static void raw_patch(const smask_tokenizer *t, const float *image, int32_t n,
     float *row)
 {
-    const int32_t S = t->desc.image, P = t->desc.patch, p = word_side(t);
+    const int32_t S = t->desc.image, P = t->desc.patch, p = token_side(t);
     const int32_t top = n / (S / P) * P, left = n % (S / P) * P;
     int32_t channel, y, x;
 
@@ -171,20 +171,20 @@ static void raw_patch(const smask_tokenizer *t, const float *image, int32_t n,
             }
 }
 
-/* The factor that brings the word nearest to the row. */
-static float best_scale(const float *row, const float *word, size_t d)
+/* The factor that brings the codebook vector nearest to the row. */
+static float best_scale(const float *row, const float *vector, size_t d)
 {
     double dot = 0, square = 0;
     size_t i;
 
     for (i = 0; i < d; i++) {
-        dot += (double)row[i] * word[i];
-        square += (double)word[i] * word[i];
+        dot += (double)row[i] * vector[i];
+        square += (double)vector[i] * vector[i];
     }
     return square > 0 ? (float)(dot / square) : 0;
 }
 
-size_t report_words_bytes(const smask_tokenizer *t)
+size_t report_tokens_bytes(const smask_tokenizer *t)
 {
     const size_t V = (size_t)t->desc.vocabulary, d = (size_t)t->width;
 
@@ -192,7 +192,7 @@ size_t report_words_bytes(const smask_tokenizer *t)
         + ((size_t)patches_of(t) + 1) * d);
 }
 
-void report_words_begin(report_words *w, const smask_tokenizer *t,
+void report_tokens_begin(report_tokens *w, const smask_tokenizer *t,
     void *memory)
 {
     const size_t V = (size_t)t->desc.vocabulary, d = (size_t)t->width;
@@ -206,7 +206,7 @@ void report_words_begin(report_words *w, const smask_tokenizer *t,
     w->work = w->average + V * d;
 }
 
-void report_words_add(report_words *w, const float *images, int32_t B,
+void report_tokens_add(report_tokens *w, const float *images, int32_t B,
     const int32_t *ids)
 {
     const smask_tokenizer *t = w->tokenizer;
@@ -233,7 +233,7 @@ void report_words_add(report_words *w, const float *images, int32_t B,
     w->patches += (int64_t)B * (int64_t)N;
 }
 
-void report_words_end(report_words *w)
+void report_tokens_end(report_tokens *w)
 {
     const size_t d = (size_t)w->tokenizer->width;
     double entropy = 0, all = 0;
@@ -251,7 +251,7 @@ void report_words_end(report_words *w)
         for (i = 0; i < d; i++)
             w->average[(size_t)id * d + i] /= (float)w->count[id];
     }
-    /* A word that the sample lacks: as long as words are on average. */
+    /* A token that the sample lacks: as long as tokens are on average. */
     for (id = 0; id < w->tokenizer->desc.vocabulary; id++)
         if (w->count[id] == 0)
             w->scale[id] = (float)(all / (double)w->patches);
@@ -261,13 +261,13 @@ void report_words_end(report_words *w)
 
 /* -------------------------------------------------------------- canvas
    Pictures are drawn patch by patch. Above 128 pixels they are shown at
-   half their side, which is also the resolution of words cut in half. */
+   half their side, which is also the resolution of tokens cut in half. */
 
 typedef struct canvas {
     const report *r;
     int32_t side, patch, grid;       /* in pixels of the picture           */
     unsigned char *pixel;            /* (side, side, 4)                    */
-    float *row, *raw, *word;         /* patches at work                    */
+    float *row, *raw, *vector;       /* patches in work                    */
 } canvas;
 
 static unsigned char to_byte(float x)
@@ -306,24 +306,25 @@ static void draw_at(const canvas *v, int32_t n, const float *row, int32_t p,
     const int32_t at = n / v->grid * v->patch * v->side
         + n % v->grid * v->patch;
 
-    draw_patch(v->r, row, v->r->words->tokenizer->desc.channels, p, v->patch,
+    draw_patch(v->r, row, v->r->tokens->tokenizer->desc.channels, p, v->patch,
         v->pixel + 4 * at, v->side, opacity);
 }
 
-/* How words become pixels. */
+/* How tokens become pixels. */
 enum { AS_CODEBOOK, AS_AVERAGE };
 
-/* Word `id` as a patch (d). For a patch that is there to compare with, `row`
+/* Token `id` as a patch (d). For a patch that is there to compare with, `row`
    and `raw` (as the tokenizer sees it, and before its mean was removed) give
-   the best scale; else they are NULL, and the word's usual scale is taken. */
-static void word_patch(const report_words *w, int32_t id, const float *row,
+   the best scale; otherwise they are NULL, and the token's mean scale is
+   taken. */
+static void token_patch(const report_tokens *w, int32_t id, const float *row,
     const float *raw, int style, float *out)
 {
     const smask_tokenizer *t = w->tokenizer;
     const size_t d = (size_t)t->width;
-    const float *word = t->codebook + (size_t)id * d;
+    const float *vector = t->codebook + (size_t)id * d;
     const float *average = w->average + (size_t)id * d;
-    const float scale = row != NULL ? best_scale(row, word, d)
+    const float scale = row != NULL ? best_scale(row, vector, d)
         : w->scale[id];
     float mean = 0;
     size_t i;
@@ -334,12 +335,12 @@ static void word_patch(const report_words *w, int32_t id, const float *row,
     }
     for (i = 0; i < d && t->desc.centre; i++)
         mean += (row != NULL ? raw[i] - row[i] : average[i]) / (float)d;
-    for (i = 0; i < d; i++) out[i] = scale * word[i] + mean;
+    for (i = 0; i < d; i++) out[i] = scale * vector[i] + mean;
 }
 
 static int canvas_open(canvas *v, const report *r)
 {
-    const smask_tokenizer_desc *d = &r->words->tokenizer->desc;
+    const smask_tokenizer_desc *d = &r->tokens->tokenizer->desc;
     const int32_t shrink = d->image > 128 && d->patch % 2 == 0 ? 2 : 1;
     const size_t C = (size_t)d->channels, S = (size_t)d->image;
     size_t rows = C * S * S;
@@ -352,7 +353,7 @@ static int canvas_open(canvas *v, const report *r)
         * (size_t)v->side);
     v->row = (float *)malloc((2 * rows + C * S * S) * sizeof(float));
     v->raw = v->row == NULL ? NULL : v->row + rows;
-    v->word = v->row == NULL ? NULL : v->raw + rows;
+    v->vector = v->row == NULL ? NULL : v->raw + rows;
     return v->pixel != NULL && v->row != NULL;
 }
 
@@ -364,7 +365,7 @@ static void canvas_close(canvas *v)
 
 static const float *scene_image(const report *r, int32_t scene)
 {
-    const smask_tokenizer_desc *d = &r->words->tokenizer->desc;
+    const smask_tokenizer_desc *d = &r->tokens->tokenizer->desc;
 
     return r->scenes->image + (size_t)scene * (size_t)d->channels
         * (size_t)d->image * (size_t)d->image;
@@ -374,7 +375,7 @@ static const float *scene_image(const report *r, int32_t scene)
 static void draw_pixels(const canvas *v, int32_t scene,
     const unsigned char *seen, int opacity)
 {
-    const smask_tokenizer_desc *d = &v->r->words->tokenizer->desc;
+    const smask_tokenizer_desc *d = &v->r->tokens->tokenizer->desc;
     const size_t C = (size_t)d->channels, P = (size_t)d->patch;
     int32_t n;
 
@@ -386,10 +387,10 @@ static void draw_pixels(const canvas *v, int32_t scene,
             draw_at(v, n, v->row + (size_t)n * C * P * P, d->patch, opacity);
 }
 
-/* The true words of a scene. */
+/* The true tokens of a scene. */
 static void draw_tokens(const canvas *v, int32_t scene, int style)
 {
-    const report_words *w = v->r->words;
+    const report_tokens *w = v->r->tokens;
     const smask_tokenizer *t = w->tokenizer;
     const int32_t N = v->grid * v->grid;
     const size_t d = (size_t)t->width;
@@ -398,9 +399,9 @@ static void draw_tokens(const canvas *v, int32_t scene, int style)
     smask_tokenizer_patches(t, scene_image(v->r, scene), 1, v->row);
     for (n = 0; n < N; n++) {
         raw_patch(t, scene_image(v->r, scene), n, v->raw);
-        word_patch(w, v->r->scenes->token[scene * N + n],
-            v->row + (size_t)n * d, v->raw, style, v->word);
-        draw_at(v, n, v->word, word_side(t), 255);
+        token_patch(w, v->r->scenes->token[scene * N + n],
+            v->row + (size_t)n * d, v->raw, style, v->vector);
+        draw_at(v, n, v->vector, token_side(t), 255);
     }
 }
 
@@ -408,14 +409,14 @@ static void draw_tokens(const canvas *v, int32_t scene, int style)
 static void draw_guess(const canvas *v, int32_t scene,
     const unsigned char *seen, const int32_t *guess, int style)
 {
-    const report_words *w = v->r->words;
+    const report_tokens *w = v->r->tokens;
     int32_t n;
 
     draw_pixels(v, scene, seen, 70);
     for (n = 0; n < v->grid * v->grid; n++)
         if (!seen[n]) {
-            word_patch(w, guess[n], NULL, NULL, style, v->word);
-            draw_at(v, n, v->word, word_side(w->tokenizer), 255);
+            token_patch(w, guess[n], NULL, NULL, style, v->vector);
+            draw_at(v, n, v->vector, token_side(w->tokenizer), 255);
         }
 }
 
@@ -484,12 +485,12 @@ static const char head[] =
     ".mark{stroke:var(--mark);stroke-dasharray:4 3}\n"
     ".plots .name,.wide-plot .name{fill:var(--mark);paint-order:stroke;"
     "stroke:var(--page);stroke-width:4px}\n"
-    ".words{display:grid;grid-template-columns:repeat(12,1fr);"
+    ".tokens{display:grid;grid-template-columns:repeat(12,1fr);"
     "gap:.9rem .6rem;margin:1.2rem 0 .2rem}\n"
-    "@media(max-width:48rem){.words{"
+    "@media(max-width:48rem){.tokens{"
     "grid-template-columns:repeat(6,1fr)}}\n"
-    ".words img{display:block;width:100%}\n"
-    ".words figcaption{font-size:.72rem;margin-top:.2rem}\n"
+    ".tokens img{display:block;width:100%}\n"
+    ".tokens figcaption{font-size:.72rem;margin-top:.2rem}\n"
     ".options{columns:4 14rem;column-gap:2.5rem;font-size:.85rem;"
     "margin:1rem 0}\n"
     ".options div{display:flex;justify-content:space-between;gap:1rem;"
@@ -688,8 +689,8 @@ static void put_plots(FILE *f, const report *r)
 {
     int32_t id, commonest = 0;
 
-    for (id = 0; id < r->words->tokenizer->desc.vocabulary; id++)
-        if (r->words->count[id] > commonest) commonest = r->words->count[id];
+    for (id = 0; id < r->tokens->tokenizer->desc.vocabulary; id++)
+        if (r->tokens->count[id] > commonest) commonest = r->tokens->count[id];
     fprintf(f, "<h2>How training went</h2>\n<p class=\"quiet\">One step is "
         "one update of the weights, on %d images. The faint line is what "
         "the steps saw, the full line their running mean over a twentieth "
@@ -698,20 +699,20 @@ static void put_plots(FILE *f, const report *r)
         "<div class=\"plots\">\n", (int)r->batch);
     if (!r->no_inpaint) {
         put_plot(f, r, INPAINT, r->beit ? "Prediction loss"
-            : "Inpainting loss", "nats", r->words->use.entropy,
+            : "Inpainting loss", "nats", r->tokens->use.entropy,
             "a model that ignores context reaches this loss");
-        fprintf(f, "How badly the hidden words are predicted. The dashed "
-            "line is the entropy of the words, H(t)&nbsp;=&nbsp;%.3f: what "
-            "one gets by guessing every word as often as it occurs. All "
+        fprintf(f, "How badly the hidden tokens are predicted. The dashed "
+            "line is the entropy of the tokens, H(t)&nbsp;=&nbsp;%.3f: what "
+            "one gets by guessing every token as often as it occurs. All "
             "that lies below the line was learnt from context.</figcaption>"
-            "</figure>\n", r->words->use.entropy);
-        put_plot(f, r, ACCURACY, "Words predicted right", "%",
-            100.0 * commonest / (double)r->words->patches,
-            "always naming the commonest word");
-        fprintf(f, "The share of hidden patches whose most likely word is "
-            "the right one, out of %d words. Close misses count as misses."
+            "</figure>\n", r->tokens->use.entropy);
+        put_plot(f, r, ACCURACY, "Visual tokens predicted right", "%",
+            100.0 * commonest / (double)r->tokens->patches,
+            "always naming the commonest token");
+        fprintf(f, "The share of hidden patches whose most likely token is "
+            "the right one, out of %d tokens. Close misses count as misses."
             "</figcaption></figure>\n",
-            (int)r->words->tokenizer->desc.vocabulary);
+            (int)r->tokens->tokenizer->desc.vocabulary);
     }
     if (!r->beit && !r->no_match && r->batch > 1) {
         put_plot(f, r, MATCH, "Matching loss", "nats",
@@ -795,7 +796,7 @@ static void put_scenes(FILE *f, const canvas *v, int style)
         draw_pixels(v, scene, NULL, 255);
         put_canvas(f, v, NULL, "image");
         draw_tokens(v, scene, style);
-        put_canvas(f, v, NULL, "its words");
+        put_canvas(f, v, NULL, "its tokens");
         for (b = 0; b < s->branches; b++) {
             const unsigned char *seen = s->visible[b] + scene * N;
             draw_pixels(v, scene, seen, 255);
@@ -812,21 +813,21 @@ static void put_scenes(FILE *f, const canvas *v, int style)
 
 static void put_pictures(FILE *f, const report *r, const canvas *v)
 {
-    const smask_tokenizer_desc *d = &r->words->tokenizer->desc;
+    const smask_tokenizer_desc *d = &r->tokens->tokenizer->desc;
     const int random = d->kind == SMASK_TOKENS_PROJECTION;
-    const int32_t p = word_side(r->words->tokenizer);
+    const int32_t p = token_side(r->tokens->tokenizer);
 
     fprintf(f, "<h2>What the model sees, and what it makes of it</h2>\n");
     fprintf(f, "<p>An image is cut into %d&nbsp;&times;&nbsp;%d patches of "
         "%d&nbsp;&times;&nbsp;%d pixels, and each patch gets the one of %d "
-        "<em>words</em> that looks most like it. ", (int)v->grid,
+        "<em>visual tokens</em> that looks most like it. ", (int)v->grid,
         (int)v->grid, (int)d->patch, (int)d->patch, (int)d->vocabulary);
     if (r->beit)
         fprintf(f, "Part of the patches is hidden, and the model predicts "
-            "their words from the rest.");
+            "their tokens from the rest.");
     else
         fprintf(f, "Then the patches are split into two parts, A and B. The "
-            "model looks at A alone and predicts the words of the patches "
+            "model looks at A alone and predicts the tokens of the patches "
             "it does not see; and the same from B. ");
     fprintf(f, "</p>\n<p>No label is used anywhere: to say what is missing, "
         "the model has to learn what things look like. The images below %s; "
@@ -836,29 +837,29 @@ static void put_pictures(FILE *f, const report *r, const canvas *v)
         ? "come from the test split, which training never shows"
         : "are training images, shown without augmentation");
     put_scenes(f, v, AS_CODEBOOK);
-    fprintf(f, "<p class=\"quiet\">How it is painted: a word is a vector of "
-        "%d numbers, a patch of %d&nbsp;&times;&nbsp;%d pixels without a "
-        "brightness of its own. Under <em>its words</em> it is scaled to "
-        "fit the patch it stands for as well as it can%s. A predicted word "
+    fprintf(f, "<p class=\"quiet\">How it is painted: a token's codebook "
+        "vector has %d numbers, a patch of %d&nbsp;&times;&nbsp;%d pixels "
+        "without a length. Under <em>its tokens</em> the vector is scaled "
+        "to fit the patch that it stands for%s. A predicted token "
         "has no patch to fit, so it gets the mean scale that it has in a "
         "sample of %ld patches%s. What was given to the model is faint, and "
         "the line is the edge of the cut.</p>\n",
-        (int)r->words->tokenizer->width, (int)p, (int)p,
+        (int)r->tokens->tokenizer->width, (int)p, (int)p,
         d->centre ? ", and the patch's mean, which this tokenizer removes, "
-        "is added back" : "", (long)r->words->patches,
+        "is added back" : "", (long)r->tokens->patches,
         d->centre ? ", and the mean brightness of the patches that carry it"
         : "");
     if (!random) return;
-    fprintf(f, "<h3 style=\"margin-top:2.2rem\">The same, each word painted "
-        "as the mean of its patches</h3>\n<p>This tokenizer's words are "
-        "random directions in pixel space, so that what is painted with "
-        "them looks like noise. What such a word <em>means</em> is easier "
-        "to see from the patches that carry it: here, words are painted as "
-        "the mean of those patches in the sample.</p>\n");
+    fprintf(f, "<h3 style=\"margin-top:2.2rem\">The same, each token painted "
+        "as the mean of its patches</h3>\n<p>This tokenizer's codebook holds "
+        "random directions in pixel space, so pictures painted with them "
+        "look like noise. The patches that carry a token show better what "
+        "it stands for: here each token is painted as the mean of those "
+        "patches in the sample.</p>\n");
     put_scenes(f, v, AS_AVERAGE);
 }
 
-/* --------------------------------------------------------------- words */
+/* --------------------------------------------------------------- tokens */
 
 static int more_often(const void *a, const void *b)
 {
@@ -869,10 +870,10 @@ static int more_often(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Shares of the words, the commonest first, on a scale of powers of ten. */
+/* Shares of the tokens, the commonest first, on a scale of powers of ten. */
 static void put_ranks(FILE *f, const report *r, const int32_t *const *rank)
 {
-    const report_words *w = r->words;
+    const report_tokens *w = r->tokens;
     const int32_t V = w->tokenizer->desc.vocabulary, used = w->use.used;
     const int32_t points = used < 500 ? used : 500;
     const double all = (double)w->patches;
@@ -890,9 +891,9 @@ static void put_ranks(FILE *f, const report *r, const int32_t *const *rank)
     x.tick = nice_tick(x.high, 6);
     floor_at = plot_y(&y, y.low);
     fprintf(f, "<figure class=\"wide-plot\"><svg "
-        "viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"share of each word, "
+        "viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"share of each token, "
         "the commonest first\">\n", PLOT_WIDTH, PLOT_HEIGHT);
-    put_x_axis(f, &x, "word, the commonest first");
+    put_x_axis(f, &x, "token, the commonest first");
     put_y_axis(f, &y, "% of patches", 1);
     fprintf(f, "<path class=\"area\" d=\"M%.1f %.1f", plot_x(&x, 1),
         floor_at);
@@ -903,23 +904,23 @@ static void put_ranks(FILE *f, const report *r, const int32_t *const *rank)
             plot_y(&y, log10(100.0 * *rank[at] / all)));
     }
     fprintf(f, "L%.1f %.1fZ\"/>\n", plot_x(&x, used), floor_at);
-    put_mark(f, &y, log10(100.0 / V), "if all words were used alike");
-    fprintf(f, "</svg><figcaption>How often each word occurs, in %ld "
+    put_mark(f, &y, log10(100.0 / V), "if all tokens were used alike");
+    fprintf(f, "</svg><figcaption>How often each token occurs, in %ld "
         "patches of augmented training images. The scale goes in powers of "
         "ten.</figcaption></figure>\n", (long)w->patches);
 }
 
 static void put_word(FILE *f, const canvas *v, int32_t id)
 {
-    const report_words *w = v->r->words;
-    const int32_t p = word_side(w->tokenizer);
+    const report_tokens *w = v->r->tokens;
+    const int32_t p = token_side(w->tokenizer);
     const int32_t C = w->tokenizer->desc.channels;
 
-    word_patch(w, id, NULL, NULL, AS_CODEBOOK, v->word);
-    draw_patch(v->r, v->word, C, p, p, v->pixel, p, 255);
-    word_patch(w, id, NULL, NULL, AS_AVERAGE, v->word);
-    draw_patch(v->r, v->word, C, p, p, v->pixel + 4 * p * p, p, 255);
-    fprintf(f, "<figure><img alt=\"word %d\" src=\"", (int)id);
+    token_patch(w, id, NULL, NULL, AS_CODEBOOK, v->vector);
+    draw_patch(v->r, v->vector, C, p, p, v->pixel, p, 255);
+    token_patch(w, id, NULL, NULL, AS_AVERAGE, v->vector);
+    draw_patch(v->r, v->vector, C, p, p, v->pixel + 4 * p * p, p, 255);
+    fprintf(f, "<figure><img alt=\"token %d\" src=\"", (int)id);
     report_png(f, v->pixel, p, 2 * p);
     fprintf(f, "\"><figcaption>%.2g&nbsp;%%</figcaption></figure>\n",
         100.0 * w->count[id] / (double)w->patches);
@@ -927,7 +928,7 @@ static void put_word(FILE *f, const canvas *v, int32_t id)
 
 static int put_words(FILE *f, const report *r, const canvas *v)
 {
-    const report_words *w = r->words;
+    const report_tokens *w = r->tokens;
     const int32_t V = w->tokenizer->desc.vocabulary;
     const int32_t **rank;
     int32_t i, shown = w->use.used < 24 ? w->use.used : 24;
@@ -937,17 +938,17 @@ static int put_words(FILE *f, const report *r, const canvas *v)
     if (rank == NULL) return 0;
     for (i = 0; i < V; i++) rank[i] = w->count + i;
     qsort(rank, (size_t)V, sizeof *rank, more_often);
-    fprintf(f, "<h2>The words</h2>\n<p>%d of the %d words occur. Their "
-        "entropy is %.3f nats, so they are as hard to guess as %.0f words "
-        "used alike (the <em>perplexity</em>). If few words cover most "
+    fprintf(f, "<h2>The visual tokens</h2>\n<p>%d of the %d tokens occur. "
+        "Their entropy is %.3f nats, so they are as hard to guess as "
+        "%.0f tokens used alike (the <em>perplexity</em>). If few cover most "
         "patches there is little to learn from them.</p>\n",
         (int)w->use.used, (int)V, w->use.entropy, w->use.perplexity);
     put_ranks(f, r, rank);
-    fprintf(f, "<div class=\"words\">\n");
+    fprintf(f, "<div class=\"tokens\">\n");
     for (i = 0; i < shown; i++)
         put_word(f, v, (int32_t)(rank[i] - w->count));
-    fprintf(f, "</div>\n<p class=\"quiet\">The %d commonest words and their "
-        "share. Above, the word at its mean scale; below, the mean of the "
+    fprintf(f, "</div>\n<p class=\"quiet\">The %d commonest tokens and their "
+        "share. Above, the token at its mean scale; below, the mean of the "
         "patches that carry it.</p>\n", (int)shown);
     free((void *)rank);
     return 1;

@@ -18,18 +18,18 @@ typedef struct report_step {
     double images_per_s;
 } report_step;
 
-/* What the words of a tokenizer stand for, learnt from a sample of images.
-   A word of the codebook is a direction in pixel space; `scale` is how far
-   along it the patches that carry the word lie, on average. */
-typedef struct report_words {
+/* What the visual tokens stand for, learnt from a sample of images. The
+   codebook vector of a token is a direction in pixel space; `scale` is the
+   mean projection on it of the patches that carry the token. */
+typedef struct report_tokens {
     const smask_tokenizer *tokenizer;
     int64_t patches;                 /* in the sample                      */
-    int32_t *count;                  /* (V) of each word                   */
+    int32_t *count;                  /* (V) of each token                  */
     float *scale;                    /* (V)                                */
-    float *average;                  /* (V, d) the mean patch of each word */
+    float *average;                  /* (V, d) the mean patch of each token */
     float *work;                     /* ((N + 1) d) one image as patches   */
     smask_token_use use;
-} report_words;
+} report_tokens;
 
 /* A few images, and what the model made of each. */
 typedef struct report_scenes {
@@ -38,7 +38,7 @@ typedef struct report_scenes {
     float *image;                    /* (count, C, S, S) normalised        */
     int32_t *token;                  /* (count, N)                         */
     unsigned char *visible[2];       /* (count, N) by branch               */
-    int32_t *previous[2], *after[2];   /* (count, N) words, where not seen   */
+    int32_t *previous[2], *after[2];   /* (count, N) tokens, where not seen   */
 } report_scenes;
 
 typedef struct report {
@@ -50,21 +50,21 @@ typedef struct report {
     int32_t results, options;
     const report_step *row;
     size_t rows;
-    const report_words *words;
+    const report_tokens *tokens;
     const report_scenes *scenes;
     float mean[4], deviation[4];     /* pixels were (x - mean) / deviation */
 } report;
 
-/* Bytes of a report_words' four arrays together, and of its patches. */
-size_t report_words_bytes(const smask_tokenizer *t);
+/* Bytes of a report_tokens' four arrays together, and of its patches. */
+size_t report_tokens_bytes(const smask_tokenizer *t);
 /* Take memory of that size (zeroed) into use. */
-void report_words_begin(report_words *w, const smask_tokenizer *t,
+void report_tokens_begin(report_tokens *w, const smask_tokenizer *t,
     void *memory);
-/* Count the words ids (B, N) of images (B,C,S,S). */
-void report_words_add(report_words *w, const float *images, int32_t B,
+/* Count the tokens ids (B, N) of images (B,C,S,S). */
+void report_tokens_add(report_tokens *w, const float *images, int32_t B,
     const int32_t *ids);
 /* From sums to means. */
-void report_words_end(report_words *w);
+void report_tokens_end(report_tokens *w);
 
 /* Write the file. Returns 1, or 0 with errno set; then `path` still holds
    what it held. */

@@ -303,7 +303,7 @@ class Step:
 
     def loss(self):
         a, D, n, B = self.a, self.D, self.n, self.a.batch
-        with torch.not_recording():
+        with torch.no_grad():
             tokens = self.tokens()
         x = F.linear(self.patches(self.images, a.patch), self.patch_w,
                      self.patch_b)
