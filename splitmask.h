@@ -1,5 +1,5 @@
 /* ######################################################################
-   splitmask.h 0.1.0                                             >>cover
+   splitmask.h 0.2.0                                             >>cover
 
    Pre-train vision transformers on a few thousand images of your own, on a
    CPU, without other data. Depends only on libc and libm.
@@ -337,9 +337,9 @@ int main(void)
 /* ---------------------------------------------------------- >>config */
 
 #define SMASK_VERSION_MAJOR 0
-#define SMASK_VERSION_MINOR 1
+#define SMASK_VERSION_MINOR 2
 #define SMASK_VERSION_PATCH 0
-#define SMASK_VERSION "0.1.0"
+#define SMASK_VERSION "0.2.0"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -839,7 +839,8 @@ SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
 #define SMASK__MAGIC ((uint32_t)(SMASK_VERSION_MAJOR << 28                  \
     | SMASK_VERSION_MINOR << 20 | SMASK_VERSION_PATCH << 14)                \
     ^ (uint32_t)(sizeof(smask_ctx) + sizeof(smask_tensor) * 16              \
-    + sizeof(smask_vit) * 64))
+    + sizeof(smask_vit) * 64 + sizeof(smask_objective) * 256                \
+    + sizeof(smask_tokenizer) * 1024 + sizeof(smask_adam) * 4096))
 SMASK_API smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
     uint32_t magic);
 /* Release the memory. All pointers from this context become invalid. */
@@ -9231,6 +9232,31 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
    [Vas17]   Vaswani et al.: Attention is all you need. 2017.
 
    CHANGES                                                      >>changes
+   0.2.0     SplitMask shares one split among the images of a batch and
+             matches the encoder's means; objective.splits = B and
+             match_decoder = 1 give the losses of 0.1.0. New: view_images.
+             Files of 0.1.0 are read; their keys are unchanged.
+     API CHANGE, old -> new
+             smask_lanes, SMASK_LANES_X       smask_isa, SMASK_ISA_X
+             desc.lanes, smask_lanes_text     desc.isa, smask_isa_text
+             smask_text, smask_grad           smask_result_text, smask_record
+             smask_crew_...                   smask_threads_...
+             smask_contrast, smask_rows       smask_info_nce, smask_gather
+             smask_unit, smask_gain           smask_l2_normalize,
+                                              smask_scale_rows
+             smask_mean_rows, smask_half      smask_mean_tokens,
+                                              smask_downsample2
+             smask_note, smask_file_note      smask_metadata,
+                                              smask_read_metadata
+             smask_file_vit                   smask_read_vit_desc
+             smask_file_tokenizer             smask_read_tokenizer_desc
+             tokenizer desc.half              half_resolution
+             vit desc.no_bridge, bridge_w     no_decoder_embed,
+                                              decoder_embed_w
+             mask.seen, seen_at               visible, visible_at
+             tensor.wants, born, before       requires_grad, generation,
+                                              previous
+             tensor.owns, inner               dx_state, x_state
    0.1.0     The first version.
 
    LICENCE                                                      >>licence
