@@ -69,7 +69,8 @@ verdict "no reminders" "$B/words"
 
 # Words that were renamed and may not return, one or more a line. They count
 # as whole words, with a capital or without. Old keys of files and old options
-# stay, so these are removed from a line before the search.
+# stay, so these are removed from a line before the search. The header's list
+# of changes names what was renamed.
 cat > "$B/private" << 'END'
 slope slopes crew hand hands bell twin twins spot pen ink slab bridge lanes
 smask__least smask__most smask__over smask__up smask__area
@@ -84,6 +85,10 @@ private=$(find "$H" README.md examples tests -type f \( -name '*.[ch]' \
 # shellcheck disable=SC2086
 awk '
     FNR == NR { for (i = 1; i <= NF; i++) banned[$i] = 1; next }
+    FNR == 1 { history = 0 }
+    /^   CHANGES  / { history = 1 }
+    /^   LICENCE  / { history = 0 }
+    history { next }
     {
         rest = $0
         gsub(/decoder\.bridge\.|no_bridge|--no-bridge|--lanes/, " ", rest)

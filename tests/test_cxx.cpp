@@ -13,7 +13,7 @@
 static void texts()
 {
     CHECK_TEXT(smask_result_text(SMASK_OK), "ok");
-    CHECK_TEXT(SMASK_VERSION, "0.1.0");
+    CHECK_TEXT(SMASK_VERSION, "0.2.0");
 }
 
 /* A model trains, in memory of a vector and pieces run by a lambda. */
