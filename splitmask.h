@@ -1333,7 +1333,8 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
 
 /* ---- 11  Objectives ---- */
 
-/* SplitMask [ElN21]: split, inpaint, match.
+/* SplitMask [ElN21]: split, inpaint, match. The match compares the means of
+   the encoder's outputs, with match_decoder those of the decoder's.
      images (B,C,S,S) normalised, the caller's, until end of step
      o: NULL for the defaults. out: NULL, or receives the parts of the loss;
      its pointers are valid until end of step
@@ -1343,15 +1344,16 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
               2 L N (12 D D + N D)            the encoder, on A and on B
               4 l N (12 D D + 2 N D)          l = decoder_depth, two views
               2 N D V                         the head: each patch once
-              2 N C P P (D + V)               patch embedding, tokenizer
+              2 N C P P (D + V)               patch embedding (twice with
+                                              view_images), tokenizer
                                               (without half_resolution)
    memory     use smask_plan: the encoder's blocks on (2B, N / 2, D), the
               decoder's on (2B, N, D), head and match, and between them about
               B N (C P P + 8 D) floats and 9 B N int32_t
    errors     STATE without decoder or head; ARG if tokenizer and model
               disagree, B is not in 1 .. 2^30 / (N + 2), the model has a
-              class token or relative positions, or no_inpaint and no_match
-              are both set; STATE if the codebook is empty; those of
+              class token or relative positions, splits is below 0, or
+              no_inpaint and no_match are both set; STATE if the codebook is empty; those of
               smask_mask_split and of the ops
    source     El-Nouby et al. 2021, sec. 4 [ElN21]                     */
 SMASK_API smask_tensor *smask_splitmask_loss(smask_ctx *c,

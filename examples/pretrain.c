@@ -292,8 +292,8 @@ static void take_pictures(smask_ctx *c, run *r, int after)
 
 /* ---------------------------------------------------------------- steps */
 
-/* Both halves' images, their colours drawn for each. */
-static void draw_halves(smask_ctx *c, run *r, const float *images,
+/* The images that the halves are cut from: a colour jitter for each view. */
+static void draw_views(smask_ctx *c, run *r, const float *images,
     int64_t step)
 {
     int k;
@@ -305,7 +305,8 @@ static void draw_halves(smask_ctx *c, run *r, const float *images,
             data_jittered(&r->data, images, r->batch, r->data.mean,
                 r->data.deviation, r->view_jitter, r->seed,
                 STEP_VIEWS + 2 * step + k, &r->hook, view);
-        /* A dry run gives no memory, but counts what two views take. */
+        /* In a dry run there is no memory, and any pointer makes the loss
+           count what two views take; it is not read. */
         r->objective.view_images[k] = smask_is_dry(c) ? r->data.mean : view;
     }
 }
@@ -322,7 +323,7 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     if (images != NULL)
         data_augmented(&r->data, batch_of(r, step), r->batch, r->data.mean,
             r->data.deviation, r->crop, r->seed, step, &r->hook, images);
-    if (r->view_jitter > 0 && r->method == 0) draw_halves(c, r, images, step);
+    if (r->view_jitter > 0 && r->method == 0) draw_views(c, r, images, step);
     r->v.training = 1;
     loss = objective_loss(c, r, images, r->batch);
     smask_backward(c, loss);
@@ -331,9 +332,9 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     r->objective.view_images[0] = r->objective.view_images[1] = NULL;
 }
 
-/* How many halves of images of pure noise recognise each other, 0 .. 1: such
-   halves share nothing but the way they were split. Leaves no trace in the
-   generator that training draws from. */
+/* The match accuracy on images of noise, 0 .. 1. Halves of noise share nothing
+   except the way they were split, so a model that matches by content is at
+   chance. The generator that training draws from is not moved. */
 static double match_noise(smask_ctx *c, run *r)
 {
     const smask_random saved = c->random;
@@ -1257,8 +1258,8 @@ static smask_result work(smask_ctx *c, void *user)
     return smask_error(c);
 }
 
-/* Told at the end of a run. */
-static void tell_noise(smask_ctx *c, run *r)
+/* Result lines of the match, and a warning if the split alone solves it. */
+static void report_noise(smask_ctx *c, run *r)
 {
     const int k = r->splits > 1 && r->splits < r->batch ? r->splits : 1;
     const double chance = (double)k / r->batch, noise = match_noise(c, r);
@@ -1358,7 +1359,7 @@ int main(int argc, char **argv)
         for (i = 0; i < RESULTS; i++)
             if (!isnan(line[i].value))
                 result(line[i].name, line[i].value, line[i].decimals);
-        if (r.method == 0 && !r.objective.no_match) tell_noise(&c, &r);
+        if (r.method == 0 && !r.objective.no_match) report_noise(&c, &r);
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);
