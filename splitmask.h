@@ -1353,8 +1353,8 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
    errors     STATE without decoder or head; ARG if tokenizer and model
               disagree, B is not in 1 .. 2^30 / (N + 2), the model has a
               class token or relative positions, splits is below 0, or
-              no_inpaint and no_match are both set; STATE if the codebook is empty; those of
-              smask_mask_split and of the ops
+              no_inpaint and no_match are both set; STATE if the codebook is
+              empty; those of smask_mask_split and of the ops
    source     El-Nouby et al. 2021, sec. 4 [ElN21]                     */
 SMASK_API smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
