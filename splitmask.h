@@ -74,22 +74,26 @@ int main(void)
    I    Manual          >>cover >>tour >>notation >>memory-model >>errors
                         >>threads >>repeat >>options >>numbers
    II   Interface       >>config >>types >>api
-   III  Implementation, to be read in order
+   III  The algorithm, to be read in order
      1  >>basics        errors, checked sizes
      2  >>memory        one arena with two ends
      3  >>random        the random number generator
-     4  >>simd          vector loops; all code for single instruction sets
-     5  >>gemm          the matrix product, from three loops to full speed
-     6  >>kernels       forward and backward of every op, on pointers
+     4  >>engine        what part IV computes: loops and the matrix product
+     5  >>kernels       forward and backward of every op, on pointers
+     6  >>context       setup, plan, steps
      7  >>tape          tensors, recording, backpropagation on one page
-     8  >>vit           patches, blocks, encoder, decoder
-     9  >>tokenizers    three tokenizers that need no training set
-    10  >>masks         blocks, halves, quarters
-    11  >>objectives    BEiT and SplitMask
-    12  >>adam          AdamW
-    13  >>files         safetensors
-    14  >>pool          threads (optional)
-   IV   Endnotes        >>choices >>changing >>sources >>changes >>licence
+     8  >>ops           what each op checks and records, and its derivative
+     9  >>vit           patches, blocks, encoder, decoder
+    10  >>tokenizers    three tokenizers that need no training set
+    11  >>masks         blocks, halves, quarters
+    12  >>objectives    BEiT and SplitMask
+    13  >>adam          AdamW
+    14  >>files         safetensors
+   IV   The engine, for those who want to know why it is fast
+    15  >>gemm          the matrix product, from three loops to full speed
+    16  >>pool          threads (optional)
+    17  >>simd          vector loops; all code for single instruction sets
+   V    Endnotes        >>choices >>changing >>sources >>changes >>licence
 
    ----------------------------------------------------------------------
    A TOUR                                                         >>tour
@@ -138,7 +142,7 @@ int main(void)
    a large data set. Its answer: no, a few thousand images of one's own
    are enough.
 
-   Further reading: chapter 11 has the algorithms, in a few hundred lines;
+   Further reading: chapter 12 has the algorithms, in a few hundred lines;
    8 and 10 have their parts; 7 has backpropagation; 6 has the derivatives;
    5 has the reasons for the speed. >>sources resolves references such as
    [Bao21].
@@ -247,7 +251,7 @@ int main(void)
    Only one thread at a time may use a context; contexts share nothing. The
    library passes parallel work to one hook, smask_parallel.run, which is a
    loop over the pieces by default. Set it to your own thread pool, or
-   define SPLITMASK_THREADS and use the pool of chapter 14:
+   define SPLITMASK_THREADS and use the pool of chapter 16:
 
 ```c
 #define SPLITMASK_THREADS
@@ -291,7 +295,7 @@ int main(void)
      SPLITMASK_STATIC *        all functions static: private to this file
      SMASK_API *               your own linkage, as __declspec(dllexport)
      SPLITMASK_FILE            this file's name, if not "splitmask.h"
-     SPLITMASK_THREADS *       chapter 14: a pthread pool; link -lpthread
+     SPLITMASK_THREADS *       chapter 16: a pthread pool; link -lpthread
      SPLITMASK_NO_SIMD         plain C only: about 10 times slower
      SPLITMASK_NO_DISPATCH     only instruction sets that your compiler flags
                                allow; about half the code size
@@ -447,7 +451,7 @@ typedef struct smask_sizes {
 /* Generator: PCG32 (O'Neill 2014). 16 bytes of state; copy it to save it. */
 typedef struct smask_random { uint64_t state, stream; } smask_random;
 
-/* Ops of the tape. Each NAME has a function smask__name_back in chapter 7. */
+/* Ops of the tape. Each NAME has a function smask__name_back in chapter 8. */
 #define SMASK_OPS(X)                                                        \
     X(INPUT, input) X(PARAM, param) X(ADD, add) X(SCALE, scale)             \
     X(SCALE_ROWS, scale_rows) X(LINEAR, linear) X(LAYERNORM, layernorm)     \
@@ -805,30 +809,7 @@ SMASK_API float smask_normal(smask_random *r);
    likely; count - 1 draws of smask_below (Fisher-Yates). */
 SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
 
-/* ---- 4  SIMD ---- */
-
-/* The name of the instruction set in use: "avx512", "avx2", ... */
-SMASK_API const char *smask_isa_text(const smask_ctx *c);
-
-/* ---- 5  The matrix product ---- */
-
-typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
-
-/* C = A B, A B' or A' B; with `add`, C += the product.
-     NN  A (m,k)  B (k,n)      NT  A (m,k)  B (n,k)      TN  A (k,m)  B (k,n)
-     C (m,n); lda, ldb, ldc: floats from one row to the next
-   `out` must be neither `a` nor `b`. All three are the caller's.
-   cost       2 m n k operations
-   memory     while it runs: NN, NT: up to k n floats (B packed, n rounded up
-              to 32), and about 45,000 a worker; TN: up to about 240,000 a
-              worker
-   errors     ARG if a leading dimension is too small; MEMORY
-   source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
-SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
-    size_t n, size_t k, const float *a, size_t lda, const float *b,
-    size_t ldb, float *out, size_t ldc, int add);
-
-/* ---- 7  The tape ---- */
+/* ---- 6  Context ---- */
 
 /* Start a context. `desc` may be NULL for the defaults; it is copied.
    memory     desc.memory_size bytes, from the allocator or desc.memory
@@ -843,6 +824,8 @@ SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     + sizeof(smask_tokenizer) * 1024 + sizeof(smask_adam) * 4096))
 SMASK_API smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
     uint32_t magic);
+/* The name of the instruction set in use: "avx512", "avx2", ... */
+SMASK_API const char *smask_isa_text(const smask_ctx *c);
 /* Release the memory. All pointers from this context become invalid. */
 SMASK_API void smask_shutdown(smask_ctx *c);
 
@@ -870,6 +853,46 @@ SMASK_API void smask_end_step(smask_ctx *c);
 /* 0: stop recording for backward (inference); 1: record again. */
 SMASK_API void smask_record(smask_ctx *c, int on);
 
+/* ---- 7  Tape ---- */
+
+/* Elements; rows (all dimensions except the last); columns (the last). */
+SMASK_API size_t smask_count(const smask_tensor *t);
+SMASK_API size_t smask_row_count(const smask_tensor *t);
+SMASK_API size_t smask_columns(const smask_tensor *t);
+
+/* Backpropagation: add the gradient of `loss` (1) to dx of every parameter
+   that it depends on. Parameters keep dx until smask_params_zero or
+   smask_adam_update. Backward overwrites transient values inside blocks, so
+   it runs once a step: add several losses first.
+   cost       about twice forward, or three times with recompute
+   memory     a gradient lives from its first contribution until its node is
+              processed; later gradients reuse its memory where it fits
+   errors     ARG if loss is NULL; SHAPE if it is not a scalar; NUMERIC if it
+              is not finite; MEMORY; STATE if nothing was recorded, in a
+              NO_AUTOGRAD build, if a user op has no backward, or the
+              second time through a block. After any of these except NUMERIC
+              call smask_params_zero: gradients may be incomplete      */
+SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
+
+/* Compare backward with central differences. fn must rebuild the loss from
+   scratch. The check moves each of `tries` random elements of `t`, a
+   parameter, by +-eps. *worst receives the largest of
+   |d - n| / max(1e-3 |g|, |d| + |n|): d is the derivative from backward, n
+   the central difference, |g| the largest element of the gradient. In float,
+   an eps near 1e-2 and a result below 1e-2 mean a correct derivative. Where
+   the true gradient is 0, as for a key's bias, the result is only rounding.
+   t's gradient is 0 afterwards.
+   cost       fn and backward once, then fn 2 `tries` times, a step each
+   errors     ARG unless t is a parameter, tries and eps are positive and fn
+              returns a loss; STATE in a step, in a dry run, for inference,
+              in a NO_AUTOGRAD build, or if the loss does not depend on t;
+              fn's                                                     */
+SMASK_API smask_result smask_gradcheck(smask_ctx *c,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
+    smask_tensor *t, int tries, float eps, float *worst);
+
+/* ---- 8  Ops ---- */
+
 /* A leaf around the caller's floats. They are never written and must stay
    valid until the end of the step. Pass 0 for unused trailing dimensions.
    memory     only the node
@@ -884,11 +907,6 @@ SMASK_API smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
    errors     STATE in a step; SHAPE                                   */
 SMASK_API smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3);
-/* Elements; rows (all dimensions except the last); columns (the last). */
-SMASK_API size_t smask_count(const smask_tensor *t);
-SMASK_API size_t smask_row_count(const smask_tensor *t);
-SMASK_API size_t smask_columns(const smask_tensor *t);
-
 /* y = a + b, same shape.
    gradient   a, b (a may be b)        memory  y
    errors     SHAPE                                                    */
@@ -1080,38 +1098,7 @@ SMASK_API smask_tensor *smask_user(smask_ctx *c, const smask_user_op *op,
     smask_tensor *a, smask_tensor *b, smask_tensor *d, int32_t d0,
     int32_t d1, int32_t d2, int32_t d3);
 
-/* Backpropagation: add the gradient of `loss` (1) to dx of every parameter
-   that it depends on. Parameters keep dx until smask_params_zero or
-   smask_adam_update. Backward overwrites transient values inside blocks, so
-   it runs once a step: add several losses first.
-   cost       about twice forward, or three times with recompute
-   memory     a gradient lives from its first contribution until its node is
-              processed; later gradients reuse its memory where it fits
-   errors     ARG if loss is NULL; SHAPE if it is not a scalar; NUMERIC if it
-              is not finite; MEMORY; STATE if nothing was recorded, in a
-              NO_AUTOGRAD build, if a user op has no backward, or the
-              second time through a block. After any of these except NUMERIC
-              call smask_params_zero: gradients may be incomplete      */
-SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
-
-/* Compare backward with central differences. fn must rebuild the loss from
-   scratch. The check moves each of `tries` random elements of `t`, a
-   parameter, by +-eps. *worst receives the largest of
-   |d - n| / max(1e-3 |g|, |d| + |n|): d is the derivative from backward, n
-   the central difference, |g| the largest element of the gradient. In float,
-   an eps near 1e-2 and a result below 1e-2 mean a correct derivative. Where
-   the true gradient is 0, as for a key's bias, the result is only rounding.
-   t's gradient is 0 afterwards.
-   cost       fn and backward once, then fn 2 `tries` times, a step each
-   errors     ARG unless t is a parameter, tries and eps are positive and fn
-              returns a loss; STATE in a step, in a dry run, for inference,
-              in a NO_AUTOGRAD build, or if the loss does not depend on t;
-              fn's                                                     */
-SMASK_API smask_result smask_gradcheck(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    smask_tensor *t, int tries, float eps, float *worst);
-
-/* ---- 8  The vision transformer ---- */
+/* ---- 9  The vision transformer ---- */
 
 /* Make the weights: drawn from the context's generator in the order of
    v->params, or those at desc->weights. `desc` may be NULL for the defaults;
@@ -1228,7 +1215,7 @@ SMASK_API smask_result smask_vit_features(smask_ctx *c, const smask_vit *v,
 SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B);
 
-/* ---- 9  Tokenizers ---- */
+/* ---- 10  Tokenizers ---- */
 
 /* Allocate the codebook. PROJECTION draws it at once from the context's
    generator. PATCHES and KMEANS learn it in smask_tokenizer_fit. GIVEN has no
@@ -1293,7 +1280,7 @@ SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     size_t count, int32_t V, int32_t *counts, smask_token_use *stats);
 
-/* ---- 10  Masks ---- */
+/* ---- 11  Masks ---- */
 
 /* BEiT's sampler on a grid rows x columns [Bao21]: add rectangles of
    `least` .. `most` patches until `target` patches are masked or ten tries in
@@ -1331,7 +1318,7 @@ SMASK_API smask_result smask_mask_split(smask_ctx *c, int32_t B,
 SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out);
 
-/* ---- 11  Objectives ---- */
+/* ---- 12  Objectives ---- */
 
 /* SplitMask [ElN21]: split, inpaint, match. The match compares the means of
    the encoder's outputs, with match_decoder those of the decoder's.
@@ -1378,7 +1365,7 @@ SMASK_API smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_objective *o, const float *images,
     int32_t B, smask_losses *out);
 
-/* ---- 12  The optimiser ---- */
+/* ---- 13  The optimiser ---- */
 
 /* Allocate the moments and set them to 0. `desc` may be NULL for the
    defaults; it is copied.
@@ -1417,7 +1404,7 @@ SMASK_API void smask_ema_update(smask_ctx *c, smask_ema *e,
 SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
     const smask_params *p);
 
-/* ---- 13  Files ---- */
+/* ---- 14  Files ---- */
 
 /* Write safetensors: the weights under timm's names, the architecture and
    `metadata` as metadata entries. `t` adds the codebook, `e` the mean, `a` the
@@ -1485,7 +1472,25 @@ SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
 SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count);
 
-/* ---- 14  Threads ---- */
+/* ---- 15  The matrix product ---- */
+
+typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
+
+/* C = A B, A B' or A' B; with `add`, C += the product.
+     NN  A (m,k)  B (k,n)      NT  A (m,k)  B (n,k)      TN  A (k,m)  B (k,n)
+     C (m,n); lda, ldb, ldc: floats from one row to the next
+   `out` must be neither `a` nor `b`. All three are the caller's.
+   cost       2 m n k operations
+   memory     while it runs: NN, NT: up to k n floats (B packed, n rounded up
+              to 32), and about 45,000 a worker; TN: up to about 240,000 a
+              worker
+   errors     ARG if a leading dimension is too small; MEMORY
+   source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
+SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
+    size_t n, size_t k, const float *a, size_t lda, const float *b,
+    size_t ldb, float *out, size_t ldc, int add);
+
+/* ---- 16  Threads ---- */
 
 #ifdef SPLITMASK_THREADS
 /* A thread pool that implements the parallel hook. */
@@ -1510,7 +1515,7 @@ SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 #endif /* SPLITMASK_INCLUDED */
 
 /* ######################################################################
-   PART III                                               IMPLEMENTATION
+   PART III                                                THE ALGORITHM
 
    Read it from here on, in order. The file includes itself once for each
    instruction set (see >>simd). During such a pass SMASK__PASS is defined,
@@ -1553,14 +1558,14 @@ SMASK_API smask_parallel smask_threads_hook(smask_threads *pool);
 #endif
 
 /* Checked size arithmetic: on overflow return 0 and leave *out alone. */
-SMASK__FN int smask__mul(size_t a, size_t b, size_t *out)
+SMASK__FN int smask__mul_sizes(size_t a, size_t b, size_t *out)
 {
     if (a != 0 && b > (size_t)-1 / a) return 0;
     *out = a * b;
     return 1;
 }
 
-SMASK__FN int smask__add(size_t a, size_t b, size_t *out)
+SMASK__FN int smask__add_sizes(size_t a, size_t b, size_t *out)
 {
     if (b > (size_t)-1 - a) return 0;
     *out = a + b;
@@ -1573,7 +1578,8 @@ SMASK__FN size_t smask__mul_sat(size_t a, size_t b)
 {
     size_t n;
 
-    return smask__mul(a, b, &n) && n < (size_t)-1 / 16 ? n : (size_t)-1 / 16;
+    return smask__mul_sizes(a, b, &n) && n < (size_t)-1 / 16 ? n
+        : (size_t)-1 / 16;
 }
 
 SMASK__INLINE size_t smask__min(size_t a, size_t b) { return a < b ? a : b; }
@@ -1732,9 +1738,9 @@ SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
     size_t bytes, end;
 
     if (!smask__ok(c)) return NULL;
-    if (!smask__mul(count, size, &bytes)
-        || !smask__add(bytes, SMASK__ALIGN - 1, &end)
-        || !smask__add(c->low, end & ~(SMASK__ALIGN - 1), &end)
+    if (!smask__mul_sizes(count, size, &bytes)
+        || !smask__add_sizes(bytes, SMASK__ALIGN - 1, &end)
+        || !smask__add_sizes(c->low, end & ~(SMASK__ALIGN - 1), &end)
         || end > (size_t)-1 / 4) {
         smask__fail(c, SMASK_MEMORY, "arena",
             "the size overflows; check the shapes");
@@ -1769,9 +1775,9 @@ SMASK__FN void *smask__structs(smask_ctx *c, size_t count, size_t size)
     size_t bytes, high;
 
     if (!smask__ok(c)) return NULL;
-    if (!smask__mul(count, size, &bytes)
-        || !smask__add(bytes, SMASK__ALIGN - 1, &bytes)
-        || !smask__add(c->high, bytes & ~(SMASK__ALIGN - 1), &high)
+    if (!smask__mul_sizes(count, size, &bytes)
+        || !smask__add_sizes(bytes, SMASK__ALIGN - 1, &bytes)
+        || !smask__add_sizes(c->high, bytes & ~(SMASK__ALIGN - 1), &high)
         || high > c->size || (!c->dry && c->low > c->size - high)) {
         smask__fail(c, SMASK_MEMORY, "arena", c->dry
             ? "the dry run's nodes do not fit; raise memory_size"
@@ -1836,7 +1842,7 @@ SMASK__INLINE size_t smask__workers(const smask_ctx *c)
               of its output hides the regular patterns of the low bits. The
               state has 16 bytes. All numbers are drawn on the calling
               thread, in program order, so threads do not change them.
-   May call   1.                 Called by   7 to 10.
+   May call   1.                 Called by   6, 7, 9 to 12.
    Source     O'Neill 2014, see >>sources [ONe14].
    ====================================================================== */
 
@@ -1896,148 +1902,103 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
 }
 
 /* ======================================================================
-   4  SIMD                                                        >>simd
-   Question   How does a plain `cc -O2` build use the widest vectors that
-              the processor has, without writing assembly?
-   Idea       Each hot loop is written once, below, on vectors v_t of some
-              width. This file includes itself once per instruction set:
-              each pass defines v_t and its few operations and yields its
-              own functions (smask__gelu_avx2, ...). Setup stores the best
-              instruction set of the processor in the context, and
-              SMASK__CALL dispatches to its functions. No other chapter
-              contains code for one instruction set.
-   May call   1.                 Called by   5, 6, 7, 9 and 12.
+   4  WHAT THE ENGINE COMPUTES                                   >>engine
+   Question   What does the algorithm ask of the machine?
+   Idea       A few loops over arrays and one matrix product. This page is
+              the contract: what each function computes, as a formula. Part
+              IV, the engine, defines them; it may be read last or never.
+              `isa` is the context's instruction set. Pointers need no
+              alignment. Arrays do not overlap unless the comment allows it.
+   May call   1 to 3.            Called by   5 to 10, 13, 15 to 17.
    ====================================================================== */
 
-/* The name by which this file includes itself. */
-#ifndef SPLITMASK_FILE
-#define SPLITMASK_FILE "splitmask.h"
-#endif
+/* ---- Instruction sets ---- */
 
-#if defined(__GNUC__) && !defined(SPLITMASK_NO_SIMD)
-#if !defined(__i386__) || defined(__SSE2__)
-#define SMASK__HAS_VECTOR4
-#endif
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-#if defined(__x86_64__) && (!defined(SPLITMASK_NO_DISPATCH)                 \
-    || (defined(__AVX2__) && defined(__FMA__)))
-#define SMASK__HAS_AVX2
-#endif
-#if defined(__x86_64__) && (!defined(SPLITMASK_NO_DISPATCH)                 \
-    || (defined(__AVX512F__) && defined(__AVX512VL__)                       \
-    && defined(__AVX512DQ__) && defined(__AVX512BW__)))
-#define SMASK__HAS_AVX512
-#endif
-#if defined(SMASK__HAS_AVX512) && !defined(SPLITMASK_CBLAS)                 \
-    && (__GNUC__ >= 10 || (defined(__clang__) && __clang_major__ >= 9))     \
-    && (!defined(SPLITMASK_NO_DISPATCH) || defined(__AVX512BF16__))
-#define SMASK__HAS_BF16
-#endif
-#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
-#include <immintrin.h>
-#include <cpuid.h>
-#endif
-#endif
+/* 1 if this build and this processor have it. */
+SMASK__FN int smask__isa_available(smask_isa isa);
 
-/* Call the version of a function for `isa`: SMASK__CALL(isa, gelu, (y, x, n)).
-   The expansion is a switch statement and needs no semicolon. */
-#ifdef SMASK__HAS_AVX512
-#define SMASK__CASE512(name, args)                                          \
-    case SMASK_ISA_AVX512: smask__##name##_avx512 args; break;
-#else
-#define SMASK__CASE512(name, args)
-#endif
-#ifdef SMASK__HAS_AVX2
-#define SMASK__CASE256(name, args)                                          \
-    case SMASK_ISA_AVX2: smask__##name##_avx2 args; break;
-#else
-#define SMASK__CASE256(name, args)
-#endif
-#ifdef SMASK__HAS_VECTOR4
-#define SMASK__CASE128(name, args)                                          \
-    case SMASK_ISA_VECTOR4: smask__##name##_vector4 args; break;
-#else
-#define SMASK__CASE128(name, args)
-#endif
-#define SMASK__CALL(isa, name, args)                                        \
-    switch (isa) {                                                          \
-    SMASK__CASE512(name, args)                                              \
-    SMASK__CASE256(name, args)                                              \
-    SMASK__CASE128(name, args)                                              \
-    default: smask__##name##_scalar args; break;                            \
-    }
+/* The instruction set of the loops if desc.isa is `isa`: AUTO is the best one,
+   BF16 is AVX512, because only products round to bfloat16. */
+SMASK__FN smask_isa smask__isa_resolve(smask_isa isa);
+SMASK__FN int smask__isa_is_bf16(smask_isa isa);
 
-/* 1 if the processor has FMA and all `bits` of CPUID leaf 7, and the operating
-   system saves these registers. Feature flags decide, not the model number:
-   so processors newer than this file are recognised, too. */
-#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
-SMASK__FN int smask__cpu_has(unsigned bits, unsigned registers)
-{
-    unsigned a, b, c, d, saved, high;
+/* ---- Loops over arrays of n floats ---- */
 
-    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
-    if (!(c & 1u << 27) || !(c & 1u << 12)) return 0;      /* OSXSAVE, FMA */
-    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
-    return (saved & registers) == registers
-        && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bits) == bits;
-}
-#endif
+/* y += x         y += a x       y = a x        return the sum of x y */
+SMASK__FN void smask__add(int isa, float *y, const float *x, size_t n);
+SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
+    size_t n);
+SMASK__FN void smask__scale(int isa, float *y, float a, const float *x,
+    size_t n);
+SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n);
 
-SMASK__FN int smask__isa_available(smask_isa isa)
-{
-#ifdef SMASK__HAS_AVX2
-    if (isa == SMASK_ISA_AVX2)
-        return smask__cpu_has(1u << 5, 0x06);        /* AVX2; xmm, ymm */
-#endif
-#ifdef SMASK__HAS_AVX512
-    if (isa == SMASK_ISA_AVX512)             /* F, DQ, BW, VL; zmm */
-        return smask__cpu_has(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31,
-            0xe6);
-#endif
-#ifdef SMASK__HAS_BF16
-    if (isa == SMASK_ISA_BF16) {
-        unsigned a, b, c, d;
-        return smask__isa_available(SMASK_ISA_AVX512)
-            && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
-    }
-#endif
-#ifdef SMASK__HAS_VECTOR4
-    if (isa == SMASK_ISA_VECTOR4) return 1;
-#endif
-    return isa == SMASK_ISA_SCALAR;
-}
+/* y[j] += sum_i x[i, j]: x (rows, n), row stride ld. */
+SMASK__FN void smask__sum_rows(int isa, float *y, const float *x, size_t ld,
+    size_t rows, size_t n);
 
-/* The instruction set of this chapter's loops if desc.isa is `isa`. BF16 only
-   changes matrix products; all other loops are those of AVX-512. */
-SMASK__FN smask_isa smask__isa_resolve(smask_isa isa)
-{
-    if (isa == SMASK_ISA_BF16) return SMASK_ISA_AVX512;
-    if (isa != SMASK_ISA_AUTO) return isa;
-    if (smask__isa_available(SMASK_ISA_AVX512)) return SMASK_ISA_AVX512;
-    if (smask__isa_available(SMASK_ISA_AVX2)) return SMASK_ISA_AVX2;
-    if (smask__isa_available(SMASK_ISA_VECTOR4)) return SMASK_ISA_VECTOR4;
-    return SMASK_ISA_SCALAR;
-}
+/* *sum = the sum of x - about, *squares = the sum of (x - about)^2. */
+SMASK__FN void smask__moments(int isa, const float *x, size_t n, float about,
+    float *sum, float *squares);
 
-/* Do matrix products round their operands to bfloat16? */
-SMASK__INLINE int smask__isa_is_bf16(smask_isa isa)
-{
-    return isa == SMASK_ISA_BF16;
-}
+/* Return the maximum of x. */
+SMASK__FN float smask__row_max(int isa, const float *x, size_t n);
 
-#define SMASK__CASE(name, text) case SMASK_ISA_##name: return text;
-SMASK__DEF const char *smask_isa_text(const smask_ctx *c)
-{
-    switch (smask__isa_is_bf16(c->desc.isa) ? c->desc.isa
-        : (smask_isa)c->isa) {
-    SMASK_ISAS(SMASK__CASE)
-    case SMASK_ISA_COUNT: break;
-    }
-    return "unknown";
-}
-#undef SMASK__CASE
+/* y = exp(a (x - top)), *sum = its sum; top is the maximum of x, a >= 0. y may
+   be x. */
+SMASK__FN void smask__exp_row(int isa, float *y, const float *x, float a,
+    float top, size_t n, float *sum);
+
+/* y = gelu(x) = x Phi(x), Phi the normal distribution. y may be x. */
+SMASK__FN void smask__gelu(int isa, float *y, const float *x, size_t n);
+
+/* dx = dy gelu'(x), or dx += if `add`. dx may be x. */
+SMASK__FN void smask__gelu_bwd(int isa, float *dx, const float *dy,
+    const float *x, size_t n, int add);
+
+/* One row of LayerNorm: y = z w + b with z = (x - mean) rstd. */
+SMASK__FN void smask__norm_row(int isa, float *y, const float *x, float mean,
+    float rstd, const float *w, const float *b, size_t n);
+
+/* Its derivative. Rows share the gradients of w and b, so these are added to.
+     dw += dy z        db += dy
+     dx  = rstd (w dy - mean(w dy) - z mean(w dy z))      (+= if `add`)     */
+SMASK__FN void smask__norm_row_bwd(int isa, float *dx, const float *dy,
+    const float *x, float mean, float rstd, const float *w, float *dw,
+    float *db, size_t n, int add);
+
+/* LayerNorm statistics of each row of x (rows, n), row stride ld:
+     stat[2 i] = mean       stat[2 i + 1] = rstd = 1 / sqrt(var + 1e-6)     */
+SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
+    size_t rows, size_t n, float *stat);
+
+/* Softmax over each column of s (rows, columns), row stride ld, in place:
+     e = exp(scale s + bias - top)    inverse[j] = 1 / sum of e in column j
+     top[j] = max of scale s + bias in column j
+   bias is (rows, columns), row stride b_ld, or NULL. e is not divided by its
+   sum: the caller multiplies by `inverse`. */
+SMASK__FN void smask__softmax(int isa, float *s, size_t ld, size_t rows,
+    size_t columns, float scale, const float *bias, size_t b_ld, float *top,
+    float *inverse);
+
+/* Its derivative, in place. In: s holds the recomputed scores, dp the gradient
+   of p. Out: s holds p, dp holds ds, the gradient of s.
+     p = exp(scale s + bias - top) inverse     d = sum of p dp in a column
+     ds = scale p (dp - d)                     dbias += p (dp - d)          */
+SMASK__FN void smask__softmax_bwd(int isa, float *s, float *dp, size_t ld,
+    size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
+    const float *top, const float *inverse, float *dbias);
+
+/* AdamW on n weights, with g' = clip g. Sets g to 0 in the same pass, while it
+   is in the cache. decay includes the rate.
+     m = beta1 m + (1 - beta1) g'      v = beta2 v + (1 - beta2) g'^2
+     w = (1 - decay) w - rate correct1 m / (sqrt(correct2 v) + eps)         */
+typedef struct smask__adam_step {
+    float rate, beta1, beta2, eps, decay, clip, correct1, correct2;
+} smask__adam_step;
+SMASK__FN void smask__adam(int isa, float *w, float *g, float *m, float *v,
+    size_t n, const smask__adam_step *s);
+
+/* ---- Operands of a product ---- */
 
 /* A matrix with a lens, an operand of a product. A lens is a fused prologue:
    the product applies the layer before a linear layer while it fetches the
@@ -2055,1262 +2016,43 @@ typedef struct smask__operand {
     size_t group;                    /* KEEP: rows that share a factor     */
 } smask__operand;
 
-/* A block product, C (m,n) = A B: see >>gemm for the layout. */
-typedef struct smask__block_product {
-    size_t m, n, k;
-    const float *a;                  /* rows: a[i * a_ld + p]; a_transposed:
-                                        groups of rows, a[p * a_ld + i]    */
-    size_t a_ld, a_group;            /* floats from group to group         */
-    int a_transposed;
-    const float *b;                  /* panels of columns: b[p * b_ld + j] */
-    size_t b_ld, b_panel;            /* floats from panel to panel         */
-    float *c;
-    size_t c_ld;
-    int paired;                      /* 1: bf16 pairs, two values of k     */
-    int add;                         /* 1: C += A B                        */
-    const float *bias;               /* (n)                                */
-    const float *scale;              /* (m)                                */
-    const float *r;                  /* (m,n), added last                  */
-    size_t r_ld;
-} smask__block_product;
-
-/* Rows and columns of a tile of C, by instruction set: see >>gemm. */
-SMASK__FN size_t smask__tile_rows(int isa)
+SMASK__FN smask__operand smask__operand_of(const float *x, size_t ld)
 {
-    switch (isa) {
-    case SMASK_ISA_AVX512: return 14;
-    case SMASK_ISA_AVX2: return 6;
-#if defined(__aarch64__)
-    case SMASK_ISA_VECTOR4: return 12;
-#else
-    case SMASK_ISA_VECTOR4: return 6;
-#endif
-    default: return 4;
-    }
-}
+    const smask__operand v = { x, ld, SMASK__PLAIN, NULL, NULL, NULL, NULL, 0 };
 
-SMASK__FN size_t smask__tile_columns(int isa)
-{
-    switch (isa) {
-    case SMASK_ISA_AVX512: return 32;
-    case SMASK_ISA_AVX2: return 16;
-    case SMASK_ISA_VECTOR4: return 8;
-    default: return 2;
-    }
-}
-
-/* AdamW settings of one parameter, as the loop needs them: see >>adam. */
-typedef struct smask__adam_step {
-    float rate, beta1, beta2, eps, decay, clip, correct1, correct2;
-} smask__adam_step;
-
-/* One pass of this file per instruction set. */
-#define SMASK__PASS 1
-#include SPLITMASK_FILE
-#undef SMASK__PASS
-#ifdef SMASK__HAS_VECTOR4
-#define SMASK__PASS 4
-#include SPLITMASK_FILE
-#undef SMASK__PASS
-#endif
-#ifdef SMASK__HAS_AVX2
-#define SMASK__PASS 8
-#include SPLITMASK_FILE
-#undef SMASK__PASS
-#endif
-#ifdef SMASK__HAS_AVX512
-#define SMASK__PASS 16
-#include SPLITMASK_FILE
-#undef SMASK__PASS
-#endif
-
-#endif /* SMASK__BUILD and no pass */
-
-#ifdef SMASK__PASS
-/* ----------------------------------------------------------------------
-   4a  The vector operations of one pass. v_t holds SMASK__PASS floats.
-   ---------------------------------------------------------------------- */
-
-/* Under -march=native clang schedules these loops for the processor it detects
-   and runs out of registers: twice as slow. Generic tuning avoids that. */
-#if defined(__clang__) && __clang_major__ >= 12
-#define SMASK__TUNE ",tune=x86-64"
-#else
-#define SMASK__TUNE ""
-#endif
-
-#if SMASK__PASS == 16
-#ifdef SMASK__HAS_BF16
-#define SMASK__BF16 ",avx512bf16"
-#else
-#define SMASK__BF16 ""
-#endif
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((                                \
-    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma" SMASK__BF16        \
-    SMASK__TUNE))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
-#ifdef SMASK__HAS_BF16
-#pragma GCC target("avx512bf16")
-#endif
-#define v_stay(v) __asm__("" : "+v"(v))
-#endif
-#undef SMASK__BF16
-#define SMASK__N(name) smask__##name##_avx512
-#define SMASK__MR 14
-#define v_t __m512
-#define v_set(x) _mm512_set1_ps(x)
-#define v_load(p) _mm512_loadu_ps(p)
-#define v_store(p, v) _mm512_storeu_ps(p, v)
-#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-/* Masked forms with all elements selected: some compilers warn that the plain
-   forms read an uninitialised value. */
-#define SMASK__ALL ((__mmask16)0xffff)
-#define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
-#define v_min(a, b) _mm512_maskz_min_ps(SMASK__ALL, a, b)
-#define v_sqrt(a) _mm512_maskz_sqrt_ps(SMASK__ALL, a)
-#define v_round(a)                                                          \
-    _mm512_maskz_cvtepi32_ps(SMASK__ALL,                                    \
-    _mm512_maskz_cvtps_epi32(SMASK__ALL, a))
-#define v_times2(a, n) _mm512_maskz_scalef_ps(SMASK__ALL, a, n)  /* a 2^n  */
-#define v_load_part(p, n)                                                   \
-    _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
-#define v_store_part(p, v, n)                                               \
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
-#define v_sum(v) smask__sum_avx512(v)
-#define v_top(v) smask__top_avx512(v)
-/* Four floats from each of the rows 0, 4, 8 and 12 at p, 128 bits a row. */
-#define v_quad(p, ld)                                                       \
-    _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
-    _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
-    1), _mm_loadu_ps((p) + 8 * (ld)), 2), _mm_loadu_ps((p) + 12 * (ld)), 3)
-/* These four work within each 128 bits. */
-#define v_low(a, b) _mm512_maskz_unpacklo_ps(SMASK__ALL, a, b)  /* a0 b0.. */
-#define v_high(a, b) _mm512_maskz_unpackhi_ps(SMASK__ALL, a, b) /* a2 b2.. */
-#define v_low64(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
-#define v_high64(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3       */
-#ifdef SMASK__HAS_BF16
-/* A bf16 pair is two bfloat16 values in the place of one float.
-     v_dot              a0 b0 + a1 b1 + c for each pair
-     v_bf16_pairs       a, then b; two neighbours make one pair
-     v_bf16_interleave  element i of a and element i of b make pair i      */
-#define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
-#define v_bf16_pairs(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
-#define v_bf16_interleave(a, b)                                             \
-    ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(                        \
-    31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,           \
-    23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),                \
-    (__m512i)_mm512_cvtne2ps_pbh(b, a)))
-#endif
-
-/* Combine the upper and the lower part of a vector until one float is left. */
-#define SMASK__FOLD(v, op8, op4, op1)                                       \
-    const __m256 h = op8(                                                   \
-        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),                 \
-        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));                \
-    const __m128 q = op4(_mm256_castps256_ps128(h),                         \
-        _mm256_extractf128_ps(h, 1));                                       \
-    const __m128 d = op4(q, _mm_movehl_ps(q, q));                           \
-    return _mm_cvtss_f32(op1(d, _mm_shuffle_ps(d, d, 1)));
-SMASK__INLINE float smask__sum_avx512(__m512 v)
-{
-    SMASK__FOLD(v, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
-}
-SMASK__INLINE float smask__top_avx512(__m512 v)
-{
-    SMASK__FOLD(v, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
-}
-#undef SMASK__FOLD
-
-#elif SMASK__PASS == 8
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((                                \
-    target("avx2,fma" SMASK__TUNE))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define v_stay(v) __asm__("" : "+x"(v))
-#endif
-#define SMASK__N(name) smask__##name##_avx2
-#define SMASK__MR 6
-#define v_t __m256
-#define v_set(x) _mm256_set1_ps(x)
-#define v_load(p) _mm256_loadu_ps(p)
-#define v_store(p, v) _mm256_storeu_ps(p, v)
-#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define v_max(a, b) _mm256_max_ps(a, b)
-#define v_min(a, b) _mm256_min_ps(a, b)
-#define v_sqrt(a) _mm256_sqrt_ps(a)
-#define v_round(a) _mm256_round_ps(a, 8)
-#define v_times2(a, n) _mm256_mul_ps(a, _mm256_castsi256_ps(                \
-    _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),               \
-    _mm256_set1_epi32(127)), 23)))
-#define v_quad(p, ld)                                                       \
-    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)),           \
-    _mm_loadu_ps((p) + 4 * (ld)), 1)
-#define v_low(a, b) _mm256_unpacklo_ps(a, b)
-#define v_high(a, b) _mm256_unpackhi_ps(a, b)
-#define v_low64(a, b) _mm256_shuffle_ps(a, b, 0x44)
-#define v_high64(a, b) _mm256_shuffle_ps(a, b, 0xee)
-
-#elif SMASK__PASS == 4
-/* Four floats in the compiler's vector type: SSE2, NEON, WASM SIMD128. */
-typedef float smask__four __attribute__((vector_size(16)));
-typedef int32_t smask__four_int __attribute__((vector_size(16)));
-#define SMASK__N(name) smask__##name##_vector4
-#if defined(__aarch64__)
-#define SMASK__MR 12
-#else
-#define SMASK__MR 6
-#endif
-#define v_t smask__four
-#define v_set(x) smask__set_vector4(x)
-#define v_load(p) smask__load_vector4(p)
-#define v_store(p, v) smask__store_vector4(p, v)
-#if defined(__aarch64__)
-#define v_fma(a, b, c) ((v_t)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a),  \
-    (float32x4_t)(b)))
-#else
-#define v_fma(a, b, c) ((a) * (b) + (c))
-#endif
-#define v_max(a, b) smask__pick_vector4((a) > (b), a, b)
-#define v_min(a, b) smask__pick_vector4((a) < (b), a, b)
-#define v_sqrt(a) smask__sqrt_vector4(a)
-#define v_round(a) smask__round_vector4(a)
-#define v_times2(a, n) smask__times2_vector4(a, n)
-#define v_quad(p, ld) smask__load_vector4(p)
-#define v_low(a, b) smask__mix_vector4(a, b, 0, 1)
-#define v_high(a, b) smask__mix_vector4(a, b, 2, 3)
-#define v_low64(a, b) smask__join64_vector4(a, b, 0)
-#define v_high64(a, b) smask__join64_vector4(a, b, 2)
-
-SMASK__INLINE v_t smask__set_vector4(float x)
-{
-    const v_t v = { x, x, x, x };
     return v;
-}
-SMASK__INLINE v_t smask__load_vector4(const float *p)
-{
-    v_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-SMASK__INLINE void smask__store_vector4(float *p, v_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
-/* Comparisons yield `which`: in each element all bits are set or none. */
-SMASK__INLINE v_t smask__pick_vector4(smask__four_int which, v_t a, v_t b)
-{
-    return (v_t)((which & (smask__four_int)a) | (~which & (smask__four_int)b));
-}
-SMASK__INLINE v_t smask__sqrt_vector4(v_t a)
-{
-    const v_t v = { sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) };
-    return v;
-}
-SMASK__INLINE v_t smask__round_vector4(v_t a)
-{
-    const v_t half = smask__pick_vector4(a < 0, v_set(-0.5f), v_set(0.5f));
-    const v_t b = a + half;
-    const v_t v = { (float)(int32_t)b[0], (float)(int32_t)b[1],
-        (float)(int32_t)b[2], (float)(int32_t)b[3] };
-    return v;
-}
-SMASK__INLINE v_t smask__times2_vector4(v_t a, v_t n)
-{
-    const smask__four_int e = { (int32_t)n[0] + 127, (int32_t)n[1] + 127,
-        (int32_t)n[2] + 127, (int32_t)n[3] + 127 };
-    return a * (v_t)(e << 23);
-}
-SMASK__INLINE v_t smask__mix_vector4(v_t a, v_t b, const int i, const int j)
-{
-    const v_t v = { a[i], b[i], a[j], b[j] };
-    return v;
-}
-SMASK__INLINE v_t smask__join64_vector4(v_t a, v_t b, const int i)
-{
-    const v_t v = { a[i], a[i + 1], b[i], b[i + 1] };
-    return v;
-}
-
-#else
-/* One float: any C compiler. */
-#define SMASK__N(name) smask__##name##_scalar
-#define SMASK__MR 4
-#define v_t float
-#define v_set(x) (x)
-#define v_load(p) (*(p))
-#define v_store(p, v) (*(p) = (v))
-#define v_fma(a, b, c) ((a) * (b) + (c))
-#define v_max(a, b) smask__max_scalar(a, b)
-#define v_min(a, b) smask__min_scalar(a, b)
-#define v_sqrt(a) sqrtf(a)
-#define v_round(a) floorf((a) + 0.5f)
-#define v_times2(a, n) smask__times2_scalar(a, n)
-#define v_load_part(p, n) ((n) > 0 ? *(p) : 0.0f)
-#define v_store_part(p, v, n) ((n) > 0 ? (void)(*(p) = (v)) : (void)0)
-
-SMASK__INLINE float smask__max_scalar(float a, float b)
-{
-    return a > b ? a : b;
-}
-SMASK__INLINE float smask__min_scalar(float a, float b)
-{
-    return a < b ? a : b;
-}
-SMASK__INLINE float smask__times2_scalar(float a, float n)
-{
-    const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return a * power;
-}
-#endif
-
-#define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
-#define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
-
-/* Forces v into a register here. Without it gcc moves sums between the steps of
-   the product until some of them are on the stack (a tenth slower). */
-#ifndef v_stay
-#define v_stay(v) ((void)0)
-#endif
-
-/* Only one pass has bf16 pairs. In the others these are never executed. */
-#ifdef v_dot
-#define SMASK__BF16_PAIRS 1
-#else
-#define SMASK__BF16_PAIRS 0
-#define v_dot(a, b, c) v_fma(a, b, c)
-#define v_bf16_pairs(a, b) ((void)(b), (a))
-#define v_bf16_interleave(a, b) ((void)(b), (a))
-#endif
-
-/* The first n elements; the others read as 0 and are not written. */
-#ifndef v_load_part
-#define v_load_part(p, n) SMASK__N(load_part)(p, n)
-#define v_store_part(p, v, n) SMASK__N(store_part)(p, v, n)
-SMASK__INLINE v_t SMASK__N(load_part)(const float *p, size_t n)
-{
-    float x[SMASK__PASS] = { 0 };
-
-    if (n == SMASK__W) return v_load(p);
-    for (size_t i = 0; i < n; i++) x[i] = p[i];
-    return v_load(x);
-}
-SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
-{
-    float x[SMASK__PASS];
-
-    if (n == SMASK__W) {
-        v_store(p, v);
-        return;
-    }
-    v_store(x, v);
-    for (size_t i = 0; i < n; i++) p[i] = x[i];
-}
-#endif
-
-/* Sum and maximum of the elements of v. The order of the sum is fixed (upper
-   part onto lower part), so results can be repeated. */
-#ifndef v_sum
-#define v_sum(v) SMASK__N(sum_of)(v)
-#define v_top(v) SMASK__N(max_of)(v)
-SMASK__INLINE float SMASK__N(sum_of)(v_t v)
-{
-    float x[SMASK__PASS];
-
-    v_store(x, v);
-    for (size_t half = SMASK__W / 2; half > 0; half /= 2)
-        for (size_t i = 0; i < half; i++) x[i] += x[i + half];
-    return x[0];
-}
-SMASK__INLINE float SMASK__N(max_of)(v_t v)
-{
-    float x[SMASK__PASS];
-
-    v_store(x, v);
-    for (size_t i = 1; i < SMASK__W; i++) if (x[i] > x[0]) x[0] = x[i];
-    return x[0];
-}
-#endif
-
-/* 2^x = 2^n 2^r with n = round(x), |r| <= 1/2. A minimax polynomial that is
-   exact at 2^0 = 1 gives 2^r. The relative error is below 2e-7 for x in
-   [-126, 127]. Below -126 the result is 0 to within 1e-37; above 127 it is
-   undefined. Callers need exp(a d) with a d <= 0 and pass x = (a log2 e) d.
-   The rounding of this product adds 2e-7 |a d| to their relative error, about
-   as much as the rounding of d itself. */
-#define SMASK__LOG2_E 1.44269504f
-SMASK__INLINE v_t SMASK__N(exp2)(v_t x)
-{
-    v_t n, r, p;
-
-    x = v_max(v_set(-126.0f), x);
-    n = v_round(x);
-    r = x - n;
-    p = v_fma(v_set(0.00132647273f), r, v_set(0.00967151299f));
-    p = v_fma(p, r, v_set(0.0555073358f));
-    p = v_fma(p, r, v_set(0.240222424f));
-    p = v_fma(p, r, v_set(0.693147004f));
-    p = v_fma(p, r, v_set(1.0f));
-    return v_times2(p, n);
-}
-
-/* Phi(x) - 1/2 = x P(u), where Phi is the normal distribution function and P a
-   minimax polynomial in u = 2 x^2 / 5.2^2 - 1. u lies in [-1, 1], which keeps
-   the coefficients small. Beyond |x| = 5.2 Phi is 0 or 1 to the precision of a
-   float. The absolute error is below 1.3e-7 everywhere. */
-SMASK__INLINE v_t SMASK__N(phi)(v_t x)
-{
-    const v_t y = v_min(v_set(5.2f), v_max(v_set(-5.2f), x));
-    const v_t u = v_fma(y * v_set(0.0739644970f), y, v_set(-1.0f));
-    v_t p = v_fma(v_set(0.00020239377f), u, v_set(-0.000562292f));
-
-    p = v_fma(p, u, v_set(0.000600746716f));
-    p = v_fma(p, u, v_set(-0.000978510943f));
-    p = v_fma(p, u, v_set(0.00266245939f));
-    p = v_fma(p, u, v_set(-0.00506737363f));
-    p = v_fma(p, u, v_set(0.00801007915f));
-    p = v_fma(p, u, v_set(-0.0123533569f));
-    p = v_fma(p, u, v_set(0.0181339271f));
-    p = v_fma(p, u, v_set(-0.02476345f));
-    p = v_fma(p, u, v_set(0.0319623239f));
-    p = v_fma(p, u, v_set(-0.0399253964f));
-    p = v_fma(p, u, v_set(0.0500261113f));
-    p = v_fma(p, u, v_set(-0.067743808f));
-    p = v_fma(p, u, v_set(0.135949984f));
-    return y * p;
-}
-
-/* gelu(x) = x Phi(x). */
-SMASK__INLINE v_t SMASK__N(gelu_of)(v_t x)
-{
-    return v_fma(x, SMASK__N(phi)(x), v_set(0.5f) * x);
-}
-
-/* The derivative of GELU: gelu'(x) = Phi(x) + x phi(x). gelu'(x) - 1/2 is odd,
-   like Phi(x) - 1/2, so it is x times another polynomial, in
-   u = 2 x^2 / 5.5^2 - 1. The absolute error is below 5e-7. */
-SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
-{
-    const v_t y = v_min(v_set(5.5f), v_max(v_set(-5.5f), x));
-    const v_t u = v_fma(y * v_set(0.0661157025f), y, v_set(-1.0f));
-    v_t p = v_fma(v_set(-0.00490987441f), u, v_set(0.0121202599f));
-
-    p = v_fma(p, u, v_set(-0.00642487686f));
-    p = v_fma(p, u, v_set(0.00410066918f));
-    p = v_fma(p, u, v_set(-0.027823668f));
-    p = v_fma(p, u, v_set(0.0495664962f));
-    p = v_fma(p, u, v_set(-0.0530860946f));
-    p = v_fma(p, u, v_set(0.0606563948f));
-    p = v_fma(p, u, v_set(-0.072919488f));
-    p = v_fma(p, u, v_set(0.0753351897f));
-    p = v_fma(p, u, v_set(-0.0688571483f));
-    p = v_fma(p, u, v_set(0.060187228f));
-    p = v_fma(p, u, v_set(-0.0537258238f));
-    p = v_fma(p, u, v_set(0.053670872f));
-    p = v_fma(p, u, v_set(-0.0657401383f));
-    p = v_fma(p, u, v_set(0.128759176f));
-    return v_fma(y, p, v_set(0.5f));
-}
-
-/* ----------------------------------------------------------------------
-   4b  The inner loops of the matrix product. >>gemm explains their form.
-   ---------------------------------------------------------------------- */
-
-/* X(i, g, q): row i of a tile reads its operand at a_g[q * ld]. An x86 address
-   is a base plus an index times 1, 2, 4 or 8. With ld as the index a base
-   reaches its own row and the next two, so five pointers serve 14 rows. */
-#define SMASK__TILE_ROWS(X) X(0, 0, 0) X(1, 0, 1) X(2, 0, 2) X(3, 1, 0)     \
-    X(4, 1, 1) X(5, 1, 2) X(6, 2, 0) X(7, 2, 1) X(8, 2, 2) X(9, 3, 0)       \
-    X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
-
-#define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
-/* Add one element of A times two vectors of B to row i. */
-#define SMASK__ROW(i, g, q)                                                 \
-    if (i < rows) {                                                         \
-        const v_t s = v_set(a_transposed ? a0[i]                            \
-            : a##g[(q) * ld + u]);                                          \
-        c##i##_0 = paired ? v_dot(s, b0, c##i##_0)                          \
-            : v_fma(s, b0, c##i##_0);                                       \
-        v_stay(c##i##_0);                                                   \
-        if (wide) {                                                         \
-            c##i##_1 = paired ? v_dot(s, b1, c##i##_1)                      \
-                : v_fma(s, b1, c##i##_1);                                   \
-            v_stay(c##i##_1);                                               \
-        }                                                                   \
-    }
-/* Finish row i: + C, + bias, * scale, + r, in this order. */
-#define SMASK__OUT(i, g, q)                                                 \
-    if (i < rows) {                                                         \
-        float *y = t->c + (at + i) * t->c_ld + j;                           \
-        if (t->add) {                                                       \
-            c##i##_0 = c##i##_0 + v_load_part(y, n0);                       \
-            if (wide) c##i##_1 = c##i##_1 + v_load_part(y + SMASK__W, n1);  \
-        }                                                                   \
-        if (t->bias != NULL) {                                              \
-            c##i##_0 = c##i##_0 + b0;                                       \
-            if (wide) c##i##_1 = c##i##_1 + b1;                             \
-        }                                                                   \
-        if (t->scale != NULL) {                                             \
-            const v_t s = v_set(t->scale[at + i]);                          \
-            c##i##_0 = c##i##_0 * s;                                        \
-            if (wide) c##i##_1 = c##i##_1 * s;                              \
-        }                                                                   \
-        if (t->r != NULL) {                                                 \
-            const float *r = t->r + (at + i) * t->r_ld + j;                 \
-            c##i##_0 = c##i##_0 + v_load_part(r, n0);                       \
-            if (wide) c##i##_1 = c##i##_1 + v_load_part(r + SMASK__W, n1);  \
-        }                                                                   \
-        v_store_part(y, c##i##_0, n0);                                      \
-        if (wide) v_store_part(y + SMASK__W, c##i##_1, n1);                 \
-    }
-
-/* The micro-kernel: `rows` rows of C from row `at`, and columns from j: two
-   vectors of them if `wide`, otherwise one. Every caller passes constants for
-   rows, a_transposed, wide and paired. So the compiler removes every `if` on
-   them, and c0_0 .. c13_1 are registers. */
-SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
-    const float *b, size_t at, size_t j, const size_t rows,
-    const int a_transposed, const int wide, const int paired)
-{
-    const size_t ld = a_transposed ? 1 : t->a_ld,
-        step = a_transposed ? t->a_ld : 1;
-    const size_t b_ld = t->b_ld;
-    const size_t n0 = smask__min(t->n - j, SMASK__W);
-    const size_t n1 = smask__min(t->n - j - n0, SMASK__W);
-    const float *a0 = a, *a1 = a + 3 * ld, *a2 = a + 6 * ld;
-    const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
-    size_t p = t->k;
-    v_t b0, b1 = v_set(0.0f);
-    const float *later = a + 24 * step + (rows - 1);
-    const float *soon = t->c + at * t->c_ld + j;
-    const float *const last = soon + (rows - 1) * t->c_ld;
-    SMASK__TILE_ROWS(SMASK__ZERO)
-
-#define SMASK__STEP(offset)                                                 \
-    {                                                                       \
-        const size_t u = offset;                                            \
-        b0 = v_load(b);                                                     \
-        if (wide) b1 = v_load(b + SMASK__W);                                \
-        SMASK__TILE_ROWS(SMASK__ROW)                                        \
-        (void)u;                                                            \
-        b += b_ld;                                                          \
-        if (a_transposed) a0 += step;                                       \
-    }
-#define SMASK__ALONG(n)                                                     \
-    if (!a_transposed) { a0 += n; a1 += n; a2 += n; a3 += n; a4 += n; }
-    /* Each round prefetches one row of C: to fetch all its cache lines at once
-       would delay the operands. If a_transposed, rows of A are prefetched some
-       700 cycles before they are needed: each row is a new line, often in a
-       new page, which the processor does not predict. These four prefetches
-       stay together and do not test where A ends, because clang would run out
-       of registers. A prefetch behind the end of A is harmless: nothing there
-       is read. */
-    for (; p >= 4; p -= 4) {
-        SMASK__STEP(0) SMASK__STEP(1)
-        SMASK__PREFETCH(soon);
-        SMASK__STEP(2) SMASK__STEP(3)
-        if (wide) SMASK__PREFETCH(soon + SMASK__W);
-        if (a_transposed) {
-            SMASK__PREFETCH(later);
-            SMASK__PREFETCH(later + step);
-            SMASK__PREFETCH(later + 2 * step);
-            SMASK__PREFETCH(later + 3 * step);
-            later += 4 * step;
-        }
-        if (soon != last) soon += t->c_ld;
-        SMASK__ALONG(4)
-    }
-    for (; p > 0; p--) {
-        SMASK__STEP(0)
-        SMASK__ALONG(1)
-    }
-#undef SMASK__STEP
-#undef SMASK__ALONG
-    b0 = b1;                             /* defined even if k is 0     */
-    if (t->bias != NULL) {
-        b0 = v_load_part(t->bias + j, n0);
-        b1 = v_load_part(t->bias + j + n0, n1);
-    }
-    SMASK__TILE_ROWS(SMASK__OUT)
-    (void)a1; (void)a2; (void)a3; (void)a4; (void)b1; (void)soon;
-    (void)later;
-}
-
-#undef SMASK__TILE_ROWS
-#undef SMASK__ZERO
-#undef SMASK__ROW
-#undef SMASK__OUT
-
-/* All rows of A times one panel of B, which stays in the first-level cache.
-   Rows that do not fill a tile go to smaller tiles, so no row is computed
-   that C does not have. */
-#define SMASK__TILE(count)                                                  \
-    while (rows >= count) {                                                 \
-        SMASK__N(tile)(t, a, b, at, j, count, a_transposed, wide, paired);  \
-        rows -= count;                                                      \
-        at += count;                                                        \
-        a += a_transposed ? (size_t)count : count * t->a_ld;                \
-    }
-SMASK__INLINE void SMASK__N(panel)(const smask__block_product *t, size_t j,
-    const int a_transposed, const int wide, const int paired)
-{
-    const float *b = t->b + j / SMASK__NR * t->b_panel;
-
-    for (size_t i = 0; i < t->m; i += SMASK__MR) {
-        const float *a = t->a + i / SMASK__MR * t->a_group;
-        size_t rows = smask__min(t->m - i, SMASK__MR), at = i;
-        if (rows == SMASK__MR) {
-            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, a_transposed, wide,
-                paired);
-        } else {
-#if SMASK__MR > 8
-            SMASK__TILE(8)
-#endif
-            SMASK__TILE(4)
-            SMASK__TILE(2)
-            SMASK__TILE(1)
-        }
-    }
-}
-#undef SMASK__TILE
-
-SMASK__INLINE void SMASK__N(panels)(const smask__block_product *t,
-    const int a_transposed, const int paired)
-{
-    for (size_t j = 0; j < t->n; j += SMASK__NR)
-        if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, a_transposed, 1, paired);
-        else SMASK__N(panel)(t, j, a_transposed, 0, paired);
-}
-
-/* Kept as separate functions: at -O0 a single function with all tile variants
-   would need megabytes of stack. */
-SMASK__FN void SMASK__N(block_nn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 0, 0);
-}
-SMASK__FN void SMASK__N(block_tn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 1, 0);
-}
-#if SMASK__BF16_PAIRS
-SMASK__FN void SMASK__N(bf16_nn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 0, 1);
-}
-SMASK__FN void SMASK__N(bf16_tn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 1, 1);
-}
-#endif
-
-/* The values a and b that the lens of a row needs. NORM: a is the mean, b is
-   1 / std. KEEP: a is the factor. */
-SMASK__INLINE v_t SMASK__N(lens_a)(const smask__operand *v, size_t row,
-    const smask__lens lens)
-{
-    return v_set(lens == SMASK__NORM ? v->stat[2 * row]
-        : lens == SMASK__KEEP ? v->keep[row / v->group] : 0.0f);
-}
-SMASK__INLINE v_t SMASK__N(lens_b)(const smask__operand *v, size_t row,
-    const smask__lens lens)
-{
-    return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f);
-}
-
-/* Columns j .. j + n - 1 of a row x with the lens applied, n <= W. */
-SMASK__INLINE v_t SMASK__N(lens_apply)(const smask__operand *v, const float *x,
-    size_t j, size_t n, v_t a, v_t b, const smask__lens lens)
-{
-    const v_t y = n == SMASK__W ? v_load(x + j) : v_load_part(x + j, n);
-
-    switch (lens) {
-    case SMASK__KEEP: return y * a;
-    case SMASK__GELU: return SMASK__N(gelu_of)(y);
-    case SMASK__NORM: return v_fma((y - a) * b, v_load_part(v->w + j, n),
-        v_load_part(v->b + j, n));
-    case SMASK__PLAIN: break;
-    }
-    return y;
-}
-
-/* The loop of fetch, below, for a constant lens and a constant `paired`. */
-SMASK__INLINE void SMASK__N(fetch_as)(const smask__operand *v, size_t row,
-    size_t rows, size_t column, size_t columns, float *to, size_t pitch,
-    size_t width, size_t stride, const smask__lens lens, const int paired)
-{
-    const size_t end = column + columns, stop = row + rows;
-
-    for (size_t i = row; i < stop; i += paired ? 2 : 1, to += pitch) {
-        const size_t i1 = i + 1 < stop ? i + 1 : i;
-        const float *x = v->x + i * v->ld, *x1 = v->x + i1 * v->ld;
-        const v_t a = SMASK__N(lens_a)(v, i, lens);
-        const v_t b = SMASK__N(lens_b)(v, i, lens);
-        const v_t a1 = SMASK__N(lens_a)(v, i1, lens);
-        const v_t b1 = SMASK__N(lens_b)(v, i1, lens);
-        const size_t ahead = i1 + 8 < stop ? 8 * v->ld : 0;
-        float *y = to;
-        for (size_t j = column; j < end; j += width, y += stride) {
-            const size_t w = smask__min(width, end - j);
-            for (size_t k = 0; k < w; k += SMASK__W) {
-                const size_t n = smask__min(end - j - k, SMASK__W);
-                v_t s = SMASK__N(lens_apply)(v, x, j + k, n, a, b, lens);
-                SMASK__PREFETCH(x + j + k + ahead);
-                if (paired) {
-                    SMASK__PREFETCH(x1 + j + k + ahead);
-                    s = v_bf16_interleave(s, i1 == i ? v_set(0.0f)
-                        : SMASK__N(lens_apply)(v, x1, j + k, n, a1, b1, lens));
-                }
-                if (n == SMASK__W) v_store(y + k, s);
-                else v_store_part(y + k, s, n);
-            }
-            for (size_t k = w; k < width; k++) y[k] = 0;
-        }
-    }
 }
 
 /* Copy rows row .. row + rows - 1 and columns column .. column + columns - 1
    of an operand, with its lens applied, into panels `width` columns wide:
      (i, j) -> to[j / width * stride + i * pitch + j % width]
    Missing columns of the last panel become 0. Whole vectors are stored even if
-   width is not a multiple of W: the excess lies where the next row is written
-   afterwards, so `to` must have space for one vector behind the last row.
-   If `paired`, two rows become one row of bf16 pairs (an odd last row is paired
-   with zeros), and the source may then start at `to`. */
-SMASK__FN void SMASK__N(fetch)(const smask__operand *v, size_t row, size_t rows,
-    size_t column, size_t columns, float *to, size_t pitch, size_t width,
-    size_t stride, int paired)
-{
-#define SMASK__AS(lens)                                                     \
-    case lens:                                                              \
-        if (SMASK__BF16_PAIRS && paired)                                    \
-            SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
-                width, stride, lens, 1);                                    \
-        else                                                                \
-            SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
-                width, stride, lens, 0);                                    \
-        break;
-    switch (v->lens) {
-    SMASK__AS(SMASK__PLAIN)
-    SMASK__AS(SMASK__KEEP)
-    SMASK__AS(SMASK__GELU)
-    SMASK__AS(SMASK__NORM)
-    }
-#undef SMASK__AS
-}
+   width is not a multiple of a vector: the excess lies where the next row is
+   written afterwards, so `to` must have space for 16 floats behind the last
+   row. If `paired`, two rows become one row of bf16 pairs (an odd last row is
+   paired with zeros), and the source may then start at `to`. */
+SMASK__FN void smask__fetch(int isa, const smask__operand *v, size_t row,
+    size_t rows, size_t column, size_t columns, float *to, size_t pitch,
+    size_t width, size_t stride, int paired);
 
-/* x (rows, columns): two columns become one column of bf16 pairs. An odd last
+/* Transpose x (columns, k), row stride ld, into one panel nr columns wide:
+   to[p * nr + i] = x[i, p], and 0 for i >= columns. */
+SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
+    size_t columns, size_t k, float *to, size_t nr);
+
+/* Two columns of x (rows, columns) become one column of bf16 pairs. An odd last
    column is paired with zeros. `to` may be x if pitch <= ld. */
-SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
-    size_t columns, float *to, size_t pitch)
-{
-    for (size_t i = 0; i < rows; i++, x += ld, to += pitch)
-        for (size_t j = 0; j < columns; j += 2 * SMASK__W) {
-            const size_t left = columns - j;
-            const size_t n0 = smask__min(left, SMASK__W);
-            const size_t n1 = smask__min(left - n0, SMASK__W);
-            v_store_part(to + j / 2, v_bf16_pairs(v_load_part(x + j, n0),
-                v_load_part(x + j + n0, n1)), (n0 + n1 + 1) / 2);
-        }
-}
+SMASK__FN void smask__pair_columns(int isa, const float *x, size_t ld,
+    size_t rows, size_t columns, float *to, size_t pitch);
 
-/* Transpose x (rows, k) with row stride ld into one panel:
-   to[p * NR + i] = x[i][p], and 0 for i >= rows. Squares of 4 x 4 floats are
-   transposed in registers, so memory is read and written in runs. */
-SMASK__FN void SMASK__N(transpose)(const float *x, size_t ld, size_t rows,
-    size_t k, float *to)
-{
-    for (size_t half = 0; half < SMASK__NR; half += SMASK__W) {
-        size_t p = 0;
-#if SMASK__PASS > 1
-        if (rows >= half + SMASK__W)
-            for (; p + 4 <= k; p += 4) {
-                const float *from = x + half * ld + p;
-                const v_t a = v_quad(from, ld), b = v_quad(from + ld, ld);
-                const v_t c = v_quad(from + 2 * ld, ld);
-                const v_t d = v_quad(from + 3 * ld, ld);
-                const v_t ab0 = v_low(a, b), ab1 = v_high(a, b);
-                const v_t cd0 = v_low(c, d), cd1 = v_high(c, d);
-                float *y = to + p * SMASK__NR + half;
-                v_store(y, v_low64(ab0, cd0));
-                v_store(y + SMASK__NR, v_high64(ab0, cd0));
-                v_store(y + 2 * SMASK__NR, v_low64(ab1, cd1));
-                v_store(y + 3 * SMASK__NR, v_high64(ab1, cd1));
-            }
-#endif
-        for (; p < k; p++)
-            for (size_t i = half; i < half + SMASK__W; i++)
-                to[p * SMASK__NR + i] = i < rows ? x[i * ld + p] : 0;
-    }
-}
+/* Can a product read a right factor, `columns` wide, in place? */
+SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
+    size_t nr);
 
-/* ----------------------------------------------------------------------
-   4c  Loops over rows and arrays, used by chapters 5, 6, 7, 9 and 12.
-   ---------------------------------------------------------------------- */
+/* ---- The matrix product ---- */
 
-/* For each vector of an array: j is its first index, n <= W its length. */
-#define SMASK__EACH(j, n, count)                                            \
-    for (size_t j = 0, n; j < count; j += SMASK__W)                         \
-        if ((n = smask__min(count - j, SMASK__W)) != 0)
-
-SMASK__FN void SMASK__N(add)(float *y, const float *x, size_t count)
-{
-    SMASK__EACH(j, n, count)
-        v_store_part(y + j, v_load_part(y + j, n) + v_load_part(x + j, n), n);
-}
-
-/* y[j] += sum_i x[i, j]: x (rows, count), row stride ld. */
-SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
-    size_t rows, size_t count)
-{
-    size_t i, j, n;
-
-    for (j = 0; j + 4 * SMASK__W <= count; j += 4 * SMASK__W) {
-        const float *at = x + j;
-        v_t s0 = v_load(y + j), s1 = v_load(y + j + SMASK__W);
-        v_t s2 = v_load(y + j + 2 * SMASK__W);
-        v_t s3 = v_load(y + j + 3 * SMASK__W);
-        for (i = 0; i < rows; i++, at += ld) {
-            s0 = s0 + v_load(at);
-            s1 = s1 + v_load(at + SMASK__W);
-            s2 = s2 + v_load(at + 2 * SMASK__W);
-            s3 = s3 + v_load(at + 3 * SMASK__W);
-        }
-        v_store(y + j, s0);
-        v_store(y + j + SMASK__W, s1);
-        v_store(y + j + 2 * SMASK__W, s2);
-        v_store(y + j + 3 * SMASK__W, s3);
-    }
-    for (; j < count; j += SMASK__W) {
-        v_t s;
-        n = smask__min(count - j, SMASK__W);
-        s = v_load_part(y + j, n);
-        for (i = 0; i < rows; i++) s = s + v_load_part(x + i * ld + j, n);
-        v_store_part(y + j, s, n);
-    }
-}
-
-SMASK__FN void SMASK__N(axpy)(float *y, float a, const float *x, size_t count)
-{
-    SMASK__EACH(j, n, count)
-        v_store_part(y + j, v_fma(v_set(a), v_load_part(x + j, n),
-            v_load_part(y + j, n)), n);
-}
-
-/* y = a x */
-SMASK__FN void SMASK__N(scale)(float *y, float a, const float *x,
-    size_t count)
-{
-    SMASK__EACH(j, n, count)
-        v_store_part(y + j, v_set(a) * v_load_part(x + j, n), n);
-}
-
-SMASK__FN void SMASK__N(dot)(const float *x, const float *y, size_t count,
-    float *out)
-{
-    v_t s = v_set(0.0f);
-    SMASK__EACH(j, n, count)
-        s = v_fma(v_load_part(x + j, n), v_load_part(y + j, n), s);
-    *out = v_sum(s);
-}
-
-/* The sums of x - about and of (x - about)^2. */
-SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
-    float *sum, float *squares)
-{
-    v_t s = v_set(0.0f), q = v_set(0.0f);
-    const v_t m = v_set(about);
-    size_t j;
-
-    for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
-        const v_t d = v_load(x + j) - m;
-        s = s + d;
-        q = v_fma(d, d, q);
-    }
-    *sum = v_sum(s);
-    *squares = v_sum(q);
-    for (size_t left = j; left < count; left++) {
-        *sum += x[left] - about;
-        *squares += (x[left] - about) * (x[left] - about);
-    }
-}
-
-SMASK__FN void SMASK__N(most)(const float *x, size_t count, float *out)
-{
-    v_t m = v_set(-3.0e38f);
-    size_t j;
-    float best;
-
-    for (j = 0; j + SMASK__W <= count; j += SMASK__W)
-        m = v_max(m, v_load(x + j));
-    best = v_top(m);
-    for (; j < count; j++) if (x[j] > best) best = x[j];
-    *out = best;
-}
-
-/* y = exp(a (x - most)) and *sum = its sum, where `most` is the maximum of x
-   and a >= 0. y may be x. */
-SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
-    float most, size_t count, float *sum)
-{
-    const v_t scale = v_set(a * SMASK__LOG2_E), less = v_set(most);
-    v_t s = v_set(0.0f);
-    size_t j;
-    float rest = 0;
-
-    for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
-        const v_t e = SMASK__N(exp2)((v_load(x + j) - less) * scale);
-        v_store(y + j, e);
-        s = s + e;
-    }
-    if (j < count) {
-        float part[SMASK__PASS];
-        const size_t n = count - j;
-        v_store(part, SMASK__N(exp2)((v_load_part(x + j, n) - less)
-            * scale));
-        for (size_t i = 0; i < n; i++) rest += y[j + i] = part[i];
-    }
-    *sum = v_sum(s) + rest;
-}
-
-SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
-{
-    SMASK__EACH(j, n, count)
-        v_store_part(y + j, SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
-}
-
-/* dx = dy * gelu'(x), or += if `add`. dx may be x. */
-SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
-    size_t count, int add)
-{
-    SMASK__EACH(j, n, count) {
-        v_t d = v_load_part(dy + j, n)
-            * SMASK__N(gelu_derivative)(v_load_part(x + j, n));
-        if (add) d = d + v_load_part(dx + j, n);
-        v_store_part(dx + j, d, n);
-    }
-}
-
-/* One row of LayerNorm: y = (x - mean) * rstd * w + b. */
-SMASK__FN void SMASK__N(norm_row)(float *y, const float *x, float mean,
-    float rstd, const float *w, const float *b, size_t D)
-{
-    const v_t m = v_set(mean), s = v_set(rstd);
-    SMASK__EACH(j, n, D)
-        v_store_part(y + j, v_fma((v_load_part(x + j, n) - m) * s,
-            v_load_part(w + j, n), v_load_part(b + j, n)), n);
-}
-
-/* Backpropagation through one row of LayerNorm, with z = (x - mean) * rstd:
-     dw += dy z        db += dy
-     dx  = rstd * (w dy - mean(w dy) - z mean(w dy z))      (+= if `add`)
-   The gradients of w and b are always added to: all rows share them. */
-SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
-    const float *x, float mean, float rstd, const float *w, float *dw,
-    float *db, size_t D, int add)
-{
-    const v_t m = v_set(mean), s = v_set(rstd);
-    v_t sum = v_set(0.0f), dot = v_set(0.0f), a, b;
-
-    SMASK__EACH(j, n, D) {
-        const v_t g = v_load_part(dy + j, n);
-        const v_t z = (v_load_part(x + j, n) - m) * s;
-        const v_t h = g * v_load_part(w + j, n);
-        v_store_part(dw + j, v_fma(g, z, v_load_part(dw + j, n)), n);
-        v_store_part(db + j, g + v_load_part(db + j, n), n);
-        sum = sum + h;
-        dot = v_fma(h, z, dot);
-    }
-    a = v_set(v_sum(sum) / (float)D);
-    b = v_set(v_sum(dot) / (float)D);
-    SMASK__EACH(j, n, D) {
-        const v_t z = (v_load_part(x + j, n) - m) * s;
-        const v_t h = v_load_part(dy + j, n) * v_load_part(w + j, n);
-        v_t d = (h - a - z * b) * s;
-        if (add) d = d + v_load_part(dx + j, n);
-        v_store_part(dx + j, d, n);
-    }
-}
-
-/* Softmax over each column of s (rows, columns), in place, one vector of
-   columns at a time:
-     e = exp(scale s + bias - top)    inverse[j] = 1 / sum of e in column j
-     top[j] = max of scale s + bias in column j
-   bias is (rows, columns) with row stride b_ld, or NULL. e is not divided by
-   its sum: the caller multiplies by `inverse`. */
-SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
-    size_t columns, float scale, const float *bias, size_t b_ld, float *top,
-    float *inverse)
-{
-    const v_t a = v_set(bias != NULL ? SMASK__LOG2_E : scale * SMASK__LOG2_E);
-
-    SMASK__EACH(j, n, columns) {
-        v_t most = v_set(-3.0e38f), sum = v_set(0.0f), less;
-        for (size_t i = 0; i < rows; i++) {
-            float *x = s + i * ld + j;
-            v_t v = v_load_part(x, n);
-            if (bias != NULL) {
-                v = v_fma(v, v_set(scale),
-                    v_load_part(bias + i * b_ld + j, n));
-                v_store_part(x, v, n);
-            }
-            most = v_max(most, v);
-        }
-        less = most * a;
-        if (bias == NULL) most = most * v_set(scale);
-        for (size_t i = 0; i < rows; i++) {
-            float *x = s + i * ld + j;
-            const v_t e = SMASK__N(exp2)(v_fma(v_load_part(x, n), a, -less));
-            v_store_part(x, e, n);
-            sum = sum + e;
-        }
-        v_store_part(top + j, most, n);
-        v_store_part(inverse + j, v_set(1.0f) / sum, n);
-    }
-}
-
-/* Backpropagation through softmax, in place. In: s holds the recomputed scores,
-   dp the gradient of p. Out: s holds p, dp holds ds, the gradient of s.
-     p = exp(scale s + bias - top) inverse     d = sum of p dp in a column
-     ds = scale p (dp - d)                     dbias += p (dp - d)        */
-SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
-    size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
-    const float *top, const float *inverse, float *dbias)
-{
-    const v_t a = v_set(scale * SMASK__LOG2_E);
-
-    SMASK__EACH(j, n, columns) {
-        const v_t less = v_load_part(top + j, n) * v_set(SMASK__LOG2_E);
-        const v_t inv = v_load_part(inverse + j, n);
-        v_t d = v_set(0.0f);
-        for (size_t i = 0; i < rows; i++) {
-            float *x = s + i * ld + j;
-            v_t v = v_fma(v_load_part(x, n), a, -less);
-            if (bias != NULL)
-                v = v_fma(v_load_part(bias + i * b_ld + j, n),
-                    v_set(SMASK__LOG2_E), v);
-            v = SMASK__N(exp2)(v) * inv;
-            v_store_part(x, v, n);
-            d = v_fma(v, v_load_part(dp + i * ld + j, n), d);
-        }
-        for (size_t i = 0; i < rows; i++) {
-            float *x = dp + i * ld + j;
-            const v_t v = v_load_part(s + i * ld + j, n)
-                * (v_load_part(x, n) - d);
-            v_store_part(x, v * v_set(scale), n);
-            if (dbias == NULL) continue;
-            v_store_part(dbias + i * b_ld + j, v
-                + v_load_part(dbias + i * b_ld + j, n), n);
-        }
-    }
-}
-
-/* AdamW on an array of weights, with g' = clip g. The gradients are set to 0 in
-   the same pass, while they are in the cache. decay includes the rate.
-     m = beta1 m + (1 - beta1) g'      v = beta2 v + (1 - beta2) g'^2
-     w = (1 - decay) w - rate correct1 m / (sqrt(correct2 v) + eps)       */
-SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
-    size_t count, const smask__adam_step *s)
-{
-    const v_t b1 = v_set(s->beta1), b2 = v_set(s->beta2);
-    const v_t one_b1 = v_set(1 - s->beta1), one_b2 = v_set(1 - s->beta2);
-    const v_t clip = v_set(s->clip), eps = v_set(s->eps);
-    const v_t rate = v_set(s->rate * s->correct1);
-    const v_t correct2 = v_set(s->correct2), left = v_set(1 - s->decay);
-
-    SMASK__EACH(j, n, count) {
-        const v_t d = v_load_part(g + j, n) * clip;
-        const v_t m1 = v_fma(b1, v_load_part(m + j, n), one_b1 * d);
-        const v_t v1 = v_fma(b2, v_load_part(v + j, n), one_b2 * d * d);
-        const v_t size = v_sqrt(v1 * correct2) + eps;
-        v_store_part(m + j, m1, n);
-        v_store_part(v + j, v1, n);
-        v_store_part(w + j, v_load_part(w + j, n) * left
-            - rate * m1 / size, n);
-        v_store_part(g + j, v_set(0.0f), n);
-    }
-}
-
-#undef SMASK__EACH
-#undef SMASK__LOG2_E
-#undef SMASK__ALL
-#undef SMASK__N
-#undef SMASK__MR
-#undef SMASK__W
-#undef SMASK__NR
-#undef v_t
-#undef v_set
-#undef v_load
-#undef v_store
-#undef v_fma
-#undef v_max
-#undef v_min
-#undef v_sqrt
-#undef v_round
-#undef v_times2
-#undef v_load_part
-#undef v_store_part
-#undef v_sum
-#undef v_top
-#undef v_quad
-#undef v_low
-#undef v_high
-#undef v_low64
-#undef v_high64
-#undef v_stay
-#undef v_dot
-#undef v_bf16_pairs
-#undef v_bf16_interleave
-#undef SMASK__BF16_PAIRS
-#undef SMASK__TUNE
-#if SMASK__PASS > 4
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
-#endif /* SMASK__PASS */
-
-#if defined(SMASK__BUILD) && !defined(SMASK__PASS)
-
-/* Functions that choose the version for `isa`. */
-SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
-{
-    float out;
-    SMASK__CALL(isa, dot, (x, y, n, &out))
-    return out;
-}
-
-/* One block product. */
-SMASK__FN void smask__tiles(int isa, const smask__block_product *t)
-{
-#ifdef SMASK__HAS_BF16
-    if (t->paired && t->a_transposed) smask__bf16_tn_avx512(t);
-    else if (t->paired) smask__bf16_nn_avx512(t);
-    if (t->paired) return;
-#endif
-    if (t->a_transposed) SMASK__CALL(isa, block_tn, (t))
-    else SMASK__CALL(isa, block_nn, (t))
-}
-
-SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
-    size_t n)
-{
-    SMASK__CALL(isa, axpy, (y, a, x, n))
-}
-
-/* The first index of the maximum of x; *most is its value. Vectors find the
-   maximum of each block of 128, and only the best block is searched. */
-SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n,
-    float *most)
-{
-    size_t i, at = 0;
-    float best = 0, block;
-
-    for (i = 0; i < n; i += 128) {
-        SMASK__CALL(isa, most, (x + i, smask__min(n - i, 128), &block))
-        if (i > 0 && !(block > best)) continue;
-        best = block;
-        at = i;
-    }
-    while (at + 1 < n && x[at] < best) at++;
-    *most = best;
-    return at;
-}
-
-/* ======================================================================
-   5  THE MATRIX PRODUCT                                          >>gemm
-   Question   A training step spends nearly all its time in C = A B. How
-              can plain C compute it at the processor's limit?
-   Idea       Four versions, each of which removes the bottleneck of the
-              one before, and a fifth with smaller operands.
-
-     1. Three loops (smask__gemm_plain, below). Each multiplication loads
-        two floats from memory. The result is right and slow: the tests
-        compare with it.
-     2. A tile of C in registers. MR rows and NR columns of C stay in
-        registers while k runs, so MR + NR loads serve MR * NR
-        multiplications. With AVX-512 the tile is 14 x 32: 28 registers
-        hold sums, 2 hold B, and each element of A comes from memory and
-        is used twice. The 28 sums do not depend on each other, which
-        hides the latency of a multiply-add (4 cycles, two per cycle: 8
-        sums would do). AVX2 has 16 registers, so its tile is 6 x 16: 12
-        hold sums, 2 hold B, 1 holds A.
-     3. Packing. The tile reads NR columns of B for each k. Packing copies
-        them once into panels: NR floats are contiguous, and those of the
-        next k follow, so the hardware prefetcher finds them. The copy
-        multiplies nothing and takes up to a fifth of the time. So the
-        product reads an operand in place if its layout allows: A nearly
-        always, B when few rows of A use it (smask__in_place).
-     4. Blocks that fit the caches. k is cut at KC = 384. A panel of B
-        (KC x NR floats, 48 KB) then stays near the first-level cache
-        while MC = 112 rows of A (KC x MC floats, 172 KB) stream from the
-        second-level cache.
-     5. Bfloat16 operands, if the context asks for them (SMASK_ISA_BF16).
-        A bfloat16 is the upper 16 bits of a float. The values of k and
-        k + 1 form a bf16 pair, as long as one float, and one instruction
-        adds both products of two pairs to a float. So everything above
-        holds with pairs in place of floats and half as many k. Packing
-        converts the operands, so it is never skipped. Sums remain floats;
-        only the operands are rounded, by at most 2^-9, 0.2 %.
-
-              n                          one tile, per k:
-         +--+--+--+--+                    b0        b1
-       k | panels of B, NR wide      a0   c0,0      c0,1
-         +--+--+--+--+               a1   c1,0      c1,1
-       +---+ +--+--+--+--+           ..   ..        ..
-     m | A | |  | C|  |  | MR        a13  c13,0     c13,1
-       +---+ +--+--+--+--+
-
-              Contract of a tile: it reads k rows of B in whole vectors
-              (the packer fills missing columns with zeros). It reads only
-              the rows of A that it computes. It reads C only to add to
-              it. Bias, residual, stochastic depth factor and gelu' are
-              applied while the tile is in registers or in the first-level
-              cache.
-              A' B uses the same loop with A transposed: MR columns of A
-              take the place of MR rows.
-   May call   1 to 4.            Called by   6, 7, 9.
-   Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
-              [GG08] [BLIS15]; on training with bfloat16, Kalamkar et al.
-              2019 [Kal19].
-   ====================================================================== */
-
-#define SMASK__KC ((size_t)384)
+/* Upper limit of the rows in a piece. */
 #define SMASK__MC ((size_t)112)
-
-#ifdef SPLITMASK_CBLAS
-/* The CBLAS hook. With one panel as wide as the matrix and one group as tall,
-   blocks are plain matrices, and the CBLAS library multiplies them. */
-extern
-#ifdef __cplusplus
-"C"
-#endif
-void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k,
-    float alpha, const float *a, int lda, const float *b, int ldb,
-    float beta, float *c, int ldc);
-#endif
-
-/* Version 1, the reference: all others must agree with it up to rounding. */
-SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
-    size_t k, const float *a, size_t lda, const float *b, size_t ldb,
-    float *c, size_t ldc, int add)
-{
-    for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < n; j++) {
-            float sum = add ? c[i * ldc + j] : 0;
-            for (size_t p = 0; p < k; p++)
-                sum += (trans == SMASK_TN ? a[p * lda + i] : a[i * lda + p])
-                    * (trans == SMASK_NT ? b[j * ldb + p] : b[p * ldb + j]);
-            c[i * ldc + j] = sum;
-        }
-}
 
 /* A product and the work fused with it. Unused fields are zero. */
 typedef struct smask__product {
@@ -3343,13 +2085,6 @@ typedef struct smask__product {
     size_t work_floats;              /* size of each                       */
 } smask__product;
 
-SMASK__FN smask__operand smask__operand_of(const float *x, size_t ld)
-{
-    const smask__operand v = { x, ld, SMASK__PLAIN, NULL, NULL, NULL, NULL, 0 };
-
-    return v;
-}
-
 SMASK__FN smask__product smask__product_of(size_t m, size_t n, size_t k,
     float *c, size_t c_ld)
 {
@@ -3364,384 +2099,54 @@ SMASK__FN smask__product smask__product_of(size_t m, size_t n, size_t k,
     return p;
 }
 
-/* Set what depends on the instruction set and the sizes. k is cut into equal
-   parts of at most KC floats or bf16 pairs. Rows are cut into about sixteen
-   pieces of at most MC rows, so that all threads finish together. */
-SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
-{
-    size_t parts;
+/* C = A B, from plan to result. */
+SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p);
 
-    p->isa = c->isa;
-    p->paired = smask__isa_is_bf16(c->desc.isa) && !p->exact;
-    parts = smask__ceil_div(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
-#ifdef SPLITMASK_CBLAS
-    p->mr = smask__max(p->m, 1);
-    p->nr = smask__max(p->n, 1);
-#else
-    p->mr = smask__tile_rows(c->isa);
-    p->nr = smask__tile_columns(c->isa);
-#endif
-    p->kc = parts > 1 ? smask__round_up(smask__ceil_div(p->k, parts), 4) : p->k;
-    if (p->mc == 0)
-        p->mc = smask__min(smask__ceil_div(p->m, 16), SMASK__MC);
-    p->mc = smask__round_up(smask__max(p->mc, 1), smask__tile_rows(c->isa));
-    if (p->nc == 0 || p->nc > p->n) p->nc = p->n;
-    p->nc = smask__round_up(smask__max(p->nc, 1), p->nr);
-}
+/* The same in three steps: set the sizes of tiles and pieces; pack B, unless it
+   is `ready` or can be read in place; multiply. A caller may reuse what the
+   first two prepared. smask__pack_now packs without the test. */
+SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p);
+SMASK__FN void smask__pack(smask_ctx *c, smask__product *p);
+SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p);
+SMASK__FN void smask__product_nn(smask_ctx *c, smask__product *p);
 
-SMASK__FN void smask__multiply_block(int isa, const smask__block_product *t)
-{
-#ifdef SPLITMASK_CBLAS
-    cblas_sgemm(101, t->a_transposed ? 112 : 111, 111, (int)t->m, (int)t->n,
-        (int)t->k, 1, t->a, (int)t->a_ld, t->b, (int)t->b_ld,
-        t->add ? 1 : 0, t->c, (int)t->c_ld);
-    for (size_t i = 0; i < t->m; i++)
-        for (size_t j = 0; j < t->n; j++) {
-            float *y = t->c + i * t->c_ld + j;
-            if (t->bias != NULL) *y += t->bias[j];
-            if (t->scale != NULL) *y *= t->scale[i];
-            if (t->r != NULL) *y += t->r[i * t->r_ld + j];
-        }
-    (void)isa;
-#else
-    smask__tiles(isa, t);
-#endif
-}
+/* The number of pieces in which a planned product calls `after`. */
+SMASK__FN size_t smask__pieces_down(const smask__product *p);
 
-/* Write one panel of x': as wide as a tile or, for the CBLAS hook, as wide as
-   the whole matrix. */
-SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
-    size_t columns, size_t k, float *to, size_t nr)
-{
-    if (nr == smask__tile_columns(isa)) {
-        SMASK__CALL(isa, transpose, (x, ld, columns, k, to))
-        return;
-    }
-    for (size_t q = 0; q < k; q++)
-        for (size_t i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
-}
+/* C = A' B, from plan to result. */
+SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p);
 
-/* -- Packing B. The parts of k follow each other; part k0 starts at
-   k0 * (n rounded up to NR) and holds its panels side by side. A piece is two
-   panels, because long reads use memory better. A panel of bf16 pairs fills
-   only the first half of its buffer: its floats need the whole buffer before
-   they are paired in place. */
+/* ---- The block product: one thread, operands in the cache ---- */
 
-#define SMASK__PANELS_A_PIECE ((size_t)2)
+/* A block product, C (m,n) = A B: see >>gemm for the layout. */
+typedef struct smask__block_product {
+    size_t m, n, k;
+    const float *a;                  /* rows: a[i * a_ld + p]; a_transposed:
+                                        groups of rows, a[p * a_ld + i]    */
+    size_t a_ld, a_group;            /* floats from group to group         */
+    int a_transposed;
+    const float *b;                  /* panels of columns: b[p * b_ld + j] */
+    size_t b_ld, b_panel;            /* floats from panel to panel         */
+    float *c;
+    size_t c_ld;
+    int paired;                      /* 1: bf16 pairs, two values of k     */
+    int add;                         /* 1: C += A B                        */
+    const float *bias;               /* (n)                                */
+    const float *scale;              /* (m)                                */
+    const float *r;                  /* (m,n), added last                  */
+    size_t r_ld;
+} smask__block_product;
+SMASK__FN void smask__multiply_block(int isa, const smask__block_product *t);
 
-SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
-{
-    const smask__product *p = (const smask__product *)arg;
-    const size_t begin = (size_t)piece * SMASK__PANELS_A_PIECE * p->nr;
-    const size_t end = smask__min(p->n,
-        begin + SMASK__PANELS_A_PIECE * p->nr);
+/* The same without the CBLAS hook. */
+SMASK__FN void smask__multiply_tiles(int isa, const smask__block_product *t);
 
-    (void)worker;
-    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
-        const size_t len = smask__min(p->kc, p->k - k0);
-        float *to = p->packed + k0 * smask__round_up(p->n, p->nr) + begin * len;
-        if (!p->b_transposed)
-            SMASK__CALL(p->isa, fetch, (&p->b, k0, len, begin,
-                end - begin, to, p->nr, p->nr, p->nr * len, p->paired))
-        for (size_t j = begin; p->b_transposed && j < end; j += p->nr) {
-            const float *b = p->b.x + j * p->b.ld + k0;
-            const size_t columns = smask__min(end - j, p->nr);
-            smask__transpose(p->isa, b, p->b.ld, columns, len, to, p->nr);
-            if (p->paired) {             /* in place                       */
-                const smask__operand v = smask__operand_of(to, p->nr);
-                SMASK__CALL(p->isa, fetch, (&v, 0, len, 0, p->nr, to,
-                    p->nr, p->nr, 0, 1))
-            }
-            to += p->nr * len;
-        }
-    }
-}
-
-/* Can the first-level cache hold several rows at once? Rows a multiple of 4 KB
-   apart fall on one cache set and evict each other. */
-SMASK__FN int smask__rows_near(const smask__operand *v)
-{
-    return v->lens == SMASK__PLAIN && v->ld % 1024 != 0;
-}
-
-/* Can tiles read a right factor in place? They read whole vectors, so rows must
-   be a multiple of 16 columns wide. The scalar version (nr 2) always copies:
-   some compilers vectorise it so that it reads one row too many. */
-SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
-    size_t nr)
-{
-    return smask__rows_near(v) && v->ld % 16 == 0 && columns % 16 == 0
-        && nr > 2;
-}
-
-SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
-{
-    smask__run(c, smask__ceil_div(p->n, SMASK__PANELS_A_PIECE * p->nr),
-        smask__pack_piece, p);
-}
-
-/* Pack B unless tiles can read it in place and few rows of A use it: the copy
-   pays only if it is read often. */
-SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
-{
-    if (p->ready) return;
-    p->packed = NULL;
-    if (p->m <= 1024 && !p->b_transposed && !p->paired
-        && smask__in_place(&p->b, p->n, p->nr)) return;
-    p->packed = smask__floats(c, smask__mul_sat(p->k,
-        smask__round_up(p->n, p->nr)));
-    smask__pack_now(c, p);
-}
-
-/* LayerNorm statistics: mean and 1 / sqrt(var + eps) of each row. Two passes,
-   because E[x^2] - mean^2 loses its digits if the mean is large and the
-   deviation small. */
-SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
-    size_t rows, size_t D, float *stat)
-{
-    for (size_t i = 0; i < rows; i++, x += ld) {
-        float sum, squares, mean, none;
-        SMASK__CALL(isa, moments, (x, D, 0, &sum, &none))
-        mean = sum / (float)D;
-        SMASK__CALL(isa, moments, (x, D, mean, &sum, &squares))
-        stat[2 * i] = mean;
-        stat[2 * i + 1] = 1 / sqrtf(squares / (float)D + 1e-6f);
-    }
-}
-
-/* Number of pieces that m rows are cut into: a multiple of four, so that
-   threads finish together, but at most one piece per row of tiles. */
-SMASK__FN size_t smask__pieces_down(const smask__product *p)
-{
-    return smask__min(smask__round_up(smask__ceil_div(p->m, p->mc), 4),
-        smask__ceil_div(p->m, smask__tile_rows(p->isa)));
-}
-
-/* Return columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them:
-   in place, or copied with a row stride that spreads rows over the cache sets.
-   Bf16 pairs are always in `copy`, made from A or from the copy in place. */
-SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
-    size_t rows, size_t k0, size_t len, float *copy, size_t *ld)
-{
-    const float *x = p->a.x + row * p->a.ld + k0;
-    const int fit = p->paired ? p->a.lens == SMASK__PLAIN
-        : smask__rows_near(&p->a);
-
-    *ld = p->a.ld;
-    if (!fit) {
-        *ld = len + 16;
-        SMASK__CALL(p->isa, fetch, (&p->a, row, rows, k0, len, copy, *ld,
-            len, 0, 0))
-        x = copy;
-    }
-    if (p->paired) {
-        SMASK__CALL(p->isa, pair_columns, (x, *ld, rows, len, copy,
-            len / 2 + 16))
-        *ld = len / 2 + 16;
-        x = copy;
-    }
-    return x;
-}
-
-/* Compute one piece of A B: whole tiles, at most `mc` rows and `nc` columns. */
-SMASK__FN void smask__nn_piece(void *arg, int piece, int worker)
-{
-    const smask__product *p = (const smask__product *)arg;
-    const size_t mr = smask__tile_rows(p->isa);
-    const size_t tiles = smask__ceil_div(p->m, mr);
-    const size_t down = smask__pieces_down(p), at = (size_t)piece % down;
-    const size_t row = at * tiles / down * mr;
-    const size_t column = (size_t)piece / down * p->nc;
-    const size_t n_up = smask__round_up(p->n, p->nr);
-    float *work = p->work + (size_t)worker * p->work_floats;
-    float *scale = work + p->mc * (p->kc + 16);
-    smask__block_product t;
-
-    memset(&t, 0, sizeof t);
-    t.paired = p->paired;
-    t.m = smask__min(p->m, (at + 1) * tiles / down * mr) - row;
-    t.n = smask__min(p->n - column, p->nc);
-    t.c_ld = p->own ? p->n : p->c_ld;
-    t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
-    if (p->stat != NULL)
-        smask__norm_stat(p->isa, p->a.x + row * p->a.ld, p->a.ld, t.m,
-            p->k, p->stat + 2 * row);
-    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
-        const size_t len = smask__min(p->kc, p->k - k0);
-        t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
-        t.k = p->paired ? smask__ceil_div(len, 2) : len;
-        t.a_group = p->mr * t.a_ld;
-        if (p->packed != NULL) {
-            t.b = p->packed + k0 * n_up + column * len;
-            t.b_ld = p->nr;
-            t.b_panel = p->nr * len;
-        } else {
-            t.b = p->b.x + k0 * p->b.ld + column;
-            t.b_ld = p->b.ld;
-            t.b_panel = p->nr;
-        }
-        t.add = p->add || k0 > 0;
-        if (k0 + len == p->k) {          /* last part: the sums are final  */
-            t.bias = p->bias != NULL ? p->bias + column : NULL;
-            t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
-            t.r_ld = p->r_ld;
-            t.scale = p->keep != NULL ? scale : NULL;
-            for (size_t i = 0; p->keep != NULL && i < t.m; i++)
-                scale[i] = p->keep[(row + i) / p->group];
-        }
-        smask__multiply_block(p->isa, &t);
-    }
-    if (p->after != NULL) p->after(p->arg, row, t.m, t.c, piece);
-}
-
-/* C = A B after smask__product_plan and smask__pack. */
-SMASK__FN void smask__product_nn(smask_ctx *c, smask__product *p)
-{
-    const size_t mark = smask__mark(c);
-    size_t floats = p->mc * (p->kc + 16) + p->mc;
-
-    if (p->own) floats += p->mc * p->n;
-    p->work_floats = smask__round_up(floats, 16);
-    p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
-        p->work_floats));
-    smask__run(c, smask__pieces_down(p) * smask__ceil_div(p->n, p->nc),
-        smask__nn_piece, p);
-    smask__rewind(c, mark);
-}
-
-SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
-{
-    const size_t mark = smask__mark(c);
-
-    smask__product_plan(c, p);
-    smask__pack(c, p);
-    smask__product_nn(c, p);
-    smask__rewind(c, mark);
-}
-
-/* Floats in a packed group of MR columns of A. The packer may write up to 16
-   floats past the group. */
-SMASK__FN size_t smask__group(const smask__product *p)
-{
-    return smask__round_up(p->mr * p->kc + 16, 16);
-}
-
-/* sums[j] += sum_i A[i, j] over rows k0 .. k0 + len - 1 of A, for columns from
-   j. The product has just read these rows, so they are in the cache. */
-SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
-    size_t len, size_t j, size_t columns)
-{
-    const float *x = p->a.x + k0 * p->a.ld + j;
-
-    if (p->a.lens == SMASK__PLAIN)
-        SMASK__CALL(p->isa, sum_rows, (p->sums + j, x, p->a.ld, len,
-            columns))
-    else                                             /* KEEP               */
-        for (size_t i = 0; i < len; i++, x += p->a.ld)
-            SMASK__CALL(p->isa, axpy, (p->sums + j,
-                p->a.keep[(k0 + i) / p->a.group], x, columns))
-}
-
-/* Compute one piece of A' B: a rectangle of C over all of k. Operands that need
-   packing are packed here, one part of k at a time. */
-SMASK__FN void smask__tn_piece(void *arg, int piece, int worker)
-{
-    const smask__product *p = (const smask__product *)arg;
-    const size_t down = smask__ceil_div(p->m, p->mc);
-    const size_t row = (size_t)piece % down * p->mc;
-    const size_t column = (size_t)piece / down * p->nc;
-    /* Each k reads one cache line of A, whatever the row stride. Next to the
-       28 multiply-adds of a large tile that costs nothing; in a small tile it
-       takes half the time, so A is packed. Vectors of B that straddle two
-       cache lines cost more than packing B. */
-    const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 16;
-    const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
-        || (uintptr_t)p->b.x % 64 != 0;
-    float *a = p->work + (size_t)worker * p->work_floats;
-    float *b = a + smask__ceil_div(p->mc, p->mr) * smask__group(p);
-    smask__block_product t;
-    size_t k0, len;
-
-    memset(&t, 0, sizeof t);
-    t.a_transposed = 1;
-    t.paired = p->paired;
-    t.m = smask__min(p->m - row, p->mc);
-    t.n = smask__min(p->n - column, p->nc);
-    t.a_ld = pack_a ? p->mr : p->a.ld;
-    t.a_group = pack_a ? smask__group(p) : p->mr;
-    t.b_ld = pack_b ? p->nr : p->b.ld;
-    t.b_panel = pack_b ? p->nr * p->kc : p->nr;
-    t.c = p->c + row * p->c_ld + column;
-    t.c_ld = p->c_ld;
-    for (k0 = 0; k0 < p->k; k0 += p->kc) {
-        len = smask__min(p->kc, p->k - k0);
-        t.k = p->paired ? smask__ceil_div(len, 2) : len;
-        t.add = p->add || k0 > 0;
-        t.a = pack_a ? a : p->a.x + k0 * p->a.ld + row;
-        t.b = pack_b ? b : p->b.x + k0 * p->b.ld + column;
-        if (pack_a)
-            SMASK__CALL(p->isa, fetch, (&p->a, k0, len, row, t.m, a,
-                p->mr, p->mr, t.a_group, p->paired))
-        if (pack_b)
-            SMASK__CALL(p->isa, fetch, (&p->b, k0, len, column, t.n, b,
-                t.b_ld, t.b_ld, t.b_panel, p->paired))
-        smask__multiply_block(p->isa, &t);
-        if (p->sums != NULL && column == 0)
-            smask__sum_columns(p, k0, len, row, t.m);
-    }
-}
-
-/* C (m,n) = A' B. C is cut into rectangles of at most about 196 x 384. Their
-   number is a multiple of four, so that threads finish together. */
-SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p)
-{
-    const size_t mark = smask__mark(c);
-    size_t down = smask__ceil_div(p->m, 196),
-        over = smask__ceil_div(p->n, 384);
-
-    while (down * over % 4 != 0 && p->m / down + p->n / over > 64) {
-        if (p->m / down >= p->n / over) down++;
-        else over++;
-    }
-    p->mc = smask__ceil_div(p->m, down);
-    p->nc = smask__ceil_div(p->n, over);
-    smask__product_plan(c, p);
-    p->mc = smask__round_up(p->mc, p->mr);
-    p->work_floats = smask__ceil_div(p->mc, p->mr) * smask__group(p)
-        + smask__round_up(p->nc * p->kc, 16);
-    p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
-        p->work_floats));
-    smask__run(c, smask__ceil_div(p->m, p->mc) * smask__ceil_div(p->n, p->nc),
-        smask__tn_piece, p);
-    smask__rewind(c, mark);
-}
-
-SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
-    size_t n, size_t k, const float *a, size_t lda, const float *b,
-    size_t ldb, float *out, size_t ldc, int add)
-{
-    if (lda < (trans == SMASK_TN ? m : k) || ldc < n
-        || ldb < (trans == SMASK_NT ? k : n))
-        return smask__fail(c, SMASK_ARG, "gemm",
-            "lda, ldb or ldc is below the length of its rows");
-    if (m == 0 || n == 0 || !smask__ok(c)) return c->error;
-    if (k == 0) {
-        for (size_t i = 0; i < m && !add && !c->dry; i++)
-            memset(out + i * ldc, 0, n * sizeof *out);
-        return c->error;
-    }
-    smask__product p = smask__product_of(m, n, k, out, ldc);
-    p.a = smask__operand_of(a, lda);
-    p.b = smask__operand_of(b, ldb);
-    p.b_transposed = trans == SMASK_NT;
-    p.add = add;
-    if (trans == SMASK_TN) smask__product_tn(c, &p);
-    else smask__product_do(c, &p);
-    return c->error;
-}
+/* Rows and columns of a tile of C. */
+SMASK__FN size_t smask__tile_rows(int isa);
+SMASK__FN size_t smask__tile_columns(int isa);
 
 /* ======================================================================
-   6  KERNELS                                                  >>kernels
+   5  KERNELS                                                  >>kernels
    Question   What are the functions a transformer is made of, and what
               are their derivatives?
    Idea       Functions come in pairs. x_fwd computes y. x_bwd takes dy, the
@@ -3752,7 +2157,7 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
               depend on the sizes alone, and the partial sums of pieces are
               added in a fixed order, so the number of threads never
               changes a bit of the result.
-   May call   1 to 5.            Called by   7, 12.
+   May call   1 to 4.            Called by   7, 8, 10, 13.
    Source     Backward of matrix products and softmax: any textbook;
               LayerNorm [Ba16]; GELU [HG16]; attention [Vas17], recomputed
               as in [Dao22]; InfoNCE [Oord18].
@@ -3767,6 +2172,24 @@ SMASK__FN size_t smask__piece_rows(size_t rows, size_t columns)
 {
     return smask__min(smask__max(rows, 1),
         smask__max(1, SMASK__PIECE / smask__max(columns, 1)));
+}
+
+/* The first index of the maximum of x; *top is its value. Vectors find the
+   maximum of each block of 128, and only the best block is searched. */
+SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n, float *top)
+{
+    size_t at = 0;
+    float best = 0;
+
+    for (size_t i = 0; i < n; i += 128) {
+        const float block = smask__row_max(isa, x + i, smask__min(n - i, 128));
+        if (i > 0 && !(block > best)) continue;
+        best = block;
+        at = i;
+    }
+    while (at + 1 < n && x[at] < best) at++;
+    *top = best;
+    return at;
 }
 
 /* ---- Elementwise loops: y += a x, y = a x, GELU and its backward ---- */
@@ -3792,13 +2215,13 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
 
     (void)worker;
     switch (l->kind) {
-    case SMASK__LIST_AXPY: SMASK__CALL(l->isa, axpy, (y, l->a, x, n)) break;
+    case SMASK__LIST_AXPY: smask__axpy(l->isa, y, l->a, x, n); break;
     case SMASK__LIST_SCALE:
-        SMASK__CALL(l->isa, scale, (y, l->a, x, n))
+        smask__scale(l->isa, y, l->a, x, n);
         break;
-    case SMASK__LIST_GELU: SMASK__CALL(l->isa, gelu, (y, x, n)) break;
+    case SMASK__LIST_GELU: smask__gelu(l->isa, y, x, n); break;
     case SMASK__LIST_GELU_BWD:           /* y = dx, x = dy, z = x          */
-        SMASK__CALL(l->isa, gelu_bwd, (y, x, l->z + at, n, 1))
+        smask__gelu_bwd(l->isa, y, x, l->z + at, n, 1);
         break;
     }
 }
@@ -3880,8 +2303,8 @@ SMASK__FN void smask__gelu_after(void *arg, size_t row, size_t rows,
     const size_t at = row * a->l->in;
 
     (void)piece;
-    SMASK__CALL(a->isa, gelu_bwd, (a->dx + at, df, a->l->x + at,
-        rows * a->l->in, a->add))
+    smask__gelu_bwd(a->isa, a->dx + at, df, a->l->x + at, rows * a->l->in,
+        a->add);
 }
 
 SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
@@ -3893,9 +2316,9 @@ SMASK__FN void smask__norm_after(void *arg, size_t row, size_t rows,
 
     memset(dw, 0, 2 * D * sizeof *dw);
     for (size_t i = row; i < row + rows; i++, df += D)
-        SMASK__CALL(a->isa, norm_row_bwd, (a->dx + i * D, df,
-            a->l->x + i * D, a->l->stat[2 * i], a->l->stat[2 * i + 1],
-            a->l->ln_w, dw, db, D, a->add))
+        smask__norm_row_bwd(a->isa, a->dx + i * D, df, a->l->x + i * D,
+            a->l->stat[2 * i], a->l->stat[2 * i + 1], a->l->ln_w, dw, db, D,
+            a->add);
 }
 
 /* Add the partial sums that pieces left in part (parts, 2, count), in order:
@@ -3906,9 +2329,9 @@ SMASK__FN void smask__add_parts(smask_ctx *c, const float *part, size_t parts,
     if (c->dry || !smask__ok(c)) return;
     for (size_t q = 0; q < parts; q++, part += 2 * count) {
         if (first != NULL)
-            SMASK__CALL(c->isa, add, (first, part, count))
+            smask__add(c->isa, first, part, count);
         if (second != NULL)
-            SMASK__CALL(c->isa, add, (second, part + count, count))
+            smask__add(c->isa, second, part + count, count);
     }
 }
 
@@ -4006,12 +2429,12 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
         memset(dw, 0, 2 * D * sizeof *dw);
     for (; i < end; i++) {
         if (a->dy == NULL)
-            SMASK__CALL(a->isa, norm_row, (a->y + i * D, a->x + i * D,
-                a->stat[2 * i], a->stat[2 * i + 1], a->w, a->b, D))
+            smask__norm_row(a->isa, a->y + i * D, a->x + i * D, a->stat[2 * i],
+                a->stat[2 * i + 1], a->w, a->b, D);
         else
-            SMASK__CALL(a->isa, norm_row_bwd, (a->dx + i * D,
-                a->dy + i * D, a->x + i * D, a->stat[2 * i],
-                a->stat[2 * i + 1], a->w, dw, dw + D, D, a->add))
+            smask__norm_row_bwd(a->isa, a->dx + i * D, a->dy + i * D, a->x + i
+                * D, a->stat[2 * i], a->stat[2 * i + 1], a->w, dw, dw + D, D,
+                a->add);
     }
 }
 
@@ -4109,8 +2532,7 @@ SMASK__FN smask__factor smask__attention_pack(const smask__attention *a,
         return f;
     }
     if (!transposed) {
-        SMASK__CALL(a->isa, fetch, (&v, 0, k, 0, columns, to, nr, nr,
-            nr * k, 0))
+        smask__fetch(a->isa, &v, 0, k, 0, columns, to, nr, nr, nr * k, 0);
         return f;
     }
     for (size_t j = 0; j < columns; j += nr, to += nr * k)
@@ -4162,8 +2584,8 @@ SMASK__FN void smask__attention_fwd_piece(void *arg, int piece, int worker)
 
     smask__attention_times(a, q + D, 3 * D, 0, qt, N, K, s, a->s_ld, 0,
         NULL);
-    SMASK__CALL(a->isa, softmax, (s, a->s_ld, N, N, 1 / sqrtf((float)K),
-        bias, N, top, top + N))
+    smask__softmax(a->isa, s, a->s_ld, N, N, 1 / sqrtf((float)K), bias, N, top,
+        top + N);
     smask__attention_times(a, s, a->s_ld, 1, v, K, N, a->y + b * N * D
         + h * K, D, 0, top + N);
 }
@@ -4201,8 +2623,8 @@ SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
     smask__attention_times(a, k, 3 * D, 0, qt, N, K, p, a->s_ld, 0, NULL);
     smask__attention_times(a, k + D, 3 * D, 0, dyt, N, K, ds, a->s_ld, 0,
         NULL);
-    SMASK__CALL(a->isa, softmax_bwd, (p, ds, a->s_ld, N, N,
-        1 / sqrtf((float)K), bias, N, top, top + N, dbias))
+    smask__softmax_bwd(a->isa, p, ds, a->s_ld, N, N, 1 / sqrtf((float)K), bias,
+        N, top, top + N, dbias);
     if (a->again)                        /* y was transient: recompute it  */
         smask__attention_times(a, p, a->s_ld, 1,
             smask__attention_pack(a, q + 2 * D, 3 * D, 0, pack), K, N,
@@ -4287,7 +2709,7 @@ SMASK__FN void smask__gather_fwd_piece(void *arg, int piece, int worker)
         float *y = g->y + i * D;
         memcpy(y, at >= 0 ? g->x + (size_t)at * D : g->fill, D * sizeof *y);
         if (g->position != NULL)
-            SMASK__CALL(g->isa, add, (y, g->position + i % g->N * D, D))
+            smask__add(g->isa, y, g->position + i % g->N * D, D);
     }
 }
 
@@ -4302,11 +2724,11 @@ SMASK__FN void smask__gather_bwd(smask_ctx *c, const smask__gather *g,
     for (size_t i = 0; i < g->count; i++, dy += D) {
         const int32_t at = g->index != NULL ? g->index[i] : (int32_t)i;
         if (at >= 0 && dx != NULL)
-            SMASK__CALL(c->isa, add, (dx + (size_t)at * D, dy, D))
+            smask__add(c->isa, dx + (size_t)at * D, dy, D);
         if (at < 0 && dfill != NULL)
-            SMASK__CALL(c->isa, add, (dfill, dy, D))
+            smask__add(c->isa, dfill, dy, D);
         if (dposition != NULL)
-            SMASK__CALL(c->isa, add, (dposition + i % g->N * D, dy, D))
+            smask__add(c->isa, dposition + i % g->N * D, dy, D);
     }
 }
 
@@ -4348,12 +2770,12 @@ SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
         const size_t label = (size_t)a->label[row];
         const size_t top = smask__argmax(a->isa, z, a->V, &most);
         const float right = z[label];
-        SMASK__CALL(a->isa, exp_row, (z, z, 1, most, a->V, &sum))
+        smask__exp_row(a->isa, z, z, 1, most, a->V, &sum);
         loss += (double)(most - right) + log((double)sum);
         hits += top == label;
         if (a->guess != NULL) a->guess[row] = (int32_t)top;
         if (!a->gradients) continue;
-        SMASK__CALL(a->isa, scale, (z, share / sum, z, a->V))
+        smask__scale(a->isa, z, share / sum, z, a->V);
         z[label] -= share;
     }
     a->loss[piece] = loss;
@@ -4437,8 +2859,8 @@ SMASK__FN double smask__cross_entropy_fwd(int isa, const float *x,
     for (size_t i = 0; i < rows; i++, x += C, t += C, dx += C) {
         float most, sum, total = 0;
         double lse;
-        SMASK__CALL(isa, most, (x, C, &most))
-        SMASK__CALL(isa, exp_row, (dx, x, 1, most, C, &sum))
+        most = smask__row_max(isa, x, C);
+        smask__exp_row(isa, dx, x, 1, most, C, &sum);
         lse = (double)most + log((double)sum);
         for (size_t j = 0; j < C; j++) {
             loss += (double)t[j] * (lse - (double)x[j]);
@@ -4475,86 +2897,25 @@ SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
             if (all ? j == i : (j < half) == (i < half)) row[j] = -1e30f;
         *hits += smask__argmax(isa, row, rows, &most) == u;
         right = row[u];
-        SMASK__CALL(isa, exp_row, (row, row, 1 / tau, most, rows, &sum))
+        smask__exp_row(isa, row, row, 1 / tau, most, rows, &sum);
         for (j = 0; j < rows; j++)       /* exp_row's minimum is not 0     */
             if (all ? j == i : (j < half) == (i < half)) row[j] = 0;
         loss += (double)((most - right) / tau) + log((double)sum);
-        SMASK__CALL(isa, scale, (row, 1 / (sum * (float)rows * tau), row,
-            rows))
+        smask__scale(isa, row, 1 / (sum * (float)rows * tau), row, rows);
         row[u] -= 1 / ((float)rows * tau);
     }
     return loss / (double)rows;
 }
 
 /* ======================================================================
-   7  THE TAPE                                                    >>tape
-   Question   How does backpropagation find the gradient of a scalar loss
-              with respect to every parameter?
-   Idea       Every op records one node. A node is recorded after its
-              sources, so backpropagation walks the list from its end. When
-              the walk reaches a node, every node that used it has already
-              added its part, so its dx is complete. A gradient lives from
-              its first part until the walk has passed its node. Then the
-              next gradient reuses its memory. Values that are cheap to
-              compute are not saved. Backpropagation recomputes them: norms,
-              GELU, the output of attention inside a stack of blocks.
-   May call   1 to 6.            Called by   8, 11, 12.
-   Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
+   6  CONTEXT                                                   >>context
+   Question   Who owns the memory, and what happens in a training step?
+   Idea       A context owns one arena. Setup takes it, a step marks its
+              ends and gives back what was allocated between begin and end.
+              A plan runs the caller's function on a dry context, which
+              counts bytes and touches no values.
+   May call   1 to 4.            Called by   the user, 7.
    ====================================================================== */
-
-/* ---- Error reports ---- */
-
-SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
-    const smask_tensor *t)
-{
-    char digits[24];
-
-    smask__add_detail(c, name);
-    for (int32_t i = 0; i < t->rank; i++) {
-        smask__append_digits(digits, (uint64_t)t->shape[i]);
-        smask__add_detail(c, i == 0 ? " (" : ",");
-        smask__add_detail(c, digits);
-    }
-    smask__add_detail(c, ")");
-}
-
-#define SMASK__CASE(NAME, name)                                             \
-    case SMASK_OP_##NAME: return SMASK__TEXT(#name);
-SMASK__FN const char *smask__op_text(smask_op op)
-{
-    switch (op) {
-    SMASK_OPS(SMASK__CASE)
-    case SMASK_OP_COUNT: break;
-    }
-    return "";
-}
-#undef SMASK__CASE
-
-/* Report an error from a function that returns a tensor. Returns NULL. */
-SMASK__FN smask_tensor *smask__fail_null(smask_ctx *c, smask_result code,
-    const char *where, const char *what)
-{
-    smask__fail(c, code, where, what);
-    return NULL;
-}
-
-/* Report shapes that do not fit: "where: a (2,3), b (4)". b may be NULL.
-   Returns NULL. */
-SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
-    const char *a_name, const smask_tensor *a, const char *b_name,
-    const smask_tensor *b)
-{
-    if (!smask__set_error(c, SMASK_SHAPE, where)) return NULL;
-    smask__add_shape(c, a_name, a);
-    if (b != NULL) {
-        smask__add_detail(c, ", ");
-        smask__add_shape(c, b_name, b);
-    }
-    smask__log_error(c);
-    return NULL;
-}
-
-/* ---- Contexts and steps ---- */
 
 /* Alignment to 64 bytes can cost 0 to 63 bytes of the block. The arena always
    subtracts 63, so a size that is enough is enough at any address. */
@@ -4591,6 +2952,18 @@ SMASK__FN void smask__start(smask_ctx *c, const smask_desc *desc, int dry)
     c->base = (unsigned char *)block + skew;
     c->size = (bytes - (SMASK__ALIGN - 1)) & ~(SMASK__ALIGN - 1);
 }
+
+#define SMASK__CASE(name, text) case SMASK_ISA_##name: return text;
+SMASK__DEF const char *smask_isa_text(const smask_ctx *c)
+{
+    switch (smask__isa_is_bf16(c->desc.isa) ? c->desc.isa
+        : (smask_isa)c->isa) {
+    SMASK_ISAS(SMASK__CASE)
+    case SMASK_ISA_COUNT: break;
+    }
+    return "unknown";
+}
+#undef SMASK__CASE
 
 SMASK__DEF smask_result smask_setup_v(smask_ctx *c, const smask_desc *desc,
     uint32_t magic)
@@ -4676,6 +3049,74 @@ SMASK__DEF void smask_record(smask_ctx *c, int on)
     c->not_recording = !on;
 }
 
+/* ======================================================================
+   7  THE TAPE                                                    >>tape
+   Question   How does backpropagation find the gradient of a scalar loss
+              with respect to every parameter?
+   Idea       Every op records one node. A node is recorded after its
+              sources, so backpropagation walks the list from its end. When
+              the walk reaches a node, every node that used it has already
+              added its part, so its dx is complete. A gradient lives from
+              its first part until the walk has passed its node. Then the
+              next gradient reuses its memory. Values that are cheap to
+              compute are not saved. Backpropagation recomputes them: norms,
+              GELU, the output of attention inside a stack of blocks.
+   May call   1 to 6.            Called by   8 to 10, 12 to 14.
+   Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
+   ====================================================================== */
+
+/* ---- Error reports ---- */
+
+SMASK__FN void smask__add_shape(smask_ctx *c, const char *name,
+    const smask_tensor *t)
+{
+    char digits[24];
+
+    smask__add_detail(c, name);
+    for (int32_t i = 0; i < t->rank; i++) {
+        smask__append_digits(digits, (uint64_t)t->shape[i]);
+        smask__add_detail(c, i == 0 ? " (" : ",");
+        smask__add_detail(c, digits);
+    }
+    smask__add_detail(c, ")");
+}
+
+#define SMASK__CASE(NAME, name)                                             \
+    case SMASK_OP_##NAME: return SMASK__TEXT(#name);
+SMASK__FN const char *smask__op_text(smask_op op)
+{
+    switch (op) {
+    SMASK_OPS(SMASK__CASE)
+    case SMASK_OP_COUNT: break;
+    }
+    return "";
+}
+#undef SMASK__CASE
+
+/* Report an error from a function that returns a tensor. Returns NULL. */
+SMASK__FN smask_tensor *smask__fail_null(smask_ctx *c, smask_result code,
+    const char *where, const char *what)
+{
+    smask__fail(c, code, where, what);
+    return NULL;
+}
+
+/* Report shapes that do not fit: "where: a (2,3), b (4)". b may be NULL.
+   Returns NULL. */
+SMASK__FN smask_tensor *smask__fail_shapes(smask_ctx *c, const char *where,
+    const char *a_name, const smask_tensor *a, const char *b_name,
+    const smask_tensor *b)
+{
+    if (!smask__set_error(c, SMASK_SHAPE, where)) return NULL;
+    smask__add_shape(c, a_name, a);
+    if (b != NULL) {
+        smask__add_detail(c, ", ");
+        smask__add_shape(c, b_name, b);
+    }
+    smask__log_error(c);
+    return NULL;
+}
+
 /* ---- Nodes ---- */
 
 SMASK__DEF size_t smask_count(const smask_tensor *t)
@@ -4736,7 +3177,7 @@ SMASK__FN smask_tensor *smask__new_node(smask_ctx *c, smask_op op, int32_t d0,
         return smask__fail_null(c, SMASK_NODES, smask__op_text(op),
             "desc.nodes is used up; set it to what smask_plan reports");
     for (i = 0; i < 4 && d[i] > 0; i++)
-        if (!smask__mul(count, (size_t)d[i], &count)) break;
+        if (!smask__mul_sizes(count, (size_t)d[i], &count)) break;
     rank = i;
     while (i < 4 && d[i] == 0) i++;
     if (rank == 0 || i < 4)
@@ -4791,28 +3232,6 @@ SMASK__FN smask_tensor *smask__finish(smask_ctx *c, smask_tensor *y)
 #endif
     return smask__ok(c) ? y : NULL;
 }
-
-/* ---- What each op stores in its node ----
-     op             source               save           arg      other field
-     ADD            a b
-     SCALE          x                                            scalar
-     SCALE_ROWS     x g
-     LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
-     LAYERNORM      x w b                mean, 1 / std
-     GELU           x
-     ATTENTION      qkv bias buffer      max, 1 / sum   heads    index
-     GATHER         x fill position                              index
-     MEAN_TOKENS    x                                   skip
-     L2_NORMALIZE   x                    1 / |x|
-     CROSS_ENTROPY  x                    dx
-     LINEAR_CROSS.. x w b                dx, dw, db
-     INFO_NCE       x                    ds             stop_keys
-     SLICE          x                                   first
-     JOIN           buffer part                         first
-     RECOMPUTE      x                                            extra: fn
-     USER           a b d                free to use             extra: op
-     PARAM                               panels         [0] for gradcheck
-                                                        [1] panel state    */
 
 /* ---- Tape marks ---- */
 
@@ -4882,7 +3301,7 @@ SMASK__FN smask_tensor *smask__tape_rewind_keeping(smask_ctx *c, smask_op op,
      STAYS     until the step ends (a parameter: until shutdown). The default,
                because a caller may hold the tensor.
      REUSABLE  until the walk has passed the node: no caller can hold it.
-               set by    smask__reusable (chapter 8)
+               set by    smask__reusable (chapter 9)
      REUSED    the free list has the memory; x is NULL. A second
                smask_backward in the step would need x, so it fails.
                set by    grad_release, if x was REUSABLE
@@ -5006,10 +3425,167 @@ SMASK__FN void smask__grad_pass(smask_ctx *c, smask_tensor *y,
     smask__grad_add(c, t, 1, y->dx);
 }
 
-/* ---- The ops. Each has its functions side by side: the one that records it
-   checks the shapes, makes a node, calls the kernel and notes what backward
-   needs; smask__NAME_back adds y's gradient to its sources. SMASK_OPS yields
-   the dispatch: an op without a backward function does not compile. ---- */
+/* ---- The walk back, and recomputing ---- */
+
+/* Backward of one node: below, when all ops are there. */
+SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y);
+
+/* The nodes from `from` back to `to`, which is left out. */
+SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
+    const smask_tensor *to)
+{
+    for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
+        t = t->previous) {
+        if (t->op == SMASK_OP_PARAM || t->dx_state == SMASK__DX_NONE) continue;
+        for (int i = 0; i < SMASK_SOURCES; i++)
+            if (t->source[i] != NULL
+                && t->source[i]->x_state == SMASK__X_REUSED) {
+                smask__fail(c, SMASK_STATE, "backward",
+                    "smask_backward was already called in this step; add "
+                    "the losses and call it once");
+                return;
+            }
+        smask__backward_one(c, t);
+        if (t->op != SMASK_OP_INPUT) smask__grad_release(c, t);
+    }
+}
+
+SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
+{
+    if (!smask__ok(c)) return c->error;
+#ifdef SPLITMASK_NO_AUTOGRAD
+    return smask__fail(c, SMASK_STATE, "backward",
+        "built with SPLITMASK_NO_AUTOGRAD");
+#endif
+    if (loss == NULL)
+        return smask__fail(c, SMASK_ARG, "backward", "loss is NULL");
+    if (smask_count(loss) != 1) {
+        smask__fail_shapes(c, "backward", "loss must be a scalar; got", loss,
+            "", NULL);
+        return c->error;
+    }
+    if (!c->dry && !smask__finite(loss->x[0]))
+        return smask__fail(c, SMASK_NUMERIC, "backward",
+            "the loss is not finite");
+    if (!loss->requires_grad)
+        return smask__fail(c, SMASK_STATE, "backward",
+            "no parameter of the loss requires a gradient, or recording is "
+            "off");
+    if (loss->op == SMASK_OP_PARAM) {
+        if (loss->dx != NULL) loss->dx[0] += 1;
+        return c->error;
+    }
+    smask__grad_alloc(c, loss);
+    if (loss->dx != NULL && smask__ok(c)) loss->dx[0] = 1;
+    smask__walk(c, loss, NULL);
+    return c->error;
+}
+
+/* One evaluation of the loss, in a step of its own. The random state is reset,
+   so every call draws the same numbers. */
+SMASK__FN double smask__gradcheck_at(smask_ctx *c,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
+    const smask_random *random, int backward)
+{
+    double value = 0;
+
+    c->random = *random;
+    smask_begin_step(c);
+    smask_tensor *loss = fn(c, user);
+    if (loss != NULL && loss->x != NULL) value = (double)loss->x[0];
+    if (backward) smask_backward(c, loss);
+    else if (loss == NULL && smask__ok(c))
+        smask__fail(c, SMASK_ARG, "gradcheck", "fn returned NULL");
+    smask_end_step(c);
+    return value;
+}
+
+SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
+    smask_tensor *t, int tries, float eps, float *worst)
+{
+    const smask_random random = c->random;
+    smask_random pick;
+    float top = 0;
+
+    *worst = 0;
+    if (!smask__ok(c)) return c->error;
+    if (t == NULL || t->op != SMASK_OP_PARAM || tries < 1 || !(eps > 0))
+        return smask__fail(c, SMASK_ARG, "gradcheck",
+            "t must be a parameter, tries and eps above 0");
+    if (c->in_step || t->dx == NULL)
+        return smask__fail(c, SMASK_STATE, "gradcheck",
+            "call it outside a step; not in a dry run, inference or "
+            "NO_AUTOGRAD");
+    /* Freeze all other parameters, so that their gradients do not change. */
+    for (smask_tensor *p = c->last; p != NULL; p = p->previous)
+        if (p->op == SMASK_OP_PARAM && p != t) {
+            p->arg[0] = p->requires_grad;
+            p->requires_grad = 0;
+        }
+    const size_t count = smask_count(t);
+    memset(t->dx, 0, count * sizeof *t->dx);
+    smask__gradcheck_at(c, fn, user, &random, 1);
+    for (size_t i = 0; i < count; i++)
+        if (fabsf(t->dx[i]) > top) top = fabsf(t->dx[i]);
+    smask_seed(&pick, 1, 7);
+    for (int k = 0; k < tries && smask__ok(c); k++) {
+        const size_t at = smask_below(&pick, (uint32_t)count);
+        const float x = t->x[at], gradient = t->dx[at];
+        double above, below, n, apart;
+        t->x[at] = x + eps;
+        above = smask__gradcheck_at(c, fn, user, &random, 0);
+        t->x[at] = x - eps;
+        below = smask__gradcheck_at(c, fn, user, &random, 0);
+        t->x[at] = x;
+        n = (above - below) / ((double)(x + eps) - (double)(x - eps));
+        apart = fabs((double)gradient - n) / fmax(fmax(1e-3 * (double)top,
+            1e-30), fabs((double)gradient) + fabs(n));
+        if (!smask__finite((float)apart)) apart = 1e30;
+        if (apart > (double)*worst) *worst = (float)apart;
+    }
+    memset(t->dx, 0, count * sizeof *t->dx);
+    for (smask_tensor *p = c->last; p != NULL; p = p->previous)
+        if (p->op == SMASK_OP_PARAM && p != t) p->requires_grad = p->arg[0];
+    c->random = random;
+    return c->error;
+}
+
+/* ======================================================================
+   8  OPS                                                           >>ops
+   Question   What does an op check, what does it record, and what is its
+              derivative?
+   Idea       Each op has its functions side by side. smask_NAME checks the
+              shapes, records a node, calls the kernel and notes what
+              backward needs. Right below it smask__NAME_back adds y's
+              gradient to the gradients of the sources. SMASK_OPS yields
+              the dispatch, so an op without a backward function does not
+              compile.
+   May call   1 to 7.            Called by   9, 10, 12.
+   Source     As in >>kernels; recomputation [Chen16].
+   ====================================================================== */
+
+/* ---- What each op stores in its node ----
+     op             source               save           arg      other field
+     ADD            a b
+     SCALE          x                                            scalar
+     SCALE_ROWS     x g
+     LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
+     LAYERNORM      x w b                mean, 1 / std
+     GELU           x
+     ATTENTION      qkv bias buffer      max, 1 / sum   heads    index
+     GATHER         x fill position                              index
+     MEAN_TOKENS    x                                   skip
+     L2_NORMALIZE   x                    1 / |x|
+     CROSS_ENTROPY  x                    dx
+     LINEAR_CROSS.. x w b                dx, dw, db
+     INFO_NCE       x                    ds             stop_keys
+     SLICE          x                                   first
+     JOIN           buffer part                         first
+     RECOMPUTE      x                                            extra: fn
+     USER           a b d                free to use             extra: op
+     PARAM                               panels         [0] for gradcheck
+                                                        [1] panel state    */
 
 /* Leaves keep the gradient that they got. */
 SMASK__FN void smask__input_back(smask_ctx *c, smask_tensor *y)
@@ -5113,8 +3689,7 @@ SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     if (y == NULL) return NULL;
     const size_t each = smask_count(x) / smask_count(g);
     for (size_t i = 0; !c->dry && i < smask_count(g); i++)
-        SMASK__CALL(c->isa, scale, (y->x + i * each, g->x[i],
-            x->x + i * each, each))
+        smask__scale(c->isa, y->x + i * each, g->x[i], x->x + i * each, each);
     return smask__finish(c, y);
 }
 
@@ -5252,7 +3827,7 @@ SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
    been loaded after packing. See smask_vit_pack. */
 enum { SMASK__PANELS_NONE, SMASK__PANELS_READY, SMASK__PANELS_OLD };
 
-/* The arguments of chapter 6's kernels, read from a LINEAR node. */
+/* The arguments of chapter 5's kernels, read from a LINEAR node. */
 SMASK__FN smask__linear smask__linear_of(const smask_tensor *y)
 {
     const smask_tensor *const *s = (const smask_tensor *const *)y->source;
@@ -5547,9 +4122,9 @@ SMASK__DEF smask_tensor *smask_mean_tokens(smask_ctx *c, smask_tensor *x,
     for (size_t b = 0; !c->dry && b < (size_t)x->shape[0]; b++) {
         float *row = y->x + b * D;
         memset(row, 0, D * sizeof *row);
-        SMASK__CALL(c->isa, sum_rows, (row,
-            x->x + (b * N + (size_t)skip) * D, D, left, D))
-        SMASK__CALL(c->isa, scale, (row, 1 / (float)left, row, D))
+        smask__sum_rows(c->isa, row, x->x + (b * N + (size_t)skip) * D, D,
+            left, D);
+        smask__scale(c->isa, row, 1 / (float)left, row, D);
     }
     return smask__finish(c, y);
 }
@@ -5581,7 +4156,7 @@ SMASK__DEF smask_tensor *smask_l2_normalize(smask_ctx *c, smask_tensor *x)
         const float square = smask__dot(c->isa, row, row, D);
         const float inverse = square > 0 ? 1 / sqrtf(square) : 0;
         y->save[0][i] = inverse;
-        SMASK__CALL(c->isa, scale, (y->x + i * D, inverse, row, D))
+        smask__scale(c->isa, y->x + i * D, inverse, row, D);
     }
     return smask__finish(c, y);
 }
@@ -5848,31 +4423,6 @@ SMASK__FN void smask__user_back(smask_ctx *c, smask_tensor *y)
         if (hidden[i] != NULL) y->source[i]->dx = hidden[i];
 }
 
-/* ---- The walk back, and recomputing ---- */
-
-/* Backward of one node: below, when all ops are there. */
-SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y);
-
-/* The nodes from `from` back to `to`, which is left out. */
-SMASK__FN void smask__walk(smask_ctx *c, smask_tensor *from,
-    const smask_tensor *to)
-{
-    for (smask_tensor *t = from; t != to && t != NULL && smask__ok(c);
-        t = t->previous) {
-        if (t->op == SMASK_OP_PARAM || t->dx_state == SMASK__DX_NONE) continue;
-        for (int i = 0; i < SMASK_SOURCES; i++)
-            if (t->source[i] != NULL
-                && t->source[i]->x_state == SMASK__X_REUSED) {
-                smask__fail(c, SMASK_STATE, "backward",
-                    "smask_backward was already called in this step; add "
-                    "the losses and call it once");
-                return;
-            }
-        smask__backward_one(c, t);
-        if (t->op != SMASK_OP_INPUT) smask__grad_release(c, t);
-    }
-}
-
 typedef struct smask__recompute_call {
     smask_fn fn;
     const void *user;
@@ -5960,109 +4510,8 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
 }
 #undef SMASK__CASE
 
-SMASK__DEF smask_result smask_backward(smask_ctx *c, smask_tensor *loss)
-{
-    if (!smask__ok(c)) return c->error;
-#ifdef SPLITMASK_NO_AUTOGRAD
-    return smask__fail(c, SMASK_STATE, "backward",
-        "built with SPLITMASK_NO_AUTOGRAD");
-#endif
-    if (loss == NULL)
-        return smask__fail(c, SMASK_ARG, "backward", "loss is NULL");
-    if (smask_count(loss) != 1) {
-        smask__fail_shapes(c, "backward", "loss must be a scalar; got", loss,
-            "", NULL);
-        return c->error;
-    }
-    if (!c->dry && !smask__finite(loss->x[0]))
-        return smask__fail(c, SMASK_NUMERIC, "backward",
-            "the loss is not finite");
-    if (!loss->requires_grad)
-        return smask__fail(c, SMASK_STATE, "backward",
-            "no parameter of the loss requires a gradient, or recording is "
-            "off");
-    if (loss->op == SMASK_OP_PARAM) {
-        if (loss->dx != NULL) loss->dx[0] += 1;
-        return c->error;
-    }
-    smask__grad_alloc(c, loss);
-    if (loss->dx != NULL && smask__ok(c)) loss->dx[0] = 1;
-    smask__walk(c, loss, NULL);
-    return c->error;
-}
-
-/* One evaluation of the loss, in a step of its own. The random state is reset,
-   so every call draws the same numbers. */
-SMASK__FN double smask__gradcheck_at(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    const smask_random *random, int backward)
-{
-    double value = 0;
-
-    c->random = *random;
-    smask_begin_step(c);
-    smask_tensor *loss = fn(c, user);
-    if (loss != NULL && loss->x != NULL) value = (double)loss->x[0];
-    if (backward) smask_backward(c, loss);
-    else if (loss == NULL && smask__ok(c))
-        smask__fail(c, SMASK_ARG, "gradcheck", "fn returned NULL");
-    smask_end_step(c);
-    return value;
-}
-
-SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    smask_tensor *t, int tries, float eps, float *worst)
-{
-    const smask_random random = c->random;
-    smask_random pick;
-    float top = 0;
-
-    *worst = 0;
-    if (!smask__ok(c)) return c->error;
-    if (t == NULL || t->op != SMASK_OP_PARAM || tries < 1 || !(eps > 0))
-        return smask__fail(c, SMASK_ARG, "gradcheck",
-            "t must be a parameter, tries and eps above 0");
-    if (c->in_step || t->dx == NULL)
-        return smask__fail(c, SMASK_STATE, "gradcheck",
-            "call it outside a step; not in a dry run, inference or "
-            "NO_AUTOGRAD");
-    /* Freeze all other parameters, so that their gradients do not change. */
-    for (smask_tensor *p = c->last; p != NULL; p = p->previous)
-        if (p->op == SMASK_OP_PARAM && p != t) {
-            p->arg[0] = p->requires_grad;
-            p->requires_grad = 0;
-        }
-    const size_t count = smask_count(t);
-    memset(t->dx, 0, count * sizeof *t->dx);
-    smask__gradcheck_at(c, fn, user, &random, 1);
-    for (size_t i = 0; i < count; i++)
-        if (fabsf(t->dx[i]) > top) top = fabsf(t->dx[i]);
-    smask_seed(&pick, 1, 7);
-    for (int k = 0; k < tries && smask__ok(c); k++) {
-        const size_t at = smask_below(&pick, (uint32_t)count);
-        const float x = t->x[at], gradient = t->dx[at];
-        double above, below, n, apart;
-        t->x[at] = x + eps;
-        above = smask__gradcheck_at(c, fn, user, &random, 0);
-        t->x[at] = x - eps;
-        below = smask__gradcheck_at(c, fn, user, &random, 0);
-        t->x[at] = x;
-        n = (above - below) / ((double)(x + eps) - (double)(x - eps));
-        apart = fabs((double)gradient - n) / fmax(fmax(1e-3 * (double)top,
-            1e-30), fabs((double)gradient) + fabs(n));
-        if (!smask__finite((float)apart)) apart = 1e30;
-        if (apart > (double)*worst) *worst = (float)apart;
-    }
-    memset(t->dx, 0, count * sizeof *t->dx);
-    for (smask_tensor *p = c->last; p != NULL; p = p->previous)
-        if (p->op == SMASK_OP_PARAM && p != t) p->requires_grad = p->arg[0];
-    c->random = random;
-    return c->error;
-}
-
 /* ======================================================================
-   8  THE VISION TRANSFORMER                                       >>vit
+   9  THE VISION TRANSFORMER                                       >>vit
    Question   How does a list of patches become a list of features?
    Idea       The patch embedding turns each patch into a patch token: a
               vector of width D. A position embedding is added to it. A
@@ -6076,7 +4525,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
               Attention does not mix images. So a group of images (`group`
               tokens) passes through all blocks before the next group
               starts: a layer finds its input still in the cache.
-   May call   1 to 7.            Called by   9, 11 to 13.
+   May call   1 to 8.            Called by   10, 12 to 14.
    Source     Dosovitskiy et al. 2021 [Dos21]; initial values and relative
               position bias: BEiT [Bao21]; LayerScale [Tou21];
               stochastic depth [Hua16].
@@ -6884,7 +5333,7 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 }
 
 /* ======================================================================
-   9  TOKENIZERS                                            >>tokenizers
+   10  TOKENIZERS                                           >>tokenizers
    Question   Which target does the model predict for a masked patch, if
               no tokenizer has been trained?
    Idea       The visual token of patch x: the id of its nearest codebook
@@ -6905,7 +5354,7 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
               The score matrix is never stored whole. A worker computes
               some rows of it in its cache and takes their argmax there.
-   May call   1 to 5, 8.         Called by   11.
+   May call   1 to 9.            Called by   12, 14.
    Source     El-Nouby et al. 2021, sec. 3.2, eq. 1; Lloyd 1982
               [ElN21] [Llo82].
    ====================================================================== */
@@ -7341,7 +5790,7 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
 }
 
 /* ======================================================================
-   10  MASKS                                                     >>masks
+   11  MASKS                                                     >>masks
    Question   Which patches are masked, and for which view?
    Idea       Each patch carries a mark: view A sees it, or view B does.
               BEiT's rectangles hide whole objects; a single hidden patch
@@ -7358,7 +5807,7 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
               The images of a batch share one split by default. If each
               image drew its own, A's shape would tell which B belongs to
               it, and the match could be solved without a look at a pixel.
-   May call   1 to 3.            Called by   11.
+   May call   1 to 3, 7.         Called by   12.
    Source     Bao et al. 2022, algorithm 1, and their code [Bao21];
               El-Nouby et al. 2021, sec. 3.3 [ElN21]; Knuth, vol. 2,
               algorithm 3.4.2 S [Knu97].
@@ -7556,7 +6005,7 @@ SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
 }
 
 /* ======================================================================
-   11  OBJECTIVES                                           >>objectives
+   12  OBJECTIVES                                           >>objectives
    Question   What can a model learn from images without any label?
    Idea       Hide a part of each image and predict it. BEiT masks patches
               inside the encoder and predicts their visual tokens. SplitMask
@@ -7569,7 +6018,7 @@ SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
                 match      the mean of A's features must be more similar to
                            the mean of B's than to other images' (InfoNCE).
               The loss is the sum of inpaint and match.
-   May call   1 to 10.           Called by   the user.
+   May call   1 to 11.           Called by   the user.
    Source     El-Nouby et al. 2021, section 4 [ElN21]; BEiT [Bao21];
               InfoNCE [Oord18]. >>choices lists what the papers leave open.
    ====================================================================== */
@@ -7860,7 +6309,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
 }
 
 /* ======================================================================
-   12  THE OPTIMISER                                              >>adam
+   13  THE OPTIMISER                                              >>adam
    Question   Given all gradients, how far does each weight move?
    Idea       AdamW. m and v are running means of the gradient and of its
               square. A step moves a weight by rate * m / sqrt(v), so each
@@ -7869,7 +6318,7 @@ SMASK__DEF smask_tensor *smask_beit_loss(smask_ctx *c, const smask_vit *v,
               norm of all gradients together is above `clip`, they are first
               scaled down to it. The learning rate rises linearly (warmup),
               then falls along half a cosine.
-   May call   1 to 8.            Called by   the user.
+   May call   1 to 9.            Called by   the user.
    Source     Loshchilov & Hutter 2019, algorithm 2 [LH19].
    ====================================================================== */
 
@@ -8034,8 +6483,8 @@ SMASK__FN void smask__adam_piece(void *arg, int piece, int worker)
         memset(p->t->dx + at, 0, n * sizeof(float));
         return;
     }
-    SMASK__CALL(w->isa, adam, (p->t->x + at, p->t->dx + at,
-        w->a->m[i] + at, w->a->v[i] + at, n, &s))
+    smask__adam(w->isa, p->t->x + at, p->t->dx + at, w->a->m[i] + at,
+        w->a->v[i] + at, n, &s);
 }
 
 SMASK__DEF smask_result smask_adam_update(smask_ctx *c, smask_adam *a,
@@ -8119,7 +6568,7 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
 }
 
 /* ======================================================================
-   13  FILES                                                     >>files
+   14  FILES                                                     >>files
    Question   How do weights reach other tools and come back? How does a
               reader survive a file with arbitrary bytes?
    Idea       safetensors: eight bytes with the length of a JSON header,
@@ -8129,7 +6578,7 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
               header, writes the floats. The reader checks the whole
               header before it uses any of it. Then it reads the floats in
               one pass, in file order: it never seeks.
-   May call   1 to 12.           Called by   the user.
+   May call   1 to 13.           Called by   the user.
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
@@ -8219,7 +6668,7 @@ SMASK__FN void smask__emit(smask__json_writer *p, const char *form,
         }
 }
 
-/* A negative or NaN LayerScale means none (chapter 8): the file stores 0. */
+/* A negative or NaN LayerScale means none (chapter 9): the file stores 0. */
 SMASK__FN void smask__emit_fields(smask__json_writer *p,
     const smask__field *list, const void *desc)
 {
@@ -8450,7 +6899,7 @@ SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
     }
     n = smask__types[e->type % SMASK__TYPES].bytes;
     for (i = 0; i < rank && i < 4; i++) {
-        if (!smask__mul(n, shape[i], &n)) return 0;
+        if (!smask__mul_sizes(n, shape[i], &n)) return 0;
         if (shape[i] > 0x7fffffff) rank = 5;
         e->shape[i] = (int32_t)(shape[i] & 0x7fffffff);
     }
@@ -8658,7 +7107,7 @@ SMASK__FN int32_t smask__file_dim(const smask_file *f, const char *name,
 /* Infer a timm ViT or DeiT from the shapes of its tensors. If a class token
    exists, timm pools it, so pool_class is set. Shapes do not determine
    num_heads: without metadata heads are 64 wide. Models with tensors that
-   chapter 8 does not compute fail: ignoring them would give wrong features. */
+   chapter 9 does not compute fail: ignoring them would give wrong features. */
 SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *d)
 {
@@ -8875,8 +7324,462 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     return c->error;
 }
 
+/* ######################################################################
+   PART IV                                                    THE ENGINE
+
+   How the functions of >>engine run at the processor's speed. The
+   algorithm above does not depend on how; it can be read without this part.
+   ###################################################################### */
+
 /* ======================================================================
-   14  THREADS                                                    >>pool
+   15  THE MATRIX PRODUCT                                         >>gemm
+   Question   A training step spends nearly all its time in C = A B. How
+              can plain C compute it at the processor's limit?
+   Idea       Four versions, each of which removes the bottleneck of the
+              one before, and a fifth with smaller operands.
+
+     1. Three loops (smask__gemm_plain, below). Each multiplication loads
+        two floats from memory. The result is right and slow: the tests
+        compare with it.
+     2. A tile of C in registers. MR rows and NR columns of C stay in
+        registers while k runs, so MR + NR loads serve MR * NR
+        multiplications. With AVX-512 the tile is 14 x 32: 28 registers
+        hold sums, 2 hold B, and each element of A comes from memory and
+        is used twice. The 28 sums do not depend on each other, which
+        hides the latency of a multiply-add (4 cycles, two per cycle: 8
+        sums would do). AVX2 has 16 registers, so its tile is 6 x 16: 12
+        hold sums, 2 hold B, 1 holds A.
+     3. Packing. The tile reads NR columns of B for each k. Packing copies
+        them once into panels: NR floats are contiguous, and those of the
+        next k follow, so the hardware prefetcher finds them. The copy
+        multiplies nothing and takes up to a fifth of the time. So the
+        product reads an operand in place if its layout allows: A nearly
+        always, B when few rows of A use it (smask__in_place).
+     4. Blocks that fit the caches. k is cut at KC = 384. A panel of B
+        (KC x NR floats, 48 KB) then stays near the first-level cache
+        while MC = 112 rows of A (KC x MC floats, 172 KB) stream from the
+        second-level cache.
+     5. Bfloat16 operands, if the context asks for them (SMASK_ISA_BF16).
+        A bfloat16 is the upper 16 bits of a float. The values of k and
+        k + 1 form a bf16 pair, as long as one float, and one instruction
+        adds both products of two pairs to a float. So everything above
+        holds with pairs in place of floats and half as many k. Packing
+        converts the operands, so it is never skipped. Sums remain floats;
+        only the operands are rounded, by at most 2^-9, 0.2 %.
+
+              n                          one tile, per k:
+         +--+--+--+--+                    b0        b1
+       k | panels of B, NR wide      a0   c0,0      c0,1
+         +--+--+--+--+               a1   c1,0      c1,1
+       +---+ +--+--+--+--+           ..   ..        ..
+     m | A | |  | C|  |  | MR        a13  c13,0     c13,1
+       +---+ +--+--+--+--+
+
+              Contract of a tile: it reads k rows of B in whole vectors
+              (the packer fills missing columns with zeros). It reads only
+              the rows of A that it computes. It reads C only to add to
+              it. Bias, residual, stochastic depth factor and gelu' are
+              applied while the tile is in registers or in the first-level
+              cache.
+              A' B uses the same loop with A transposed: MR columns of A
+              take the place of MR rows.
+   May call   1 to 4.            Called by   5, 8, 10, through >>engine.
+   Source     Goto and van de Geijn 2008; Van Zee and van de Geijn 2015
+              [GG08] [BLIS15]; on training with bfloat16, Kalamkar et al.
+              2019 [Kal19].
+   ====================================================================== */
+
+#define SMASK__KC ((size_t)384)
+
+#ifdef SPLITMASK_CBLAS
+/* The CBLAS hook. With one panel as wide as the matrix and one group as tall,
+   blocks are plain matrices, and the CBLAS library multiplies them. */
+extern
+#ifdef __cplusplus
+"C"
+#endif
+void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k,
+    float alpha, const float *a, int lda, const float *b, int ldb,
+    float beta, float *c, int ldc);
+#endif
+
+/* Version 1, the reference: all others must agree with it up to rounding. */
+SMASK__FN void smask__gemm_plain(smask_trans trans, size_t m, size_t n,
+    size_t k, const float *a, size_t lda, const float *b, size_t ldb,
+    float *c, size_t ldc, int add)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = add ? c[i * ldc + j] : 0;
+            for (size_t p = 0; p < k; p++)
+                sum += (trans == SMASK_TN ? a[p * lda + i] : a[i * lda + p])
+                    * (trans == SMASK_NT ? b[j * ldb + p] : b[p * ldb + j]);
+            c[i * ldc + j] = sum;
+        }
+}
+
+/* Set what depends on the instruction set and the sizes. k is cut into equal
+   parts of at most KC floats or bf16 pairs. Rows are cut into about sixteen
+   pieces of at most MC rows, so that all threads finish together. */
+SMASK__FN void smask__product_plan(const smask_ctx *c, smask__product *p)
+{
+    size_t parts;
+
+    p->isa = c->isa;
+    p->paired = smask__isa_is_bf16(c->desc.isa) && !p->exact;
+    parts = smask__ceil_div(p->k, p->paired ? 2 * SMASK__KC : SMASK__KC);
+#ifdef SPLITMASK_CBLAS
+    p->mr = smask__max(p->m, 1);
+    p->nr = smask__max(p->n, 1);
+#else
+    p->mr = smask__tile_rows(c->isa);
+    p->nr = smask__tile_columns(c->isa);
+#endif
+    p->kc = parts > 1 ? smask__round_up(smask__ceil_div(p->k, parts), 4) : p->k;
+    if (p->mc == 0)
+        p->mc = smask__min(smask__ceil_div(p->m, 16), SMASK__MC);
+    p->mc = smask__round_up(smask__max(p->mc, 1), smask__tile_rows(c->isa));
+    if (p->nc == 0 || p->nc > p->n) p->nc = p->n;
+    p->nc = smask__round_up(smask__max(p->nc, 1), p->nr);
+}
+
+SMASK__FN void smask__multiply_block(int isa, const smask__block_product *t)
+{
+#ifdef SPLITMASK_CBLAS
+    cblas_sgemm(101, t->a_transposed ? 112 : 111, 111, (int)t->m, (int)t->n,
+        (int)t->k, 1, t->a, (int)t->a_ld, t->b, (int)t->b_ld,
+        t->add ? 1 : 0, t->c, (int)t->c_ld);
+    for (size_t i = 0; i < t->m; i++)
+        for (size_t j = 0; j < t->n; j++) {
+            float *y = t->c + i * t->c_ld + j;
+            if (t->bias != NULL) *y += t->bias[j];
+            if (t->scale != NULL) *y *= t->scale[i];
+            if (t->r != NULL) *y += t->r[i * t->r_ld + j];
+        }
+    (void)isa;
+#else
+    smask__multiply_tiles(isa, t);
+#endif
+}
+
+/* -- Packing B. The parts of k follow each other; part k0 starts at
+   k0 * (n rounded up to NR) and holds its panels side by side. A piece is two
+   panels, because long reads use memory better. A panel of bf16 pairs fills
+   only the first half of its buffer: its floats need the whole buffer before
+   they are paired in place. */
+
+#define SMASK__PANELS_A_PIECE ((size_t)2)
+
+SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
+{
+    const smask__product *p = (const smask__product *)arg;
+    const size_t begin = (size_t)piece * SMASK__PANELS_A_PIECE * p->nr;
+    const size_t end = smask__min(p->n,
+        begin + SMASK__PANELS_A_PIECE * p->nr);
+
+    (void)worker;
+    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
+        const size_t len = smask__min(p->kc, p->k - k0);
+        float *to = p->packed + k0 * smask__round_up(p->n, p->nr) + begin * len;
+        if (!p->b_transposed)
+            smask__fetch(p->isa, &p->b, k0, len, begin, end - begin, to, p->nr,
+                p->nr, p->nr * len, p->paired);
+        for (size_t j = begin; p->b_transposed && j < end; j += p->nr) {
+            const float *b = p->b.x + j * p->b.ld + k0;
+            const size_t columns = smask__min(end - j, p->nr);
+            smask__transpose(p->isa, b, p->b.ld, columns, len, to, p->nr);
+            if (p->paired) {             /* in place                       */
+                const smask__operand v = smask__operand_of(to, p->nr);
+                smask__fetch(p->isa, &v, 0, len, 0, p->nr, to, p->nr, p->nr, 0,
+                    1);
+            }
+            to += p->nr * len;
+        }
+    }
+}
+
+/* Can the first-level cache hold several rows at once? Rows a multiple of 4 KB
+   apart fall on one cache set and evict each other. */
+SMASK__FN int smask__rows_near(const smask__operand *v)
+{
+    return v->lens == SMASK__PLAIN && v->ld % 1024 != 0;
+}
+
+/* Can tiles read a right factor in place? They read whole vectors, so rows must
+   be a multiple of 16 columns wide. The scalar version (nr 2) always copies:
+   some compilers vectorise it so that it reads one row too many. */
+SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
+    size_t nr)
+{
+    return smask__rows_near(v) && v->ld % 16 == 0 && columns % 16 == 0
+        && nr > 2;
+}
+
+SMASK__FN void smask__pack_now(smask_ctx *c, smask__product *p)
+{
+    smask__run(c, smask__ceil_div(p->n, SMASK__PANELS_A_PIECE * p->nr),
+        smask__pack_piece, p);
+}
+
+/* Pack B unless tiles can read it in place and few rows of A use it: the copy
+   pays only if it is read often. */
+SMASK__FN void smask__pack(smask_ctx *c, smask__product *p)
+{
+    if (p->ready) return;
+    p->packed = NULL;
+    if (p->m <= 1024 && !p->b_transposed && !p->paired
+        && smask__in_place(&p->b, p->n, p->nr)) return;
+    p->packed = smask__floats(c, smask__mul_sat(p->k,
+        smask__round_up(p->n, p->nr)));
+    smask__pack_now(c, p);
+}
+
+/* LayerNorm statistics: mean and 1 / sqrt(var + eps) of each row. Two passes,
+   because E[x^2] - mean^2 loses its digits if the mean is large and the
+   deviation small. */
+SMASK__FN void smask__norm_stat(int isa, const float *x, size_t ld,
+    size_t rows, size_t D, float *stat)
+{
+    for (size_t i = 0; i < rows; i++, x += ld) {
+        float sum, squares, mean, none;
+        smask__moments(isa, x, D, 0, &sum, &none);
+        mean = sum / (float)D;
+        smask__moments(isa, x, D, mean, &sum, &squares);
+        stat[2 * i] = mean;
+        stat[2 * i + 1] = 1 / sqrtf(squares / (float)D + 1e-6f);
+    }
+}
+
+/* Number of pieces that m rows are cut into: a multiple of four, so that
+   threads finish together, but at most one piece per row of tiles. */
+SMASK__FN size_t smask__pieces_down(const smask__product *p)
+{
+    return smask__min(smask__round_up(smask__ceil_div(p->m, p->mc), 4),
+        smask__ceil_div(p->m, smask__tile_rows(p->isa)));
+}
+
+/* Return columns k0 .. k0 + len - 1 of some rows of A, as the tiles read them:
+   in place, or copied with a row stride that spreads rows over the cache sets.
+   Bf16 pairs are always in `copy`, made from A or from the copy in place. */
+SMASK__FN const float *smask__rows_of_a(const smask__product *p, size_t row,
+    size_t rows, size_t k0, size_t len, float *copy, size_t *ld)
+{
+    const float *x = p->a.x + row * p->a.ld + k0;
+    const int fit = p->paired ? p->a.lens == SMASK__PLAIN
+        : smask__rows_near(&p->a);
+
+    *ld = p->a.ld;
+    if (!fit) {
+        *ld = len + 16;
+        smask__fetch(p->isa, &p->a, row, rows, k0, len, copy, *ld, len, 0, 0);
+        x = copy;
+    }
+    if (p->paired) {
+        smask__pair_columns(p->isa, x, *ld, rows, len, copy, len / 2 + 16);
+        *ld = len / 2 + 16;
+        x = copy;
+    }
+    return x;
+}
+
+/* Compute one piece of A B: whole tiles, at most `mc` rows and `nc` columns. */
+SMASK__FN void smask__nn_piece(void *arg, int piece, int worker)
+{
+    const smask__product *p = (const smask__product *)arg;
+    const size_t mr = smask__tile_rows(p->isa);
+    const size_t tiles = smask__ceil_div(p->m, mr);
+    const size_t down = smask__pieces_down(p), at = (size_t)piece % down;
+    const size_t row = at * tiles / down * mr;
+    const size_t column = (size_t)piece / down * p->nc;
+    const size_t n_up = smask__round_up(p->n, p->nr);
+    float *work = p->work + (size_t)worker * p->work_floats;
+    float *scale = work + p->mc * (p->kc + 16);
+    smask__block_product t;
+
+    memset(&t, 0, sizeof t);
+    t.paired = p->paired;
+    t.m = smask__min(p->m, (at + 1) * tiles / down * mr) - row;
+    t.n = smask__min(p->n - column, p->nc);
+    t.c_ld = p->own ? p->n : p->c_ld;
+    t.c = p->own ? scale + p->mc : p->c + row * p->c_ld + column;
+    if (p->stat != NULL)
+        smask__norm_stat(p->isa, p->a.x + row * p->a.ld, p->a.ld, t.m,
+            p->k, p->stat + 2 * row);
+    for (size_t k0 = 0; k0 < p->k; k0 += p->kc) {
+        const size_t len = smask__min(p->kc, p->k - k0);
+        t.a = smask__rows_of_a(p, row, t.m, k0, len, work, &t.a_ld);
+        t.k = p->paired ? smask__ceil_div(len, 2) : len;
+        t.a_group = p->mr * t.a_ld;
+        if (p->packed != NULL) {
+            t.b = p->packed + k0 * n_up + column * len;
+            t.b_ld = p->nr;
+            t.b_panel = p->nr * len;
+        } else {
+            t.b = p->b.x + k0 * p->b.ld + column;
+            t.b_ld = p->b.ld;
+            t.b_panel = p->nr;
+        }
+        t.add = p->add || k0 > 0;
+        if (k0 + len == p->k) {          /* last part: the sums are final  */
+            t.bias = p->bias != NULL ? p->bias + column : NULL;
+            t.r = p->r != NULL ? p->r + row * p->r_ld + column : NULL;
+            t.r_ld = p->r_ld;
+            t.scale = p->keep != NULL ? scale : NULL;
+            for (size_t i = 0; p->keep != NULL && i < t.m; i++)
+                scale[i] = p->keep[(row + i) / p->group];
+        }
+        smask__multiply_block(p->isa, &t);
+    }
+    if (p->after != NULL) p->after(p->arg, row, t.m, t.c, piece);
+}
+
+/* C = A B after smask__product_plan and smask__pack. */
+SMASK__FN void smask__product_nn(smask_ctx *c, smask__product *p)
+{
+    const size_t mark = smask__mark(c);
+    size_t floats = p->mc * (p->kc + 16) + p->mc;
+
+    if (p->own) floats += p->mc * p->n;
+    p->work_floats = smask__round_up(floats, 16);
+    p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
+        p->work_floats));
+    smask__run(c, smask__pieces_down(p) * smask__ceil_div(p->n, p->nc),
+        smask__nn_piece, p);
+    smask__rewind(c, mark);
+}
+
+SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
+{
+    const size_t mark = smask__mark(c);
+
+    smask__product_plan(c, p);
+    smask__pack(c, p);
+    smask__product_nn(c, p);
+    smask__rewind(c, mark);
+}
+
+/* Floats in a packed group of MR columns of A. The packer may write up to 16
+   floats past the group. */
+SMASK__FN size_t smask__group(const smask__product *p)
+{
+    return smask__round_up(p->mr * p->kc + 16, 16);
+}
+
+/* sums[j] += sum_i A[i, j] over rows k0 .. k0 + len - 1 of A, for columns from
+   j. The product has just read these rows, so they are in the cache. */
+SMASK__FN void smask__sum_columns(const smask__product *p, size_t k0,
+    size_t len, size_t j, size_t columns)
+{
+    const float *x = p->a.x + k0 * p->a.ld + j;
+
+    if (p->a.lens == SMASK__PLAIN)
+        smask__sum_rows(p->isa, p->sums + j, x, p->a.ld, len, columns);
+    else                                             /* KEEP               */
+        for (size_t i = 0; i < len; i++, x += p->a.ld)
+            smask__axpy(p->isa, p->sums + j, p->a.keep[(k0 + i) / p->a.group],
+                x, columns);
+}
+
+/* Compute one piece of A' B: a rectangle of C over all of k. Operands that need
+   packing are packed here, one part of k at a time. */
+SMASK__FN void smask__tn_piece(void *arg, int piece, int worker)
+{
+    const smask__product *p = (const smask__product *)arg;
+    const size_t down = smask__ceil_div(p->m, p->mc);
+    const size_t row = (size_t)piece % down * p->mc;
+    const size_t column = (size_t)piece / down * p->nc;
+    /* Each k reads one cache line of A, whatever the row stride. Next to the
+       28 multiply-adds of a large tile that costs nothing; in a small tile it
+       takes half the time, so A is packed. Vectors of B that straddle two
+       cache lines cost more than packing B. */
+    const int pack_a = p->paired || p->a.lens != SMASK__PLAIN || p->nr <= 16;
+    const int pack_b = p->paired || !smask__in_place(&p->b, p->n, p->nr)
+        || (uintptr_t)p->b.x % 64 != 0;
+    float *a = p->work + (size_t)worker * p->work_floats;
+    float *b = a + smask__ceil_div(p->mc, p->mr) * smask__group(p);
+    smask__block_product t;
+    size_t k0, len;
+
+    memset(&t, 0, sizeof t);
+    t.a_transposed = 1;
+    t.paired = p->paired;
+    t.m = smask__min(p->m - row, p->mc);
+    t.n = smask__min(p->n - column, p->nc);
+    t.a_ld = pack_a ? p->mr : p->a.ld;
+    t.a_group = pack_a ? smask__group(p) : p->mr;
+    t.b_ld = pack_b ? p->nr : p->b.ld;
+    t.b_panel = pack_b ? p->nr * p->kc : p->nr;
+    t.c = p->c + row * p->c_ld + column;
+    t.c_ld = p->c_ld;
+    for (k0 = 0; k0 < p->k; k0 += p->kc) {
+        len = smask__min(p->kc, p->k - k0);
+        t.k = p->paired ? smask__ceil_div(len, 2) : len;
+        t.add = p->add || k0 > 0;
+        t.a = pack_a ? a : p->a.x + k0 * p->a.ld + row;
+        t.b = pack_b ? b : p->b.x + k0 * p->b.ld + column;
+        if (pack_a)
+            smask__fetch(p->isa, &p->a, k0, len, row, t.m, a, p->mr, p->mr,
+                t.a_group, p->paired);
+        if (pack_b)
+            smask__fetch(p->isa, &p->b, k0, len, column, t.n, b, t.b_ld,
+                t.b_ld, t.b_panel, p->paired);
+        smask__multiply_block(p->isa, &t);
+        if (p->sums != NULL && column == 0)
+            smask__sum_columns(p, k0, len, row, t.m);
+    }
+}
+
+/* C (m,n) = A' B. C is cut into rectangles of at most about 196 x 384. Their
+   number is a multiple of four, so that threads finish together. */
+SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p)
+{
+    const size_t mark = smask__mark(c);
+    size_t down = smask__ceil_div(p->m, 196),
+        over = smask__ceil_div(p->n, 384);
+
+    while (down * over % 4 != 0 && p->m / down + p->n / over > 64) {
+        if (p->m / down >= p->n / over) down++;
+        else over++;
+    }
+    p->mc = smask__ceil_div(p->m, down);
+    p->nc = smask__ceil_div(p->n, over);
+    smask__product_plan(c, p);
+    p->mc = smask__round_up(p->mc, p->mr);
+    p->work_floats = smask__ceil_div(p->mc, p->mr) * smask__group(p)
+        + smask__round_up(p->nc * p->kc, 16);
+    p->work = smask__floats(c, smask__mul_sat(smask__workers(c),
+        p->work_floats));
+    smask__run(c, smask__ceil_div(p->m, p->mc) * smask__ceil_div(p->n, p->nc),
+        smask__tn_piece, p);
+    smask__rewind(c, mark);
+}
+
+SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
+    size_t n, size_t k, const float *a, size_t lda, const float *b,
+    size_t ldb, float *out, size_t ldc, int add)
+{
+    if (lda < (trans == SMASK_TN ? m : k) || ldc < n
+        || ldb < (trans == SMASK_NT ? k : n))
+        return smask__fail(c, SMASK_ARG, "gemm",
+            "lda, ldb or ldc is below the length of its rows");
+    if (m == 0 || n == 0 || !smask__ok(c)) return c->error;
+    if (k == 0) {
+        for (size_t i = 0; i < m && !add && !c->dry; i++)
+            memset(out + i * ldc, 0, n * sizeof *out);
+        return c->error;
+    }
+    smask__product p = smask__product_of(m, n, k, out, ldc);
+    p.a = smask__operand_of(a, lda);
+    p.b = smask__operand_of(b, ldb);
+    p.b_transposed = trans == SMASK_NT;
+    p.add = add;
+    if (trans == SMASK_TN) smask__product_tn(c, &p);
+    else smask__product_do(c, &p);
+    return c->error;
+}
+
+/* ======================================================================
+   16  THREADS                                                    >>pool
    Question   How do several cores share a job of a few microseconds?
    Idea       A job is one call of fn for each of `count` pieces. One 64-bit
               integer, `word`, holds the state of the thread pool: the
@@ -9108,11 +8011,1348 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
 
 #endif /* SPLITMASK_THREADS */
 
+/* ======================================================================
+   17  SIMD                                                        >>simd
+   Question   How does a plain `cc -O2` build use the widest vectors that
+              the processor has, without writing assembly?
+   Idea       Each hot loop is written once, below, on vectors v_t of some
+              width. This file includes itself once per instruction set:
+              each pass defines v_t and its few operations and yields its
+              own functions (smask__gelu_avx2, ...). Setup stores the best
+              instruction set of the processor in the context. At the end
+              stand the functions of >>engine, which call the version for
+              it. No other chapter contains code for one instruction set.
+              This chapter is the last because the file includes itself
+              here.
+   May call   1, 2, 4.           Called by   all, through >>engine.
+   ====================================================================== */
+
+#endif /* SMASK__BUILD and no pass */
+
+#ifdef SMASK__PASS
+/* ----------------------------------------------------------------------
+   17a  The vector operations of one pass. v_t holds SMASK__PASS floats.
+   ---------------------------------------------------------------------- */
+
+/* Under -march=native clang schedules these loops for the processor it detects
+   and runs out of registers: twice as slow. Generic tuning avoids that. */
+#if defined(__clang__) && __clang_major__ >= 12
+#define SMASK__TUNE ",tune=x86-64"
+#else
+#define SMASK__TUNE ""
+#endif
+
+#if SMASK__PASS == 16
+#ifdef SMASK__HAS_BF16
+#define SMASK__BF16 ",avx512bf16"
+#else
+#define SMASK__BF16 ""
+#endif
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((                                \
+    target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma" SMASK__BF16        \
+    SMASK__TUNE))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#ifdef SMASK__HAS_BF16
+#pragma GCC target("avx512bf16")
+#endif
+#define v_stay(v) __asm__("" : "+v"(v))
+#endif
+#undef SMASK__BF16
+#define SMASK__N(name) smask__##name##_avx512
+#define SMASK__MR 14
+#define v_t __m512
+#define v_set(x) _mm512_set1_ps(x)
+#define v_load(p) _mm512_loadu_ps(p)
+#define v_store(p, v) _mm512_storeu_ps(p, v)
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+/* Masked forms with all elements selected: some compilers warn that the plain
+   forms read an uninitialised value. */
+#define SMASK__ALL ((__mmask16)0xffff)
+#define v_max(a, b) _mm512_maskz_max_ps(SMASK__ALL, a, b)
+#define v_min(a, b) _mm512_maskz_min_ps(SMASK__ALL, a, b)
+#define v_sqrt(a) _mm512_maskz_sqrt_ps(SMASK__ALL, a)
+#define v_round(a)                                                          \
+    _mm512_maskz_cvtepi32_ps(SMASK__ALL,                                    \
+    _mm512_maskz_cvtps_epi32(SMASK__ALL, a))
+#define v_times2(a, n) _mm512_maskz_scalef_ps(SMASK__ALL, a, n)  /* a 2^n  */
+#define v_load_part(p, n)                                                   \
+    _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
+#define v_store_part(p, v, n)                                               \
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
+#define v_sum(v) smask__sum_avx512(v)
+#define v_top(v) smask__top_avx512(v)
+/* Four floats from each of the rows 0, 4, 8 and 12 at p, 128 bits a row. */
+#define v_quad(p, ld)                                                       \
+    _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(               \
+    _mm512_castps128_ps512(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (ld)),  \
+    1), _mm_loadu_ps((p) + 8 * (ld)), 2), _mm_loadu_ps((p) + 12 * (ld)), 3)
+/* These four work within each 128 bits. */
+#define v_low(a, b) _mm512_maskz_unpacklo_ps(SMASK__ALL, a, b)  /* a0 b0.. */
+#define v_high(a, b) _mm512_maskz_unpackhi_ps(SMASK__ALL, a, b) /* a2 b2.. */
+#define v_low64(a, b) _mm512_shuffle_ps(a, b, 0x44)  /* a0 a1 b0 b1        */
+#define v_high64(a, b) _mm512_shuffle_ps(a, b, 0xee)  /* a2 a3 b2 b3       */
+#ifdef SMASK__HAS_BF16
+/* A bf16 pair is two bfloat16 values in the place of one float.
+     v_dot              a0 b0 + a1 b1 + c for each pair
+     v_bf16_pairs       a, then b; two neighbours make one pair
+     v_bf16_interleave  element i of a and element i of b make pair i      */
+#define v_dot(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+#define v_bf16_pairs(a, b) ((v_t)_mm512_cvtne2ps_pbh(b, a))
+#define v_bf16_interleave(a, b)                                             \
+    ((v_t)_mm512_permutexvar_epi16(_mm512_set_epi16(                        \
+    31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,           \
+    23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),                \
+    (__m512i)_mm512_cvtne2ps_pbh(b, a)))
+#endif
+
+/* Combine the upper and the lower part of a vector until one float is left. */
+#define SMASK__FOLD(v, op8, op4, op1)                                       \
+    const __m256 h = op8(                                                   \
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),                 \
+        _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));                \
+    const __m128 q = op4(_mm256_castps256_ps128(h),                         \
+        _mm256_extractf128_ps(h, 1));                                       \
+    const __m128 d = op4(q, _mm_movehl_ps(q, q));                           \
+    return _mm_cvtss_f32(op1(d, _mm_shuffle_ps(d, d, 1)));
+SMASK__INLINE float smask__sum_avx512(__m512 v)
+{
+    SMASK__FOLD(v, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
+}
+SMASK__INLINE float smask__top_avx512(__m512 v)
+{
+    SMASK__FOLD(v, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
+}
+#undef SMASK__FOLD
+
+#elif SMASK__PASS == 8
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((                                \
+    target("avx2,fma" SMASK__TUNE))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define v_stay(v) __asm__("" : "+x"(v))
+#endif
+#define SMASK__N(name) smask__##name##_avx2
+#define SMASK__MR 6
+#define v_t __m256
+#define v_set(x) _mm256_set1_ps(x)
+#define v_load(p) _mm256_loadu_ps(p)
+#define v_store(p, v) _mm256_storeu_ps(p, v)
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_max(a, b) _mm256_max_ps(a, b)
+#define v_min(a, b) _mm256_min_ps(a, b)
+#define v_sqrt(a) _mm256_sqrt_ps(a)
+#define v_round(a) _mm256_round_ps(a, 8)
+#define v_times2(a, n) _mm256_mul_ps(a, _mm256_castsi256_ps(                \
+    _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),               \
+    _mm256_set1_epi32(127)), 23)))
+#define v_quad(p, ld)                                                       \
+    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)),           \
+    _mm_loadu_ps((p) + 4 * (ld)), 1)
+#define v_low(a, b) _mm256_unpacklo_ps(a, b)
+#define v_high(a, b) _mm256_unpackhi_ps(a, b)
+#define v_low64(a, b) _mm256_shuffle_ps(a, b, 0x44)
+#define v_high64(a, b) _mm256_shuffle_ps(a, b, 0xee)
+
+#elif SMASK__PASS == 4
+/* Four floats in the compiler's vector type: SSE2, NEON, WASM SIMD128. */
+typedef float smask__four __attribute__((vector_size(16)));
+typedef int32_t smask__four_int __attribute__((vector_size(16)));
+#define SMASK__N(name) smask__##name##_vector4
+#if defined(__aarch64__)
+#define SMASK__MR 12
+#else
+#define SMASK__MR 6
+#endif
+#define v_t smask__four
+#define v_set(x) smask__set_vector4(x)
+#define v_load(p) smask__load_vector4(p)
+#define v_store(p, v) smask__store_vector4(p, v)
+#if defined(__aarch64__)
+#define v_fma(a, b, c) ((v_t)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a),  \
+    (float32x4_t)(b)))
+#else
+#define v_fma(a, b, c) ((a) * (b) + (c))
+#endif
+#define v_max(a, b) smask__pick_vector4((a) > (b), a, b)
+#define v_min(a, b) smask__pick_vector4((a) < (b), a, b)
+#define v_sqrt(a) smask__sqrt_vector4(a)
+#define v_round(a) smask__round_vector4(a)
+#define v_times2(a, n) smask__times2_vector4(a, n)
+#define v_quad(p, ld) smask__load_vector4(p)
+#define v_low(a, b) smask__mix_vector4(a, b, 0, 1)
+#define v_high(a, b) smask__mix_vector4(a, b, 2, 3)
+#define v_low64(a, b) smask__join64_vector4(a, b, 0)
+#define v_high64(a, b) smask__join64_vector4(a, b, 2)
+
+SMASK__INLINE v_t smask__set_vector4(float x)
+{
+    const v_t v = { x, x, x, x };
+    return v;
+}
+SMASK__INLINE v_t smask__load_vector4(const float *p)
+{
+    v_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+SMASK__INLINE void smask__store_vector4(float *p, v_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
+/* Comparisons yield `which`: in each element all bits are set or none. */
+SMASK__INLINE v_t smask__pick_vector4(smask__four_int which, v_t a, v_t b)
+{
+    return (v_t)((which & (smask__four_int)a) | (~which & (smask__four_int)b));
+}
+SMASK__INLINE v_t smask__sqrt_vector4(v_t a)
+{
+    const v_t v = { sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) };
+    return v;
+}
+SMASK__INLINE v_t smask__round_vector4(v_t a)
+{
+    const v_t half = smask__pick_vector4(a < 0, v_set(-0.5f), v_set(0.5f));
+    const v_t b = a + half;
+    const v_t v = { (float)(int32_t)b[0], (float)(int32_t)b[1],
+        (float)(int32_t)b[2], (float)(int32_t)b[3] };
+    return v;
+}
+SMASK__INLINE v_t smask__times2_vector4(v_t a, v_t n)
+{
+    const smask__four_int e = { (int32_t)n[0] + 127, (int32_t)n[1] + 127,
+        (int32_t)n[2] + 127, (int32_t)n[3] + 127 };
+    return a * (v_t)(e << 23);
+}
+SMASK__INLINE v_t smask__mix_vector4(v_t a, v_t b, const int i, const int j)
+{
+    const v_t v = { a[i], b[i], a[j], b[j] };
+    return v;
+}
+SMASK__INLINE v_t smask__join64_vector4(v_t a, v_t b, const int i)
+{
+    const v_t v = { a[i], a[i + 1], b[i], b[i + 1] };
+    return v;
+}
+
+#else
+/* One float: any C compiler. */
+#define SMASK__N(name) smask__##name##_scalar
+#define SMASK__MR 4
+#define v_t float
+#define v_set(x) (x)
+#define v_load(p) (*(p))
+#define v_store(p, v) (*(p) = (v))
+#define v_fma(a, b, c) ((a) * (b) + (c))
+#define v_max(a, b) smask__max_scalar(a, b)
+#define v_min(a, b) smask__min_scalar(a, b)
+#define v_sqrt(a) sqrtf(a)
+#define v_round(a) floorf((a) + 0.5f)
+#define v_times2(a, n) smask__times2_scalar(a, n)
+#define v_load_part(p, n) ((n) > 0 ? *(p) : 0.0f)
+#define v_store_part(p, v, n) ((n) > 0 ? (void)(*(p) = (v)) : (void)0)
+
+SMASK__INLINE float smask__max_scalar(float a, float b)
+{
+    return a > b ? a : b;
+}
+SMASK__INLINE float smask__min_scalar(float a, float b)
+{
+    return a < b ? a : b;
+}
+SMASK__INLINE float smask__times2_scalar(float a, float n)
+{
+    const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return a * power;
+}
+#endif
+
+#define SMASK__W ((size_t)SMASK__PASS)               /* floats in a vector */
+#define SMASK__NR (2 * SMASK__W)                     /* columns of a tile  */
+
+/* Forces v into a register here. Without it gcc moves sums between the steps of
+   the product until some of them are on the stack (a tenth slower). */
+#ifndef v_stay
+#define v_stay(v) ((void)0)
+#endif
+
+/* Only one pass has bf16 pairs. In the others these are never executed. */
+#ifdef v_dot
+#define SMASK__BF16_PAIRS 1
+#else
+#define SMASK__BF16_PAIRS 0
+#define v_dot(a, b, c) v_fma(a, b, c)
+#define v_bf16_pairs(a, b) ((void)(b), (a))
+#define v_bf16_interleave(a, b) ((void)(b), (a))
+#endif
+
+/* The first n elements; the others read as 0 and are not written. */
+#ifndef v_load_part
+#define v_load_part(p, n) SMASK__N(load_part)(p, n)
+#define v_store_part(p, v, n) SMASK__N(store_part)(p, v, n)
+SMASK__INLINE v_t SMASK__N(load_part)(const float *p, size_t n)
+{
+    float x[SMASK__PASS] = { 0 };
+
+    if (n == SMASK__W) return v_load(p);
+    for (size_t i = 0; i < n; i++) x[i] = p[i];
+    return v_load(x);
+}
+SMASK__INLINE void SMASK__N(store_part)(float *p, v_t v, size_t n)
+{
+    float x[SMASK__PASS];
+
+    if (n == SMASK__W) {
+        v_store(p, v);
+        return;
+    }
+    v_store(x, v);
+    for (size_t i = 0; i < n; i++) p[i] = x[i];
+}
+#endif
+
+/* Sum and maximum of the elements of v. The order of the sum is fixed (upper
+   part onto lower part), so results can be repeated. */
+#ifndef v_sum
+#define v_sum(v) SMASK__N(sum_of)(v)
+#define v_top(v) SMASK__N(max_of)(v)
+SMASK__INLINE float SMASK__N(sum_of)(v_t v)
+{
+    float x[SMASK__PASS];
+
+    v_store(x, v);
+    for (size_t half = SMASK__W / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+SMASK__INLINE float SMASK__N(max_of)(v_t v)
+{
+    float x[SMASK__PASS];
+
+    v_store(x, v);
+    for (size_t i = 1; i < SMASK__W; i++) if (x[i] > x[0]) x[0] = x[i];
+    return x[0];
+}
+#endif
+
+/* 2^x = 2^n 2^r with n = round(x), |r| <= 1/2. A minimax polynomial that is
+   exact at 2^0 = 1 gives 2^r. The relative error is below 2e-7 for x in
+   [-126, 127]. Below -126 the result is 0 to within 1e-37; above 127 it is
+   undefined. Callers need exp(a d) with a d <= 0 and pass x = (a log2 e) d.
+   The rounding of this product adds 2e-7 |a d| to their relative error, about
+   as much as the rounding of d itself. */
+#define SMASK__LOG2_E 1.44269504f
+SMASK__INLINE v_t SMASK__N(exp2)(v_t x)
+{
+    v_t n, r, p;
+
+    x = v_max(v_set(-126.0f), x);
+    n = v_round(x);
+    r = x - n;
+    p = v_fma(v_set(0.00132647273f), r, v_set(0.00967151299f));
+    p = v_fma(p, r, v_set(0.0555073358f));
+    p = v_fma(p, r, v_set(0.240222424f));
+    p = v_fma(p, r, v_set(0.693147004f));
+    p = v_fma(p, r, v_set(1.0f));
+    return v_times2(p, n);
+}
+
+/* Phi(x) - 1/2 = x P(u), where Phi is the normal distribution function and P a
+   minimax polynomial in u = 2 x^2 / 5.2^2 - 1. u lies in [-1, 1], which keeps
+   the coefficients small. Beyond |x| = 5.2 Phi is 0 or 1 to the precision of a
+   float. The absolute error is below 1.3e-7 everywhere. */
+SMASK__INLINE v_t SMASK__N(phi)(v_t x)
+{
+    const v_t y = v_min(v_set(5.2f), v_max(v_set(-5.2f), x));
+    const v_t u = v_fma(y * v_set(0.0739644970f), y, v_set(-1.0f));
+    v_t p = v_fma(v_set(0.00020239377f), u, v_set(-0.000562292f));
+
+    p = v_fma(p, u, v_set(0.000600746716f));
+    p = v_fma(p, u, v_set(-0.000978510943f));
+    p = v_fma(p, u, v_set(0.00266245939f));
+    p = v_fma(p, u, v_set(-0.00506737363f));
+    p = v_fma(p, u, v_set(0.00801007915f));
+    p = v_fma(p, u, v_set(-0.0123533569f));
+    p = v_fma(p, u, v_set(0.0181339271f));
+    p = v_fma(p, u, v_set(-0.02476345f));
+    p = v_fma(p, u, v_set(0.0319623239f));
+    p = v_fma(p, u, v_set(-0.0399253964f));
+    p = v_fma(p, u, v_set(0.0500261113f));
+    p = v_fma(p, u, v_set(-0.067743808f));
+    p = v_fma(p, u, v_set(0.135949984f));
+    return y * p;
+}
+
+/* gelu(x) = x Phi(x). */
+SMASK__INLINE v_t SMASK__N(gelu_of)(v_t x)
+{
+    return v_fma(x, SMASK__N(phi)(x), v_set(0.5f) * x);
+}
+
+/* The derivative of GELU: gelu'(x) = Phi(x) + x phi(x). gelu'(x) - 1/2 is odd,
+   like Phi(x) - 1/2, so it is x times another polynomial, in
+   u = 2 x^2 / 5.5^2 - 1. The absolute error is below 5e-7. */
+SMASK__INLINE v_t SMASK__N(gelu_derivative)(v_t x)
+{
+    const v_t y = v_min(v_set(5.5f), v_max(v_set(-5.5f), x));
+    const v_t u = v_fma(y * v_set(0.0661157025f), y, v_set(-1.0f));
+    v_t p = v_fma(v_set(-0.00490987441f), u, v_set(0.0121202599f));
+
+    p = v_fma(p, u, v_set(-0.00642487686f));
+    p = v_fma(p, u, v_set(0.00410066918f));
+    p = v_fma(p, u, v_set(-0.027823668f));
+    p = v_fma(p, u, v_set(0.0495664962f));
+    p = v_fma(p, u, v_set(-0.0530860946f));
+    p = v_fma(p, u, v_set(0.0606563948f));
+    p = v_fma(p, u, v_set(-0.072919488f));
+    p = v_fma(p, u, v_set(0.0753351897f));
+    p = v_fma(p, u, v_set(-0.0688571483f));
+    p = v_fma(p, u, v_set(0.060187228f));
+    p = v_fma(p, u, v_set(-0.0537258238f));
+    p = v_fma(p, u, v_set(0.053670872f));
+    p = v_fma(p, u, v_set(-0.0657401383f));
+    p = v_fma(p, u, v_set(0.128759176f));
+    return v_fma(y, p, v_set(0.5f));
+}
+
+/* ----------------------------------------------------------------------
+   17b  The inner loops of the matrix product. >>gemm explains their form.
+   ---------------------------------------------------------------------- */
+
+/* X(i, g, q): row i of a tile reads its operand at a_g[q * ld]. An x86 address
+   is a base plus an index times 1, 2, 4 or 8. With ld as the index a base
+   reaches its own row and the next two, so five pointers serve 14 rows. */
+#define SMASK__TILE_ROWS(X) X(0, 0, 0) X(1, 0, 1) X(2, 0, 2) X(3, 1, 0)     \
+    X(4, 1, 1) X(5, 1, 2) X(6, 2, 0) X(7, 2, 1) X(8, 2, 2) X(9, 3, 0)       \
+    X(10, 3, 1) X(11, 3, 2) X(12, 4, 0) X(13, 4, 1)
+
+#define SMASK__ZERO(i, g, q) v_t c##i##_0 = v_set(0.0f), c##i##_1 = c##i##_0;
+/* Add one element of A times two vectors of B to row i. */
+#define SMASK__ROW(i, g, q)                                                 \
+    if (i < rows) {                                                         \
+        const v_t s = v_set(a_transposed ? a0[i]                            \
+            : a##g[(q) * ld + u]);                                          \
+        c##i##_0 = paired ? v_dot(s, b0, c##i##_0)                          \
+            : v_fma(s, b0, c##i##_0);                                       \
+        v_stay(c##i##_0);                                                   \
+        if (wide) {                                                         \
+            c##i##_1 = paired ? v_dot(s, b1, c##i##_1)                      \
+                : v_fma(s, b1, c##i##_1);                                   \
+            v_stay(c##i##_1);                                               \
+        }                                                                   \
+    }
+/* Finish row i: + C, + bias, * scale, + r, in this order. */
+#define SMASK__OUT(i, g, q)                                                 \
+    if (i < rows) {                                                         \
+        float *y = t->c + (at + i) * t->c_ld + j;                           \
+        if (t->add) {                                                       \
+            c##i##_0 = c##i##_0 + v_load_part(y, n0);                       \
+            if (wide) c##i##_1 = c##i##_1 + v_load_part(y + SMASK__W, n1);  \
+        }                                                                   \
+        if (t->bias != NULL) {                                              \
+            c##i##_0 = c##i##_0 + b0;                                       \
+            if (wide) c##i##_1 = c##i##_1 + b1;                             \
+        }                                                                   \
+        if (t->scale != NULL) {                                             \
+            const v_t s = v_set(t->scale[at + i]);                          \
+            c##i##_0 = c##i##_0 * s;                                        \
+            if (wide) c##i##_1 = c##i##_1 * s;                              \
+        }                                                                   \
+        if (t->r != NULL) {                                                 \
+            const float *r = t->r + (at + i) * t->r_ld + j;                 \
+            c##i##_0 = c##i##_0 + v_load_part(r, n0);                       \
+            if (wide) c##i##_1 = c##i##_1 + v_load_part(r + SMASK__W, n1);  \
+        }                                                                   \
+        v_store_part(y, c##i##_0, n0);                                      \
+        if (wide) v_store_part(y + SMASK__W, c##i##_1, n1);                 \
+    }
+
+/* The micro-kernel: `rows` rows of C from row `at`, and columns from j: two
+   vectors of them if `wide`, otherwise one. Every caller passes constants for
+   rows, a_transposed, wide and paired. So the compiler removes every `if` on
+   them, and c0_0 .. c13_1 are registers. */
+SMASK__INLINE void SMASK__N(tile)(const smask__block_product *t, const float *a,
+    const float *b, size_t at, size_t j, const size_t rows,
+    const int a_transposed, const int wide, const int paired)
+{
+    const size_t ld = a_transposed ? 1 : t->a_ld,
+        step = a_transposed ? t->a_ld : 1;
+    const size_t b_ld = t->b_ld;
+    const size_t n0 = smask__min(t->n - j, SMASK__W);
+    const size_t n1 = smask__min(t->n - j - n0, SMASK__W);
+    const float *a0 = a, *a1 = a + 3 * ld, *a2 = a + 6 * ld;
+    const float *a3 = a + 9 * ld, *a4 = a + 12 * ld;
+    size_t p = t->k;
+    v_t b0, b1 = v_set(0.0f);
+    const float *later = a + 24 * step + (rows - 1);
+    const float *soon = t->c + at * t->c_ld + j;
+    const float *const last = soon + (rows - 1) * t->c_ld;
+    SMASK__TILE_ROWS(SMASK__ZERO)
+
+#define SMASK__STEP(offset)                                                 \
+    {                                                                       \
+        const size_t u = offset;                                            \
+        b0 = v_load(b);                                                     \
+        if (wide) b1 = v_load(b + SMASK__W);                                \
+        SMASK__TILE_ROWS(SMASK__ROW)                                        \
+        (void)u;                                                            \
+        b += b_ld;                                                          \
+        if (a_transposed) a0 += step;                                       \
+    }
+#define SMASK__ALONG(n)                                                     \
+    if (!a_transposed) { a0 += n; a1 += n; a2 += n; a3 += n; a4 += n; }
+    /* Each round prefetches one row of C: to fetch all its cache lines at once
+       would delay the operands. If a_transposed, rows of A are prefetched some
+       700 cycles before they are needed: each row is a new line, often in a
+       new page, which the processor does not predict. These four prefetches
+       stay together and do not test where A ends, because clang would run out
+       of registers. A prefetch behind the end of A is harmless: nothing there
+       is read. */
+    for (; p >= 4; p -= 4) {
+        SMASK__STEP(0) SMASK__STEP(1)
+        SMASK__PREFETCH(soon);
+        SMASK__STEP(2) SMASK__STEP(3)
+        if (wide) SMASK__PREFETCH(soon + SMASK__W);
+        if (a_transposed) {
+            SMASK__PREFETCH(later);
+            SMASK__PREFETCH(later + step);
+            SMASK__PREFETCH(later + 2 * step);
+            SMASK__PREFETCH(later + 3 * step);
+            later += 4 * step;
+        }
+        if (soon != last) soon += t->c_ld;
+        SMASK__ALONG(4)
+    }
+    for (; p > 0; p--) {
+        SMASK__STEP(0)
+        SMASK__ALONG(1)
+    }
+#undef SMASK__STEP
+#undef SMASK__ALONG
+    b0 = b1;                             /* defined even if k is 0     */
+    if (t->bias != NULL) {
+        b0 = v_load_part(t->bias + j, n0);
+        b1 = v_load_part(t->bias + j + n0, n1);
+    }
+    SMASK__TILE_ROWS(SMASK__OUT)
+    (void)a1; (void)a2; (void)a3; (void)a4; (void)b1; (void)soon;
+    (void)later;
+}
+
+#undef SMASK__TILE_ROWS
+#undef SMASK__ZERO
+#undef SMASK__ROW
+#undef SMASK__OUT
+
+/* All rows of A times one panel of B, which stays in the first-level cache.
+   Rows that do not fill a tile go to smaller tiles, so no row is computed
+   that C does not have. */
+#define SMASK__TILE(count)                                                  \
+    while (rows >= count) {                                                 \
+        SMASK__N(tile)(t, a, b, at, j, count, a_transposed, wide, paired);  \
+        rows -= count;                                                      \
+        at += count;                                                        \
+        a += a_transposed ? (size_t)count : count * t->a_ld;                \
+    }
+SMASK__INLINE void SMASK__N(panel)(const smask__block_product *t, size_t j,
+    const int a_transposed, const int wide, const int paired)
+{
+    const float *b = t->b + j / SMASK__NR * t->b_panel;
+
+    for (size_t i = 0; i < t->m; i += SMASK__MR) {
+        const float *a = t->a + i / SMASK__MR * t->a_group;
+        size_t rows = smask__min(t->m - i, SMASK__MR), at = i;
+        if (rows == SMASK__MR) {
+            SMASK__N(tile)(t, a, b, at, j, SMASK__MR, a_transposed, wide,
+                paired);
+        } else {
+#if SMASK__MR > 8
+            SMASK__TILE(8)
+#endif
+            SMASK__TILE(4)
+            SMASK__TILE(2)
+            SMASK__TILE(1)
+        }
+    }
+}
+#undef SMASK__TILE
+
+SMASK__INLINE void SMASK__N(panels)(const smask__block_product *t,
+    const int a_transposed, const int paired)
+{
+    for (size_t j = 0; j < t->n; j += SMASK__NR)
+        if (t->n - j > SMASK__W) SMASK__N(panel)(t, j, a_transposed, 1, paired);
+        else SMASK__N(panel)(t, j, a_transposed, 0, paired);
+}
+
+/* Kept as separate functions: at -O0 a single function with all tile variants
+   would need megabytes of stack. */
+SMASK__FN void SMASK__N(block_nn)(const smask__block_product *t)
+{
+    SMASK__N(panels)(t, 0, 0);
+}
+SMASK__FN void SMASK__N(block_tn)(const smask__block_product *t)
+{
+    SMASK__N(panels)(t, 1, 0);
+}
+#if SMASK__BF16_PAIRS
+SMASK__FN void SMASK__N(bf16_nn)(const smask__block_product *t)
+{
+    SMASK__N(panels)(t, 0, 1);
+}
+SMASK__FN void SMASK__N(bf16_tn)(const smask__block_product *t)
+{
+    SMASK__N(panels)(t, 1, 1);
+}
+#endif
+
+/* The values a and b that the lens of a row needs. NORM: a is the mean, b is
+   1 / std. KEEP: a is the factor. */
+SMASK__INLINE v_t SMASK__N(lens_a)(const smask__operand *v, size_t row,
+    const smask__lens lens)
+{
+    return v_set(lens == SMASK__NORM ? v->stat[2 * row]
+        : lens == SMASK__KEEP ? v->keep[row / v->group] : 0.0f);
+}
+SMASK__INLINE v_t SMASK__N(lens_b)(const smask__operand *v, size_t row,
+    const smask__lens lens)
+{
+    return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f);
+}
+
+/* Columns j .. j + n - 1 of a row x with the lens applied, n <= W. */
+SMASK__INLINE v_t SMASK__N(lens_apply)(const smask__operand *v, const float *x,
+    size_t j, size_t n, v_t a, v_t b, const smask__lens lens)
+{
+    const v_t y = n == SMASK__W ? v_load(x + j) : v_load_part(x + j, n);
+
+    switch (lens) {
+    case SMASK__KEEP: return y * a;
+    case SMASK__GELU: return SMASK__N(gelu_of)(y);
+    case SMASK__NORM: return v_fma((y - a) * b, v_load_part(v->w + j, n),
+        v_load_part(v->b + j, n));
+    case SMASK__PLAIN: break;
+    }
+    return y;
+}
+
+/* The loop of fetch, below, for a constant lens and a constant `paired`. */
+SMASK__INLINE void SMASK__N(fetch_as)(const smask__operand *v, size_t row,
+    size_t rows, size_t column, size_t columns, float *to, size_t pitch,
+    size_t width, size_t stride, const smask__lens lens, const int paired)
+{
+    const size_t end = column + columns, stop = row + rows;
+
+    for (size_t i = row; i < stop; i += paired ? 2 : 1, to += pitch) {
+        const size_t i1 = i + 1 < stop ? i + 1 : i;
+        const float *x = v->x + i * v->ld, *x1 = v->x + i1 * v->ld;
+        const v_t a = SMASK__N(lens_a)(v, i, lens);
+        const v_t b = SMASK__N(lens_b)(v, i, lens);
+        const v_t a1 = SMASK__N(lens_a)(v, i1, lens);
+        const v_t b1 = SMASK__N(lens_b)(v, i1, lens);
+        const size_t ahead = i1 + 8 < stop ? 8 * v->ld : 0;
+        float *y = to;
+        for (size_t j = column; j < end; j += width, y += stride) {
+            const size_t w = smask__min(width, end - j);
+            for (size_t k = 0; k < w; k += SMASK__W) {
+                const size_t n = smask__min(end - j - k, SMASK__W);
+                v_t s = SMASK__N(lens_apply)(v, x, j + k, n, a, b, lens);
+                SMASK__PREFETCH(x + j + k + ahead);
+                if (paired) {
+                    SMASK__PREFETCH(x1 + j + k + ahead);
+                    s = v_bf16_interleave(s, i1 == i ? v_set(0.0f)
+                        : SMASK__N(lens_apply)(v, x1, j + k, n, a1, b1, lens));
+                }
+                if (n == SMASK__W) v_store(y + k, s);
+                else v_store_part(y + k, s, n);
+            }
+            for (size_t k = w; k < width; k++) y[k] = 0;
+        }
+    }
+}
+
+SMASK__FN void SMASK__N(fetch)(const smask__operand *v, size_t row, size_t rows,
+    size_t column, size_t columns, float *to, size_t pitch, size_t width,
+    size_t stride, int paired)
+{
+#define SMASK__AS(lens)                                                     \
+    case lens:                                                              \
+        if (SMASK__BF16_PAIRS && paired)                                    \
+            SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
+                width, stride, lens, 1);                                    \
+        else                                                                \
+            SMASK__N(fetch_as)(v, row, rows, column, columns, to, pitch,    \
+                width, stride, lens, 0);                                    \
+        break;
+    switch (v->lens) {
+    SMASK__AS(SMASK__PLAIN)
+    SMASK__AS(SMASK__KEEP)
+    SMASK__AS(SMASK__GELU)
+    SMASK__AS(SMASK__NORM)
+    }
+#undef SMASK__AS
+}
+
+SMASK__FN void SMASK__N(pair_columns)(const float *x, size_t ld, size_t rows,
+    size_t columns, float *to, size_t pitch)
+{
+    for (size_t i = 0; i < rows; i++, x += ld, to += pitch)
+        for (size_t j = 0; j < columns; j += 2 * SMASK__W) {
+            const size_t left = columns - j;
+            const size_t n0 = smask__min(left, SMASK__W);
+            const size_t n1 = smask__min(left - n0, SMASK__W);
+            v_store_part(to + j / 2, v_bf16_pairs(v_load_part(x + j, n0),
+                v_load_part(x + j + n0, n1)), (n0 + n1 + 1) / 2);
+        }
+}
+
+/* Transpose x (rows, k) with row stride ld into one panel:
+   to[p * NR + i] = x[i][p], and 0 for i >= rows. Squares of 4 x 4 floats are
+   transposed in registers, so memory is read and written in runs. */
+SMASK__FN void SMASK__N(transpose)(const float *x, size_t ld, size_t rows,
+    size_t k, float *to)
+{
+    for (size_t half = 0; half < SMASK__NR; half += SMASK__W) {
+        size_t p = 0;
+#if SMASK__PASS > 1
+        if (rows >= half + SMASK__W)
+            for (; p + 4 <= k; p += 4) {
+                const float *from = x + half * ld + p;
+                const v_t a = v_quad(from, ld), b = v_quad(from + ld, ld);
+                const v_t c = v_quad(from + 2 * ld, ld);
+                const v_t d = v_quad(from + 3 * ld, ld);
+                const v_t ab0 = v_low(a, b), ab1 = v_high(a, b);
+                const v_t cd0 = v_low(c, d), cd1 = v_high(c, d);
+                float *y = to + p * SMASK__NR + half;
+                v_store(y, v_low64(ab0, cd0));
+                v_store(y + SMASK__NR, v_high64(ab0, cd0));
+                v_store(y + 2 * SMASK__NR, v_low64(ab1, cd1));
+                v_store(y + 3 * SMASK__NR, v_high64(ab1, cd1));
+            }
+#endif
+        for (; p < k; p++)
+            for (size_t i = half; i < half + SMASK__W; i++)
+                to[p * SMASK__NR + i] = i < rows ? x[i * ld + p] : 0;
+    }
+}
+
+/* ----------------------------------------------------------------------
+   17c  Loops over rows and arrays: >>engine has their formulas.
+   ---------------------------------------------------------------------- */
+
+/* For each vector of an array: j is its first index, n <= W its length. */
+#define SMASK__EACH(j, n, count)                                            \
+    for (size_t j = 0, n; j < count; j += SMASK__W)                         \
+        if ((n = smask__min(count - j, SMASK__W)) != 0)
+
+SMASK__FN void SMASK__N(add)(float *y, const float *x, size_t count)
+{
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, v_load_part(y + j, n) + v_load_part(x + j, n), n);
+}
+
+SMASK__FN void SMASK__N(sum_rows)(float *y, const float *x, size_t ld,
+    size_t rows, size_t count)
+{
+    size_t i, j, n;
+
+    for (j = 0; j + 4 * SMASK__W <= count; j += 4 * SMASK__W) {
+        const float *at = x + j;
+        v_t s0 = v_load(y + j), s1 = v_load(y + j + SMASK__W);
+        v_t s2 = v_load(y + j + 2 * SMASK__W);
+        v_t s3 = v_load(y + j + 3 * SMASK__W);
+        for (i = 0; i < rows; i++, at += ld) {
+            s0 = s0 + v_load(at);
+            s1 = s1 + v_load(at + SMASK__W);
+            s2 = s2 + v_load(at + 2 * SMASK__W);
+            s3 = s3 + v_load(at + 3 * SMASK__W);
+        }
+        v_store(y + j, s0);
+        v_store(y + j + SMASK__W, s1);
+        v_store(y + j + 2 * SMASK__W, s2);
+        v_store(y + j + 3 * SMASK__W, s3);
+    }
+    for (; j < count; j += SMASK__W) {
+        v_t s;
+        n = smask__min(count - j, SMASK__W);
+        s = v_load_part(y + j, n);
+        for (i = 0; i < rows; i++) s = s + v_load_part(x + i * ld + j, n);
+        v_store_part(y + j, s, n);
+    }
+}
+
+SMASK__FN void SMASK__N(axpy)(float *y, float a, const float *x, size_t count)
+{
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, v_fma(v_set(a), v_load_part(x + j, n),
+            v_load_part(y + j, n)), n);
+}
+
+SMASK__FN void SMASK__N(scale)(float *y, float a, const float *x,
+    size_t count)
+{
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, v_set(a) * v_load_part(x + j, n), n);
+}
+
+SMASK__FN void SMASK__N(dot)(const float *x, const float *y, size_t count,
+    float *out)
+{
+    v_t s = v_set(0.0f);
+    SMASK__EACH(j, n, count)
+        s = v_fma(v_load_part(x + j, n), v_load_part(y + j, n), s);
+    *out = v_sum(s);
+}
+
+SMASK__FN void SMASK__N(moments)(const float *x, size_t count, float about,
+    float *sum, float *squares)
+{
+    v_t s = v_set(0.0f), q = v_set(0.0f);
+    const v_t m = v_set(about);
+    size_t j;
+
+    for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
+        const v_t d = v_load(x + j) - m;
+        s = s + d;
+        q = v_fma(d, d, q);
+    }
+    *sum = v_sum(s);
+    *squares = v_sum(q);
+    for (size_t left = j; left < count; left++) {
+        *sum += x[left] - about;
+        *squares += (x[left] - about) * (x[left] - about);
+    }
+}
+
+SMASK__FN void SMASK__N(row_max)(const float *x, size_t count, float *out)
+{
+    v_t m = v_set(-3.0e38f);
+    size_t j;
+    float best;
+
+    for (j = 0; j + SMASK__W <= count; j += SMASK__W)
+        m = v_max(m, v_load(x + j));
+    best = v_top(m);
+    for (; j < count; j++) if (x[j] > best) best = x[j];
+    *out = best;
+}
+
+SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
+    float most, size_t count, float *sum)
+{
+    const v_t scale = v_set(a * SMASK__LOG2_E), less = v_set(most);
+    v_t s = v_set(0.0f);
+    size_t j;
+    float rest = 0;
+
+    for (j = 0; j + SMASK__W <= count; j += SMASK__W) {
+        const v_t e = SMASK__N(exp2)((v_load(x + j) - less) * scale);
+        v_store(y + j, e);
+        s = s + e;
+    }
+    if (j < count) {
+        float part[SMASK__PASS];
+        const size_t n = count - j;
+        v_store(part, SMASK__N(exp2)((v_load_part(x + j, n) - less)
+            * scale));
+        for (size_t i = 0; i < n; i++) rest += y[j + i] = part[i];
+    }
+    *sum = v_sum(s) + rest;
+}
+
+SMASK__FN void SMASK__N(gelu)(float *y, const float *x, size_t count)
+{
+    SMASK__EACH(j, n, count)
+        v_store_part(y + j, SMASK__N(gelu_of)(v_load_part(x + j, n)), n);
+}
+
+SMASK__FN void SMASK__N(gelu_bwd)(float *dx, const float *dy, const float *x,
+    size_t count, int add)
+{
+    SMASK__EACH(j, n, count) {
+        v_t d = v_load_part(dy + j, n)
+            * SMASK__N(gelu_derivative)(v_load_part(x + j, n));
+        if (add) d = d + v_load_part(dx + j, n);
+        v_store_part(dx + j, d, n);
+    }
+}
+
+SMASK__FN void SMASK__N(norm_row)(float *y, const float *x, float mean,
+    float rstd, const float *w, const float *b, size_t D)
+{
+    const v_t m = v_set(mean), s = v_set(rstd);
+    SMASK__EACH(j, n, D)
+        v_store_part(y + j, v_fma((v_load_part(x + j, n) - m) * s,
+            v_load_part(w + j, n), v_load_part(b + j, n)), n);
+}
+
+SMASK__FN void SMASK__N(norm_row_bwd)(float *dx, const float *dy,
+    const float *x, float mean, float rstd, const float *w, float *dw,
+    float *db, size_t D, int add)
+{
+    const v_t m = v_set(mean), s = v_set(rstd);
+    v_t sum = v_set(0.0f), dot = v_set(0.0f), a, b;
+
+    SMASK__EACH(j, n, D) {
+        const v_t g = v_load_part(dy + j, n);
+        const v_t z = (v_load_part(x + j, n) - m) * s;
+        const v_t h = g * v_load_part(w + j, n);
+        v_store_part(dw + j, v_fma(g, z, v_load_part(dw + j, n)), n);
+        v_store_part(db + j, g + v_load_part(db + j, n), n);
+        sum = sum + h;
+        dot = v_fma(h, z, dot);
+    }
+    a = v_set(v_sum(sum) / (float)D);
+    b = v_set(v_sum(dot) / (float)D);
+    SMASK__EACH(j, n, D) {
+        const v_t z = (v_load_part(x + j, n) - m) * s;
+        const v_t h = v_load_part(dy + j, n) * v_load_part(w + j, n);
+        v_t d = (h - a - z * b) * s;
+        if (add) d = d + v_load_part(dx + j, n);
+        v_store_part(dx + j, d, n);
+    }
+}
+
+SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
+    size_t columns, float scale, const float *bias, size_t b_ld, float *top,
+    float *inverse)
+{
+    const v_t a = v_set(bias != NULL ? SMASK__LOG2_E : scale * SMASK__LOG2_E);
+
+    SMASK__EACH(j, n, columns) {
+        v_t most = v_set(-3.0e38f), sum = v_set(0.0f), less;
+        for (size_t i = 0; i < rows; i++) {
+            float *x = s + i * ld + j;
+            v_t v = v_load_part(x, n);
+            if (bias != NULL) {
+                v = v_fma(v, v_set(scale),
+                    v_load_part(bias + i * b_ld + j, n));
+                v_store_part(x, v, n);
+            }
+            most = v_max(most, v);
+        }
+        less = most * a;
+        if (bias == NULL) most = most * v_set(scale);
+        for (size_t i = 0; i < rows; i++) {
+            float *x = s + i * ld + j;
+            const v_t e = SMASK__N(exp2)(v_fma(v_load_part(x, n), a, -less));
+            v_store_part(x, e, n);
+            sum = sum + e;
+        }
+        v_store_part(top + j, most, n);
+        v_store_part(inverse + j, v_set(1.0f) / sum, n);
+    }
+}
+
+SMASK__FN void SMASK__N(softmax_bwd)(float *s, float *dp, size_t ld,
+    size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
+    const float *top, const float *inverse, float *dbias)
+{
+    const v_t a = v_set(scale * SMASK__LOG2_E);
+
+    SMASK__EACH(j, n, columns) {
+        const v_t less = v_load_part(top + j, n) * v_set(SMASK__LOG2_E);
+        const v_t inv = v_load_part(inverse + j, n);
+        v_t d = v_set(0.0f);
+        for (size_t i = 0; i < rows; i++) {
+            float *x = s + i * ld + j;
+            v_t v = v_fma(v_load_part(x, n), a, -less);
+            if (bias != NULL)
+                v = v_fma(v_load_part(bias + i * b_ld + j, n),
+                    v_set(SMASK__LOG2_E), v);
+            v = SMASK__N(exp2)(v) * inv;
+            v_store_part(x, v, n);
+            d = v_fma(v, v_load_part(dp + i * ld + j, n), d);
+        }
+        for (size_t i = 0; i < rows; i++) {
+            float *x = dp + i * ld + j;
+            const v_t v = v_load_part(s + i * ld + j, n)
+                * (v_load_part(x, n) - d);
+            v_store_part(x, v * v_set(scale), n);
+            if (dbias == NULL) continue;
+            v_store_part(dbias + i * b_ld + j, v
+                + v_load_part(dbias + i * b_ld + j, n), n);
+        }
+    }
+}
+
+SMASK__FN void SMASK__N(adam)(float *w, float *g, float *m, float *v,
+    size_t count, const smask__adam_step *s)
+{
+    const v_t b1 = v_set(s->beta1), b2 = v_set(s->beta2);
+    const v_t one_b1 = v_set(1 - s->beta1), one_b2 = v_set(1 - s->beta2);
+    const v_t clip = v_set(s->clip), eps = v_set(s->eps);
+    const v_t rate = v_set(s->rate * s->correct1);
+    const v_t correct2 = v_set(s->correct2), left = v_set(1 - s->decay);
+
+    SMASK__EACH(j, n, count) {
+        const v_t d = v_load_part(g + j, n) * clip;
+        const v_t m1 = v_fma(b1, v_load_part(m + j, n), one_b1 * d);
+        const v_t v1 = v_fma(b2, v_load_part(v + j, n), one_b2 * d * d);
+        const v_t size = v_sqrt(v1 * correct2) + eps;
+        v_store_part(m + j, m1, n);
+        v_store_part(v + j, v1, n);
+        v_store_part(w + j, v_load_part(w + j, n) * left
+            - rate * m1 / size, n);
+        v_store_part(g + j, v_set(0.0f), n);
+    }
+}
+
+#undef SMASK__EACH
+#undef SMASK__LOG2_E
+#undef SMASK__ALL
+#undef SMASK__N
+#undef SMASK__MR
+#undef SMASK__W
+#undef SMASK__NR
+#undef v_t
+#undef v_set
+#undef v_load
+#undef v_store
+#undef v_fma
+#undef v_max
+#undef v_min
+#undef v_sqrt
+#undef v_round
+#undef v_times2
+#undef v_load_part
+#undef v_store_part
+#undef v_sum
+#undef v_top
+#undef v_quad
+#undef v_low
+#undef v_high
+#undef v_low64
+#undef v_high64
+#undef v_stay
+#undef v_dot
+#undef v_bf16_pairs
+#undef v_bf16_interleave
+#undef SMASK__BF16_PAIRS
+#undef SMASK__TUNE
+#if SMASK__PASS > 4
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+#endif /* SMASK__PASS */
+
+#if defined(SMASK__BUILD) && !defined(SMASK__PASS)
+
+/* ----------------------------------------------------------------------
+   17d  Instruction sets: which this build has and which the processor has.
+   ---------------------------------------------------------------------- */
+
+/* The name by which this file includes itself. */
+#ifndef SPLITMASK_FILE
+#define SPLITMASK_FILE "splitmask.h"
+#endif
+
+#if defined(__GNUC__) && !defined(SPLITMASK_NO_SIMD)
+#if !defined(__i386__) || defined(__SSE2__)
+#define SMASK__HAS_VECTOR4
+#endif
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+#if defined(__x86_64__) && (!defined(SPLITMASK_NO_DISPATCH)                 \
+    || (defined(__AVX2__) && defined(__FMA__)))
+#define SMASK__HAS_AVX2
+#endif
+#if defined(__x86_64__) && (!defined(SPLITMASK_NO_DISPATCH)                 \
+    || (defined(__AVX512F__) && defined(__AVX512VL__)                       \
+    && defined(__AVX512DQ__) && defined(__AVX512BW__)))
+#define SMASK__HAS_AVX512
+#endif
+#if defined(SMASK__HAS_AVX512) && !defined(SPLITMASK_CBLAS)                 \
+    && (__GNUC__ >= 10 || (defined(__clang__) && __clang_major__ >= 9))     \
+    && (!defined(SPLITMASK_NO_DISPATCH) || defined(__AVX512BF16__))
+#define SMASK__HAS_BF16
+#endif
+#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
+#include <immintrin.h>
+#include <cpuid.h>
+#endif
+#endif
+
+/* 1 if the processor has FMA and all `bits` of CPUID leaf 7, and the operating
+   system saves these registers. Feature flags decide, not the model number:
+   so processors newer than this file are recognised, too. */
+#if defined(SMASK__HAS_AVX2) || defined(SMASK__HAS_AVX512)
+SMASK__FN int smask__cpu_has(unsigned bits, unsigned registers)
+{
+    unsigned a, b, c, d, saved, high;
+
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    if (!(c & 1u << 27) || !(c & 1u << 12)) return 0;      /* OSXSAVE, FMA */
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    return (saved & registers) == registers
+        && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bits) == bits;
+}
+#endif
+
+SMASK__FN int smask__isa_available(smask_isa isa)
+{
+#ifdef SMASK__HAS_AVX2
+    if (isa == SMASK_ISA_AVX2)
+        return smask__cpu_has(1u << 5, 0x06);        /* AVX2; xmm, ymm */
+#endif
+#ifdef SMASK__HAS_AVX512
+    if (isa == SMASK_ISA_AVX512)             /* F, DQ, BW, VL; zmm */
+        return smask__cpu_has(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31,
+            0xe6);
+#endif
+#ifdef SMASK__HAS_BF16
+    if (isa == SMASK_ISA_BF16) {
+        unsigned a, b, c, d;
+        return smask__isa_available(SMASK_ISA_AVX512)
+            && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+    }
+#endif
+#ifdef SMASK__HAS_VECTOR4
+    if (isa == SMASK_ISA_VECTOR4) return 1;
+#endif
+    return isa == SMASK_ISA_SCALAR;
+}
+
+SMASK__FN smask_isa smask__isa_resolve(smask_isa isa)
+{
+    if (isa == SMASK_ISA_BF16) return SMASK_ISA_AVX512;
+    if (isa != SMASK_ISA_AUTO) return isa;
+    if (smask__isa_available(SMASK_ISA_AVX512)) return SMASK_ISA_AVX512;
+    if (smask__isa_available(SMASK_ISA_AVX2)) return SMASK_ISA_AVX2;
+    if (smask__isa_available(SMASK_ISA_VECTOR4)) return SMASK_ISA_VECTOR4;
+    return SMASK_ISA_SCALAR;
+}
+
+SMASK__FN int smask__isa_is_bf16(smask_isa isa)
+{
+    return isa == SMASK_ISA_BF16;
+}
+
+/* Rows and columns of a tile of C, by instruction set: see >>gemm. */
+SMASK__FN size_t smask__tile_rows(int isa)
+{
+    switch (isa) {
+    case SMASK_ISA_AVX512: return 14;
+    case SMASK_ISA_AVX2: return 6;
+#if defined(__aarch64__)
+    case SMASK_ISA_VECTOR4: return 12;
+#else
+    case SMASK_ISA_VECTOR4: return 6;
+#endif
+    default: return 4;
+    }
+}
+
+SMASK__FN size_t smask__tile_columns(int isa)
+{
+    switch (isa) {
+    case SMASK_ISA_AVX512: return 32;
+    case SMASK_ISA_AVX2: return 16;
+    case SMASK_ISA_VECTOR4: return 8;
+    default: return 2;
+    }
+}
+
+/* One pass of this file per instruction set. */
+#define SMASK__PASS 1
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#ifdef SMASK__HAS_VECTOR4
+#define SMASK__PASS 4
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#endif
+#ifdef SMASK__HAS_AVX2
+#define SMASK__PASS 8
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#endif
+#ifdef SMASK__HAS_AVX512
+#define SMASK__PASS 16
+#include SPLITMASK_FILE
+#undef SMASK__PASS
+#endif
+
+/* Call the version of a function for `isa`: SMASK__CALL(isa, gelu, (y, x, n)).
+   The expansion is a switch statement and needs no semicolon. */
+#ifdef SMASK__HAS_AVX512
+#define SMASK__CASE512(name, args)                                          \
+    case SMASK_ISA_AVX512: smask__##name##_avx512 args; break;
+#else
+#define SMASK__CASE512(name, args)
+#endif
+#ifdef SMASK__HAS_AVX2
+#define SMASK__CASE256(name, args)                                          \
+    case SMASK_ISA_AVX2: smask__##name##_avx2 args; break;
+#else
+#define SMASK__CASE256(name, args)
+#endif
+#ifdef SMASK__HAS_VECTOR4
+#define SMASK__CASE128(name, args)                                          \
+    case SMASK_ISA_VECTOR4: smask__##name##_vector4 args; break;
+#else
+#define SMASK__CASE128(name, args)
+#endif
+#define SMASK__CALL(isa, name, args)                                        \
+    switch (isa) {                                                          \
+    SMASK__CASE512(name, args)                                              \
+    SMASK__CASE256(name, args)                                              \
+    SMASK__CASE128(name, args)                                              \
+    default: smask__##name##_scalar args; break;                            \
+    }
+
+/* ----------------------------------------------------------------------
+   17e  The functions of >>engine, each for all instruction sets.
+   ---------------------------------------------------------------------- */
+
+SMASK__FN void smask__add(int isa, float *y, const float *x, size_t n)
+{
+    SMASK__CALL(isa, add, (y, x, n))
+}
+
+SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
+    size_t n)
+{
+    SMASK__CALL(isa, axpy, (y, a, x, n))
+}
+
+SMASK__FN void smask__scale(int isa, float *y, float a, const float *x,
+    size_t n)
+{
+    SMASK__CALL(isa, scale, (y, a, x, n))
+}
+
+SMASK__FN void smask__sum_rows(int isa, float *y, const float *x, size_t ld,
+    size_t rows, size_t n)
+{
+    SMASK__CALL(isa, sum_rows, (y, x, ld, rows, n))
+}
+
+SMASK__FN void smask__moments(int isa, const float *x, size_t n, float about,
+    float *sum, float *squares)
+{
+    SMASK__CALL(isa, moments, (x, n, about, sum, squares))
+}
+
+SMASK__FN void smask__exp_row(int isa, float *y, const float *x, float a,
+    float top, size_t n, float *sum)
+{
+    SMASK__CALL(isa, exp_row, (y, x, a, top, n, sum))
+}
+
+SMASK__FN void smask__gelu(int isa, float *y, const float *x, size_t n)
+{
+    SMASK__CALL(isa, gelu, (y, x, n))
+}
+
+SMASK__FN void smask__gelu_bwd(int isa, float *dx, const float *dy,
+    const float *x, size_t n, int add)
+{
+    SMASK__CALL(isa, gelu_bwd, (dx, dy, x, n, add))
+}
+
+SMASK__FN void smask__norm_row(int isa, float *y, const float *x, float mean,
+    float rstd, const float *w, const float *b, size_t n)
+{
+    SMASK__CALL(isa, norm_row, (y, x, mean, rstd, w, b, n))
+}
+
+SMASK__FN void smask__norm_row_bwd(int isa, float *dx, const float *dy,
+    const float *x, float mean, float rstd, const float *w, float *dw,
+    float *db, size_t n, int add)
+{
+    SMASK__CALL(isa, norm_row_bwd, (dx, dy, x, mean, rstd, w, dw, db, n, add))
+}
+
+SMASK__FN void smask__softmax(int isa, float *s, size_t ld, size_t rows,
+    size_t columns, float scale, const float *bias, size_t b_ld, float *top,
+    float *inverse)
+{
+    SMASK__CALL(isa, softmax, (s, ld, rows, columns, scale, bias, b_ld, top,
+        inverse))
+}
+
+SMASK__FN void smask__softmax_bwd(int isa, float *s, float *dp, size_t ld,
+    size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
+    const float *top, const float *inverse, float *dbias)
+{
+    SMASK__CALL(isa, softmax_bwd, (s, dp, ld, rows, columns, scale, bias, b_ld,
+        top, inverse, dbias))
+}
+
+SMASK__FN void smask__adam(int isa, float *w, float *g, float *m, float *v,
+    size_t n, const smask__adam_step *s)
+{
+    SMASK__CALL(isa, adam, (w, g, m, v, n, s))
+}
+
+SMASK__FN void smask__fetch(int isa, const smask__operand *v, size_t row,
+    size_t rows, size_t column, size_t columns, float *to, size_t pitch,
+    size_t width, size_t stride, int paired)
+{
+    SMASK__CALL(isa, fetch, (v, row, rows, column, columns, to, pitch, width,
+        stride, paired))
+}
+
+SMASK__FN void smask__pair_columns(int isa, const float *x, size_t ld,
+    size_t rows, size_t columns, float *to, size_t pitch)
+{
+    SMASK__CALL(isa, pair_columns, (x, ld, rows, columns, to, pitch))
+}
+
+SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
+{
+    float sum;
+    SMASK__CALL(isa, dot, (x, y, n, &sum))
+    return sum;
+}
+
+SMASK__FN float smask__row_max(int isa, const float *x, size_t n)
+{
+    float top;
+    SMASK__CALL(isa, row_max, (x, n, &top))
+    return top;
+}
+
+/* Tiles read panels NR wide. The CBLAS hook has one panel, as wide as the
+   matrix. */
+SMASK__FN void smask__transpose(int isa, const float *x, size_t ld,
+    size_t columns, size_t k, float *to, size_t nr)
+{
+    if (nr == smask__tile_columns(isa)) {
+        SMASK__CALL(isa, transpose, (x, ld, columns, k, to))
+        return;
+    }
+    for (size_t q = 0; q < k; q++)
+        for (size_t i = 0; i < columns; i++) to[q * nr + i] = x[i * ld + q];
+}
+
+SMASK__FN void smask__multiply_tiles(int isa, const smask__block_product *t)
+{
+#ifdef SMASK__HAS_BF16
+    if (t->paired && t->a_transposed) smask__bf16_tn_avx512(t);
+    else if (t->paired) smask__bf16_nn_avx512(t);
+    if (t->paired) return;
+#endif
+    if (t->a_transposed) SMASK__CALL(isa, block_tn, (t))
+    else SMASK__CALL(isa, block_nn, (t))
+}
+
 #undef SMASK__BUILD
 #endif /* SMASK__BUILD and no pass */
 
 /* ######################################################################
-   PART IV                                                      ENDNOTES
+   PART V                                                       ENDNOTES
 
    CHOICES                                                      >>choices
    The paper leaves these points open, or this file decides them otherwise.
@@ -9155,9 +9395,10 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
    Add an op
      1. >>types: add it to SMASK_OPS. Declare its function in part II, with
         a doc comment: shapes, formula, gradient, saves, memory, errors.
-     2. >>kernels: forward and backward on pointers. Put hot loops into
-        >>simd and call them by SMASK__CALL.
-     3. >>tape: a line in `What each op stores`, then the function. It returns
+     2. >>kernels: forward and backward on pointers, from the loops of
+        >>engine. A new hot loop: its prototype and formula in >>engine, the
+        loop on vectors in >>simd, and its dispatcher at the end of >>simd.
+     3. >>ops: a line in `What each op stores`, then the function. It returns
         NULL for NULL sources, checks shapes, calls smask__new_tensor
         (sources 3 to 5: smask__link), and returns smask__finish. In a dry
         run it allocates the saves but touches no values.
