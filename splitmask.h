@@ -302,8 +302,7 @@ int main(void)
      SPLITMASK_CBLAS           products by cblas_sgemm; link your BLAS
      SPLITMASK_NO_MALLOC       no malloc and free: memory comes from desc;
                                with SPLITMASK_THREADS, one worker only
-     SPLITMASK_NO_STDIO        no effect: the library never uses stdio;
-                               accepted so that build lines may contain it
+     SPLITMASK_NO_STDIO *      no smask_stdio, and no <stdio.h>
      SPLITMASK_NO_AUTOGRAD     inference only: no backward, no gradients
      SPLITMASK_NO_TEXT         no error texts, only codes
      SPLITMASK_DEBUG           additional checks; slow
@@ -347,6 +346,9 @@ int main(void)
 
 #include <stddef.h>
 #include <stdint.h>
+#ifndef SPLITMASK_NO_STDIO
+#include <stdio.h>
+#endif
 
 #ifndef SMASK_API
 #ifdef SPLITMASK_STATIC
@@ -453,11 +455,11 @@ typedef struct smask_random { uint64_t state, stream; } smask_random;
 
 /* Ops of the tape. Each NAME has a function smask__name_back in chapter 8. */
 #define SMASK_OPS(X)                                                        \
-    X(INPUT, input) X(PARAM, param) X(ADD, add) X(SCALE, scale)             \
-    X(SCALE_ROWS, scale_rows) X(LINEAR, linear) X(LAYERNORM, layernorm)     \
-    X(GELU, gelu) X(ATTENTION, attention) X(GATHER, gather)                 \
-    X(MEAN_TOKENS, mean_tokens) X(L2_NORMALIZE, l2_normalize)               \
-    X(CROSS_ENTROPY, cross_entropy)                                         \
+    X(INPUT, input) X(PARAM, param) X(ADD, add) X(SUB, sub) X(MUL, mul)     \
+    X(SCALE, scale) X(SCALE_ROWS, scale_rows) X(LINEAR, linear)             \
+    X(LAYERNORM, layernorm) X(GELU, gelu) X(ATTENTION, attention)           \
+    X(GATHER, gather) X(MEAN_TOKENS, mean_tokens)                           \
+    X(L2_NORMALIZE, l2_normalize) X(CROSS_ENTROPY, cross_entropy)           \
     X(LINEAR_CROSS_ENTROPY, linear_cross_entropy) X(INFO_NCE, info_nce)     \
     X(SLICE, slice) X(JOIN, join) X(RECOMPUTE, recompute) X(USER, user)
 #define SMASK__OP_ENUM(NAME, name) SMASK_OP_##NAME,
@@ -723,6 +725,14 @@ typedef struct smask_ema { float **mean; float decay; } smask_ema;
 /* One metadata entry of a file: UTF-8. */
 typedef struct smask_metadata { const char *key, *value; } smask_metadata;
 
+/* One tensor of a file to be written in portions: see smask_write_begin. */
+typedef struct smask_shape {
+    const char *name;
+    int32_t rank, shape[4];
+} smask_shape;
+
+typedef struct smask_writer { smask_io io; uint64_t left; } smask_writer;
+
 /* An open safetensors file: the header is parsed, the data not yet read. */
 typedef struct smask_file_entry {
     const char *name;                /* in the header; not NUL-terminated  */
@@ -862,8 +872,10 @@ SMASK_API size_t smask_columns(const smask_tensor *t);
 
 /* Backpropagation: add the gradient of `loss` (1) to dx of every parameter
    that it depends on. Parameters keep dx until smask_params_zero or
-   smask_adam_update. Backward overwrites transient values inside blocks, so
-   it runs once a step: add several losses first.
+   smask_adam_update. So a batch larger than memory is trained in parts: a step
+   and a backward for each part, its loss scaled by 1 / parts (smask_scale),
+   then one smask_adam_update. Backward overwrites transient values inside
+   blocks, so it runs once a step: add several losses first.
    cost       about twice forward, or three times with recompute
    memory     a gradient lives from its first contribution until its node is
               processed; later gradients reuse its memory where it fits
@@ -907,10 +919,14 @@ SMASK_API smask_tensor *smask_input(smask_ctx *c, const float *x, int32_t d0,
    errors     STATE in a step; SHAPE                                   */
 SMASK_API smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3);
-/* y = a + b, same shape.
+/* y = a + b     y = a - b     y = a b, element by element. Same shape.
    gradient   a, b (a may be b)        memory  y
    errors     SHAPE                                                    */
 SMASK_API smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b);
+SMASK_API smask_tensor *smask_sub(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b);
+SMASK_API smask_tensor *smask_mul(smask_ctx *c, smask_tensor *a,
     smask_tensor *b);
 /* y = s x.      gradient  x        memory  y */
 SMASK_API smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s);
@@ -1130,6 +1146,18 @@ SMASK_API void smask_patches(const float *images, size_t B, size_t C,
 SMASK_API void smask_downsample2(const float *images, size_t B, size_t C,
     size_t S, float *out);
 
+/* Pictures as bytes -> the images that all functions here take.
+     bytes (B,H,W,C): 0 .. 255, channels interleaved, as decoders give them
+     -> images (B,C,S,S): the square in the middle, resized to S x S with a
+     triangle filter (bilinear; wider when it shrinks, so that no pixel is
+     skipped), then (value / 255 - mean[c]) / std[c]
+     mean, std (C): 0 .. 1; NULL: 0.5 and 0.5. Weights from elsewhere need
+     those that they were trained with
+   cost       about 9 C H W operations an image                        */
+SMASK_API void smask_images_from_bytes(const unsigned char *bytes, size_t B,
+    size_t H, size_t W, size_t C, size_t S, const float *mean,
+    const float *std, float *images);
+
 /* Patch embedding, without position embedding.
      images (B,C,S,S), the caller's   ->   (B, N, D)
    gradient   patch_w, patch_b
@@ -1217,6 +1245,9 @@ SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
 /* ---- 10  Tokenizers ---- */
 
+/* A desc with the sizes of the model: image, patch, channels, vocabulary. The
+   other fields are 0, the default. */
+SMASK_API smask_tokenizer_desc smask_tokenizer_desc_for(const smask_vit *v);
 /* Allocate the codebook. PROJECTION draws it at once from the context's
    generator. PATCHES and KMEANS learn it in smask_tokenizer_fit. GIVEN has no
    codebook: set t->given to your ids. `desc` may be NULL for the defaults; it
@@ -1406,6 +1437,11 @@ SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
 
 /* ---- 14  Files ---- */
 
+#ifndef SPLITMASK_NO_STDIO
+/* Read from, or write to, a stream that you opened in binary mode. After
+   writing, check fclose: the last bytes may still be in its buffer. */
+SMASK_API smask_io smask_stdio(FILE *stream);
+#endif
 /* Write safetensors: the weights under timm's names, the architecture and
    `metadata` as metadata entries. `t` adds the codebook, `e` the mean, `a` the
    moments, the step and the generator: with them a resumed run continues bit
@@ -1422,6 +1458,20 @@ SMASK_API smask_result smask_write(smask_ctx *c, const smask_io *io,
    Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
 SMASK_API smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
     const char *const *names, smask_tensor *const *tensors, int32_t count);
+/* The same for tensors that are not in memory as a whole. write_begin writes
+   the header; write_floats takes their floats in the order of `shapes`, in
+   portions of any size; write_end checks that all have come. Nothing is
+   written in a dry run.
+     shapes (count), metadata (metadata_count or NULL): the caller's, only
+     while write_begin runs
+   errors     as smask_write; STATE if there are more or fewer floats than
+              `shapes` says                                            */
+SMASK_API smask_result smask_write_begin(smask_ctx *c, smask_writer *w,
+    const smask_io *io, const smask_shape *shapes, int32_t count,
+    const smask_metadata *metadata, int32_t metadata_count);
+SMASK_API smask_result smask_write_floats(smask_ctx *c, smask_writer *w,
+    const float *x, size_t count);
+SMASK_API smask_result smask_write_end(smask_ctx *c, smask_writer *w);
 /* Read and check the header. *f uses memory of the arena: if opened in a
    step, it is valid until end of step. On error *f is all zeros and uses no
    memory.
@@ -1465,6 +1515,11 @@ SMASK_API smask_result smask_read_tokenizer_desc(smask_ctx *c,
               partly read                                              */
 SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing);
+/* smask_read for some of the weights: those whose name begins with `prefix` or,
+   with `except`, all others ("head.", 1: a new classifier keeps its values).
+   The rest of the model is unchanged and not counted in *missing. */
+SMASK_API smask_result smask_read_prefix(smask_ctx *c, smask_file *f,
+    smask_vit *v, const char *prefix, int except, int32_t *missing);
 /* Read one tensor by name into out (count floats, the caller's). Call it in
    the order of the file: it skips all tensors before this one.
    errors     FORMAT if it is not there, has not `count` floats, or has a type
@@ -2192,10 +2247,11 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n, float *top)
     return at;
 }
 
-/* ---- Elementwise loops: y += a x, y = a x, GELU and its backward ---- */
+/* ---- Elementwise loops: y += a x, y = a x, y += x z, GELU and its backward.
+   ---- */
 
 typedef enum smask__list_kind { SMASK__LIST_AXPY, SMASK__LIST_SCALE,
-    SMASK__LIST_GELU, SMASK__LIST_GELU_BWD } smask__list_kind;
+    SMASK__LIST_MUL, SMASK__LIST_GELU, SMASK__LIST_GELU_BWD } smask__list_kind;
 typedef struct smask__list {
     smask__list_kind kind;
     int isa;
@@ -2218,6 +2274,9 @@ SMASK__FN void smask__list_piece(void *arg, int piece, int worker)
     case SMASK__LIST_AXPY: smask__axpy(l->isa, y, l->a, x, n); break;
     case SMASK__LIST_SCALE:
         smask__scale(l->isa, y, l->a, x, n);
+        break;
+    case SMASK__LIST_MUL:
+        for (size_t i = 0; i < n; i++) y[i] += x[i] * l->z[at + i];
         break;
     case SMASK__LIST_GELU: smask__gelu(l->isa, y, x, n); break;
     case SMASK__LIST_GELU_BWD:           /* y = dx, x = dy, z = x          */
@@ -3567,7 +3626,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
 
 /* ---- What each op stores in its node ----
      op             source               save           arg      other field
-     ADD            a b
+     ADD, SUB, MUL  a b
      SCALE          x                                            scalar
      SCALE_ROWS     x g
      LINEAR         x w b r ln_w ln_b    mean, 1 / std  lens     extra: keep
@@ -3643,17 +3702,24 @@ SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     return smask__parameter_on(c, NULL, d0, d1, d2, d3);
 }
 
-SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
-    smask_tensor *b)
+/* y = a + s b, element by element. */
+SMASK__FN smask_tensor *smask__sum_op(smask_ctx *c, smask_op op,
+    smask_tensor *a, smask_tensor *b, float s)
 {
     if (a == NULL || b == NULL) return NULL;
     if (memcmp(a->shape, b->shape, sizeof a->shape) != 0)
-        return smask__fail_shapes(c, "add", "a", a, "b", b);
-    smask_tensor *y = smask__new_like(c, SMASK_OP_ADD, a, b, NULL);
+        return smask__fail_shapes(c, smask__op_text(op), "a", a, "b", b);
+    smask_tensor *y = smask__new_like(c, op, a, b, NULL);
     if (y == NULL) return NULL;
     smask__list_do(c, SMASK__LIST_SCALE, y->x, 1, a->x, NULL, smask_count(y));
-    smask__list_do(c, SMASK__LIST_AXPY, y->x, 1, b->x, NULL, smask_count(y));
+    smask__list_do(c, SMASK__LIST_AXPY, y->x, s, b->x, NULL, smask_count(y));
     return smask__finish(c, y);
+}
+
+SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b)
+{
+    return smask__sum_op(c, SMASK_OP_ADD, a, b, 1);
 }
 
 /* y = a + b:   da += dy     db += dy */
@@ -3661,6 +3727,44 @@ SMASK__FN void smask__add_back(smask_ctx *c, smask_tensor *y)
 {
     smask__grad_add(c, y->source[1], 1, y->dx);
     smask__grad_pass(c, y, y->source[0]);
+}
+
+SMASK__DEF smask_tensor *smask_sub(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b)
+{
+    return smask__sum_op(c, SMASK_OP_SUB, a, b, -1);
+}
+
+/* y = a - b:   da += dy     db -= dy */
+SMASK__FN void smask__sub_back(smask_ctx *c, smask_tensor *y)
+{
+    smask__grad_add(c, y->source[1], -1, y->dx);
+    smask__grad_pass(c, y, y->source[0]);
+}
+
+SMASK__DEF smask_tensor *smask_mul(smask_ctx *c, smask_tensor *a,
+    smask_tensor *b)
+{
+    if (a == NULL || b == NULL) return NULL;
+    if (memcmp(a->shape, b->shape, sizeof a->shape) != 0)
+        return smask__fail_shapes(c, "mul", "a", a, "b", b);
+    smask_tensor *y = smask__new_like(c, SMASK_OP_MUL, a, b, NULL);
+    if (y == NULL) return NULL;
+    if (!c->dry) memset(y->x, 0, smask_count(y) * sizeof *y->x);
+    smask__list_do(c, SMASK__LIST_MUL, y->x, 0, a->x, b->x, smask_count(y));
+    return smask__finish(c, y);
+}
+
+/* y = a b:   da += dy b     db += dy a */
+SMASK__FN void smask__mul_back(smask_ctx *c, smask_tensor *y)
+{
+    smask_tensor *a = y->source[0], *b = y->source[1];
+    float *da = smask__grad_zeroed(c, a), *db = smask__grad_zeroed(c, b);
+
+    if (a->requires_grad) smask__list_do(c, SMASK__LIST_MUL, da, 0, y->dx,
+        b->x, smask_count(y));
+    if (b->requires_grad) smask__list_do(c, SMASK__LIST_MUL, db, 0, y->dx,
+        a->x, smask_count(y));
 }
 
 SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
@@ -4970,6 +5074,54 @@ SMASK__DEF void smask_downsample2(const float *images, size_t B, size_t C,
     smask__patchify_all(k, B);
 }
 
+/* The pixels that output pixel i of S is made of, in a row of `side` pixels:
+   their first, their number, and the filter's centre and half width. */
+typedef struct smask__span { size_t first, count; float centre, reach; }
+    smask__span;
+
+SMASK__FN smask__span smask__span_of(size_t i, size_t S, size_t side)
+{
+    const float scale = (float)side / (float)S;
+    smask__span s = { 0, 0, ((float)i + 0.5f) * scale, scale > 1 ? scale : 1 };
+
+    if (s.centre > s.reach) s.first = (size_t)(s.centre - s.reach + 0.5f);
+    s.count = smask__min(side, (size_t)(s.centre + s.reach + 0.5f)) - s.first;
+    return s;
+}
+
+SMASK__INLINE float smask__span_weight(const smask__span *s, size_t k)
+{
+    const float apart = fabsf((float)(s->first + k) + 0.5f - s->centre);
+
+    return apart < s->reach ? 1 - apart / s->reach : 0;
+}
+
+SMASK__DEF void smask_images_from_bytes(const unsigned char *bytes, size_t B,
+    size_t H, size_t W, size_t C, size_t S, const float *mean,
+    const float *std, float *images)
+{
+    const size_t side = smask__min(H, W);
+    const size_t corner = ((H - side) / 2 * W + (W - side) / 2) * C;
+
+    for (size_t b = 0; b < B; b++)
+        for (size_t ch = 0; ch < C; ch++)
+            for (size_t at = 0; at < S * S; at++) {
+                const smask__span down = smask__span_of(at / S, S, side);
+                const smask__span right = smask__span_of(at % S, S, side);
+                float sum = 0, total = 0;
+                for (size_t i = 0; i < down.count; i++)
+                    for (size_t j = 0; j < right.count; j++) {
+                        const float w = smask__span_weight(&down, i)
+                            * smask__span_weight(&right, j);
+                        sum += w * (float)bytes[b * H * W * C + corner + ch
+                            + ((down.first + i) * W + right.first + j) * C];
+                        total += w;
+                    }
+                *images++ = (sum / total / 255 - (mean != NULL ? mean[ch]
+                    : 0.5f)) / (std != NULL ? std[ch] : 0.5f);
+            }
+}
+
 /* Row counts are int32_t: the rows of two views of B images must fit. */
 SMASK__FN int smask__batch_fits(const smask_vit *v, int32_t B)
 {
@@ -5476,6 +5628,18 @@ SMASK__FN int smask__codebook_finish(smask_tokenizer *t, int unit)
    them. All have length 1, so with `euclidean` every offset is -1/2 and no
    token changes. The other kinds start with a codebook of zeros, which marks
    it as not yet learnt. */
+SMASK__DEF smask_tokenizer_desc smask_tokenizer_desc_for(const smask_vit *v)
+{
+    smask_tokenizer_desc desc;
+
+    memset(&desc, 0, sizeof desc);
+    desc.image = v->desc.image;
+    desc.patch = v->desc.patch;
+    desc.channels = v->desc.channels;
+    desc.vocabulary = v->desc.vocabulary;
+    return desc;
+}
+
 SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc)
 {
@@ -6582,6 +6746,25 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
    Source     The format's own description [HF22]; JSON [RFC8259].
    ====================================================================== */
 
+#ifndef SPLITMASK_NO_STDIO
+SMASK__FN size_t smask__stdio_read(void *user, void *data, size_t bytes)
+{
+    return fread(data, 1, bytes, (FILE *)user);
+}
+
+SMASK__FN size_t smask__stdio_write(void *user, const void *data, size_t bytes)
+{
+    return fwrite(data, 1, bytes, (FILE *)user);
+}
+
+SMASK__DEF smask_io smask_stdio(FILE *stream)
+{
+    const smask_io io = { smask__stdio_read, smask__stdio_write, stream };
+
+    return io;
+}
+#endif
+
 typedef struct smask__array {
     int kind;                        /* 0 weight, 1 m, 2 v, 3 mean,
                                         4 codebook or its offsets          */
@@ -6732,6 +6915,20 @@ SMASK__FN int smask__writer_pass(smask__json_writer *p)
     return 1;
 }
 
+SMASK__FN void smask__emit_metadata(smask__json_writer *p,
+    const smask_metadata *metadata, int32_t count)
+{
+    for (int32_t i = 0; metadata != NULL && i < count; i++) {
+        if (metadata[i].key == NULL || metadata[i].value == NULL) {
+            smask__fail(p->c, SMASK_ARG, "write",
+                "a metadata key or value is NULL");
+            return;
+        }
+        smask__emit(p, ",$:", metadata[i].key, 0);
+        smask__emit(p, "$", metadata[i].value, 0);
+    }
+}
+
 SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_metadata *metadata, int32_t metadata_count)
@@ -6745,10 +6942,6 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
     if ((a != NULL && a->m == NULL) || (e != NULL && e->mean == NULL))
         return smask__fail(c, SMASK_ARG, "write",
             "the optimiser or the EMA is not initialised");
-    for (int32_t i = 0; metadata != NULL && i < metadata_count; i++)
-        if (metadata[i].key == NULL || metadata[i].value == NULL)
-            return smask__fail(c, SMASK_ARG, "write",
-                "a metadata key or value is NULL");
     while (smask__writer_pass(&p)) {
         smask__emit(&p, ",\"splitmask\":\"1\"", NULL, 0);    /* version     */
         smask__emit_fields(&p, smask__vit_fields, &v->desc);
@@ -6762,13 +6955,56 @@ SMASK__DEF smask_result smask_write(smask_ctx *c, const smask_io *io,
             smask__emit(&p, ",$:\"#\"", "random.state", c->random.state);
             smask__emit(&p, ",$:\"#\"", "random.stream", c->random.stream);
         }
-        for (int32_t i = 0; metadata != NULL && i < metadata_count; i++) {
-            smask__emit(&p, ",$:", metadata[i].key, 0);
-            smask__emit(&p, "$", metadata[i].value, 0);
-        }
+        smask__emit_metadata(&p, metadata, metadata_count);
         smask__emit_text(&p, "}", 1);
         smask__for_each_array(v, t, a, e, smask__emit_tensor, &p);
     }
+    return c->error;
+}
+
+SMASK__DEF smask_result smask_write_begin(smask_ctx *c, smask_writer *w,
+    const smask_io *io, const smask_shape *shapes, int32_t count,
+    const smask_metadata *metadata, int32_t metadata_count)
+{
+    smask__json_writer p = { c, &w->io, -1, 0, 0 };
+
+    memset(w, 0, sizeof *w);
+    if (!smask__ok(c) || c->dry) return c->error;
+    if (io == NULL || io->write == NULL)
+        return smask__fail(c, SMASK_ARG, "write", "io->write is NULL");
+    w->io = *io;
+    while (smask__writer_pass(&p) && p.pass < 2) {
+        smask__emit_metadata(&p, metadata, metadata_count);
+        smask__emit_text(&p, "}", 1);
+        for (int32_t i = 0; i < count; i++) {
+            const smask__array s = { 0, shapes[i].name, shapes[i].shape,
+                shapes[i].rank, NULL };
+            smask__emit_tensor(&p, &s);
+        }
+        w->left = p.offset / 4;
+    }
+    return c->error;
+}
+
+SMASK__DEF smask_result smask_write_floats(smask_ctx *c, smask_writer *w,
+    const float *x, size_t count)
+{
+    smask__json_writer p = { c, &w->io, 2, 0, 0 };
+
+    if (!smask__ok(c) || c->dry) return c->error;
+    if (count > w->left)
+        return smask__fail(c, SMASK_STATE, "write_floats",
+            "more floats than the shapes of smask_write_begin hold");
+    w->left -= count;
+    smask__emit_floats(&p, x, count);
+    return c->error;
+}
+
+SMASK__DEF smask_result smask_write_end(smask_ctx *c, smask_writer *w)
+{
+    if (smask__ok(c) && !c->dry && w->left > 0)
+        smask__fail(c, SMASK_STATE, "write_end",
+            "fewer floats than the shapes of smask_write_begin hold");
     return c->error;
 }
 
@@ -7227,6 +7463,8 @@ typedef struct smask__lookup {
     float **destination;             /* by entry: where it goes, or NULL   */
     int32_t missing[2];              /* arrays not in the file: weights,
                                         all others                         */
+    const char *prefix;              /* only names that begin with it, or  */
+    int except;                      /* only those that do not             */
 } smask__lookup;
 
 /* Find the entry of array s and set its destination. A classifier with
@@ -7238,6 +7476,8 @@ SMASK__FN void smask__lookup_array(void *arg, const smask__array *s)
     const char *wrong = NULL;
     int32_t i, found = 0;
 
+    if ((strncmp(s->name, m->prefix, strlen(m->prefix)) != 0) != m->except)
+        return;
     for (i = 0; i < m->f->count; i++) {
         const smask_file_entry *e = &m->f->entry[i];
         if (!smask__text_is(e->name, e->name_bytes, s->name)) continue;
@@ -7256,12 +7496,13 @@ SMASK__FN void smask__lookup_array(void *arg, const smask__array *s)
 
 /* Check everything first: until then no float, step or generator changes.
    Packed weights count as stale even if the read fails. */
-SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
-    smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
+SMASK__FN smask_result smask__read_some(smask_ctx *c, smask_file *f,
+    smask_vit *v, smask_tokenizer *t, smask_adam *a, smask_ema *e,
+    const char *prefix, int except, int32_t *missing)
 {
     const size_t mark = smask__mark(c);
     const uint64_t most = (uint64_t)-1;
-    smask__lookup m = { c, f, NULL, { 0, 0 } };
+    smask__lookup m = { c, f, NULL, { 0, 0 }, prefix, except };
     smask_random r = c->random;
     uint64_t step = 0;
 
@@ -7302,6 +7543,19 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     c->random = r;
     if (a != NULL) a->step = (int64_t)step;
     return SMASK_OK;
+}
+
+SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
+    smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
+{
+    return smask__read_some(c, f, v, t, a, e, "", 0, missing);
+}
+
+SMASK__DEF smask_result smask_read_prefix(smask_ctx *c, smask_file *f,
+    smask_vit *v, const char *prefix, int except, int32_t *missing)
+{
+    return smask__read_some(c, f, v, NULL, NULL, NULL, prefix, except != 0,
+        missing);
 }
 
 SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,

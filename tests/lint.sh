@@ -366,7 +366,7 @@ banned() {
 }
 
 print='printf|fprintf|sprintf|snprintf|vprintf|puts|putchar|fputs|perror'
-print="$print|FILE|fopen|fclose|fread|fwrite|fseek|open|stdin|stdout|stderr"
+print="$print|fopen|fclose|fseek|open|stdin|stdout|stderr"
 end='exit|_Exit|_exit|abort|raise|signal|longjmp|setjmp|system|errno'
 world='getenv|setenv|setlocale|time|clock|clock_gettime|gettimeofday'
 unsafe='rand|srand|alloca|strtok|gets|strcpy|strcat|scanf|sscanf'
@@ -376,7 +376,8 @@ banned "the allocator is chapter 2's" \
     'malloc|calloc|realloc|free|aligned_alloc|posix_memalign|stdlib' "2"
 banned "assert is chapter 1's" 'assert' "1"
 banned "tensors begin with chapter 7" 'smask_tensor' "0 7 8 9 10 11 12 13 14"
-banned "files are chapter 14's" 'smask_io|smask_file|smask_file_entry' "0 14"
+banned "files are chapter 14's" \
+    'smask_io|smask_file|smask_file_entry|FILE|fread|fwrite' "0 14"
 
 # Chapters 9 to 12 never touch a raw gradient; smask_params_zero, which sets
 # them all to 0, is listed with the parameters and so stands in 9.
@@ -407,7 +408,7 @@ banned "names that other headers define as macros" \
 # Includes: <header> and the chapters that may.
 awk -F '\t' -v h="$H" '
     BEGIN {
-        may["stddef.h"] = may["stdint.h"] = " 0 "
+        may["stddef.h"] = may["stdint.h"] = may["stdio.h"] = " 0 "
         may["math.h"] = may["string.h"] = " 1 "
         may["assert.h"] = " 1 "
         may["stdlib.h"] = " 2 "
@@ -512,6 +513,7 @@ LIBM="sqrtf sqrt expf exp logf log cosf cos sinf sin powf pow floorf floor
 ceilf ceil fabsf fabs fmaxf fmax fminf fmin roundf round lroundf lround
 rintf rint nearbyintf sincosf sincos log1p expm1 fmaf fma"
 MALLOC="malloc free"
+STDIO="fread fwrite"
 COMPILER="__stack_chk_fail _GLOBAL_OFFSET_TABLE_"
 THREADS="pthread_create pthread_join pthread_mutex_init pthread_mutex_lock
 pthread_mutex_unlock pthread_mutex_destroy pthread_cond_init
@@ -522,7 +524,7 @@ examine() {
     allowed="$LIBC $LIBM $COMPILER"
     case $1 in
     no_malloc) ;;
-    *) allowed="$allowed $MALLOC" ;;
+    *) allowed="$allowed $MALLOC $STDIO" ;;
     esac
     case $1 in threads) allowed="$allowed $THREADS" ;; esac
     case $1 in debug) allowed="$allowed __assert_fail __assert" ;; esac
@@ -548,7 +550,7 @@ examine() {
 compile plain
 compile threads -DSPLITMASK_THREADS
 compile debug -DSPLITMASK_DEBUG
-compile no_malloc -DSPLITMASK_NO_MALLOC
+compile no_malloc -DSPLITMASK_NO_MALLOC -DSPLITMASK_NO_STDIO
 compile no_simd -DSPLITMASK_NO_SIMD -DSPLITMASK_NO_AUTOGRAD \
     -DSPLITMASK_NO_TEXT
 compile static -DSPLITMASK_STATIC
