@@ -815,9 +815,9 @@ SMASK_API uint32_t smask_below(smask_random *r, uint32_t n);
    another system may differ in the last bits. So may, very rarely, a
    rectangle of a mask, because its sides are rounded from exp and sqrt. */
 SMASK_API float smask_normal(smask_random *r);
-/* Put items (count, below 2^32) into a random order. All orders are equally
+/* Put items (count) into a random order. All orders are equally
    likely; count - 1 draws of smask_below (Fisher-Yates). */
-SMASK_API void smask_shuffle(smask_random *r, int32_t *items, size_t count);
+SMASK_API void smask_shuffle(smask_random *r, int32_t *items, int32_t count);
 
 /* ---- 6  Context ---- */
 
@@ -899,9 +899,9 @@ SMASK_API smask_result smask_backward(smask_ctx *c, smask_tensor *loss);
               returns a loss; STATE in a step, in a dry run, for inference,
               in a NO_AUTOGRAD build, or if the loss does not depend on t;
               fn's                                                     */
-SMASK_API smask_result smask_gradcheck(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    smask_tensor *t, int tries, float eps, float *worst);
+SMASK_API smask_result smask_gradcheck(smask_ctx *c, smask_tensor *t,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user, int32_t tries,
+    float eps, float *worst);
 
 /* ---- 8  Ops ---- */
 
@@ -1082,7 +1082,7 @@ SMASK_API smask_tensor *smask_slice(smask_ctx *c, smask_tensor *x,
    gradient   all parts
    memory     y                     errors     SHAPE                   */
 SMASK_API smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
-    int parts);
+    int32_t parts);
 
 /* Gradient checkpointing: run fn(c, x, user), keep only x and the result, and
    run fn again in backward. This saves memory and costs time. fn must be a
@@ -1097,8 +1097,8 @@ SMASK_API smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
    source     Chen et al. 2016 [Chen16]                                */
 typedef smask_tensor *(*smask_fn)(smask_ctx *c, smask_tensor *x,
     const void *user);
-SMASK_API smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
-    smask_tensor *x, const void *user);
+SMASK_API smask_tensor *smask_recompute(smask_ctx *c, smask_tensor *x,
+    smask_fn fn, const void *user);
 
 /* A node with your own op.
      a, b, d: sources; d, or b and d, may be NULL
@@ -1139,13 +1139,8 @@ SMASK_API void smask_params_zero(smask_ctx *c, const smask_params *p);
 
 /* images (B,C,S,S) -> rows (B N, C P P): each patch flattened as (C,P,P),
    patches in reading order. P is at least 1 and divides S. */
-SMASK_API void smask_patches(const float *images, size_t B, size_t C,
-    size_t S, size_t P, float *rows);
-/* images (B,C,S,S) -> out (B,C,S/2,S/2): means of 2 x 2 pixels. The last row
-   and column of an odd side are ignored. */
-SMASK_API void smask_downsample2(const float *images, size_t B, size_t C,
-    size_t S, float *out);
-
+SMASK_API void smask_patches(const float *images, int32_t B, int32_t C,
+    int32_t S, int32_t P, float *rows);
 /* Pictures as bytes -> the images that all functions here take.
      bytes (B,H,W,C): 0 .. 255, channels interleaved, as decoders give them
      -> images (B,C,S,S): the square in the middle, resized to S x S with a
@@ -1154,8 +1149,8 @@ SMASK_API void smask_downsample2(const float *images, size_t B, size_t C,
      mean, std (C): 0 .. 1; NULL: 0.5 and 0.5. Weights from elsewhere need
      those that they were trained with
    cost       about 9 C H W operations an image                        */
-SMASK_API void smask_images_from_bytes(const unsigned char *bytes, size_t B,
-    size_t H, size_t W, size_t C, size_t S, const float *mean,
+SMASK_API void smask_images_from_bytes(const unsigned char *bytes, int32_t B,
+    int32_t H, int32_t W, int32_t C, int32_t S, const float *mean,
     const float *std, float *images);
 
 /* Patch embedding, without position embedding.
@@ -1272,24 +1267,24 @@ SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
    memory     while it runs: 4 bytes a patch; KMEANS: 8 bytes a patch, 12 a
               float of the codebook, 8 a codebook vector, and a worker 1 MB,
               or 56 bytes a codebook vector
-   errors     ARG if there is no codebook or no patches, count is not in
-              V .. 2^31 - 1, fewer than V patches differ from each other
+   errors     ARG if there is no codebook or no patches, count is below V, fewer
+              than V patches differ from each other
               (PATCHES by cosine: and from 0), or iterations < 0; NUMERIC if
               a codebook vector is not finite; MEMORY. The codebook is then
               undefined
    source     Lloyd 1982 [Llo82]                                       */
 SMASK_API smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
-    const float *patches, size_t count, int iterations,
+    const float *patches, int32_t count, int32_t iterations,
     int (*progress)(void *user, int done, int total, double distance),
     void *user);
 /* The tokenizer's input: images (B,C,S,S) -> rows (B N, d), d = t->width.
    As smask_patches, with two options. half_resolution: patches of
-   smask_downsample2's result, which is not stored. centre: each patch minus
+   a copy of half the resolution (means of 2 x 2 pixels), which is not stored. centre: each patch minus
    its own mean. */
 SMASK_API void smask_tokenizer_patches(const smask_tokenizer *t,
-    const float *images, size_t B, float *rows);
+    const float *images, int32_t B, float *rows);
 /* Rows per image: N. */
-SMASK_API size_t smask_tokenizer_rows(const smask_tokenizer *t);
+SMASK_API int32_t smask_tokenizer_rows(const smask_tokenizer *t);
 /* The visual token of each patch: the nearest codebook vector.
      images (B,C,S,S), size as in t->desc   ->   ids (B, N): 0 .. V-1
      id = argmax_i x . e_i; the lowest i if equal. GIVEN: copies t->given
@@ -1306,29 +1301,28 @@ SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 /* How many visual tokens are in use, and how evenly.
      ids (count): 0 .. V-1; counts (V) or NULL: receives their histogram
    memory     without counts V int32_t, while it runs
-   errors     ARG if V or count is not positive, or count above 2^31 - 1;
-              RANGE if an id is not in 0 .. V-1; MEMORY                */
+   errors     ARG if V or count is not positive; RANGE if an id is not in 0 .. V-1; MEMORY                */
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
-    size_t count, int32_t V, int32_t *counts, smask_token_use *stats);
+    int32_t count, int32_t V, int32_t *counts, smask_token_use *stats);
 
 /* ---- 11  Masks ---- */
 
 /* BEiT's sampler on a grid rows x columns [Bao21]: add rectangles of
-   `least` .. `most` patches until `target` patches are masked or ten tries in
+   min_area .. max_area patches until `target` patches are masked or ten tries in
    a row fail. So the count may be below `target`, never above it.
      mask (rows, columns), the caller's: 1 where masked, otherwise 0
-     least or most below 1 counts as 1. A grid without rows or columns is
+     min_area or max_area below 1 counts as 1. A grid without rows or columns is
      left as it is
    returns    the number of masked patches
    cost       each try up to 4 draws and one pass over the rectangle
    source     Bao et al. 2021, algorithm 1 [Bao21]                     */
 SMASK_API int32_t smask_mask_blocks(smask_random *r, int32_t rows,
-    int32_t columns, int32_t target, int32_t least, int32_t most,
+    int32_t columns, int32_t target, int32_t min_area, int32_t max_area,
     uint8_t *mask);
 /* The same, then mask random visible patches until `target` are masked.
-   least and most: 8 % and 38 % of the grid when 0. */
+   min_area and max_area: 8 % and 38 % of the grid when 0. */
 SMASK_API void smask_mask_exact(smask_random *r, int32_t rows,
-    int32_t columns, int32_t target, int32_t least, int32_t most,
+    int32_t columns, int32_t target, int32_t min_area, int32_t max_area,
     uint8_t *mask);
 /* Two views A and B of each image (>>tour), drawn from the context's
    generator.
@@ -1454,15 +1448,11 @@ SMASK_API smask_result smask_write(smask_ctx *c, const smask_io *io,
     const smask_vit *v, const smask_tokenizer *t, const smask_adam *a,
     const smask_ema *e, const smask_metadata *metadata,
     int32_t metadata_count);
-/* Write any tensors as float32, under `names` (count), which must differ.
-   Errors, cost and memory as smask_write; ARG if a tensor is NULL. */
-SMASK_API smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
-    const char *const *names, smask_tensor *const *tensors, int32_t count);
-/* The same for tensors that are not in memory as a whole. write_begin writes
-   the header; write_floats takes their floats in the order of `shapes`, in
-   portions of any size; write_end checks that all have come. Nothing is
-   written in a dry run.
-     shapes (count), metadata (metadata_count or NULL): the caller's, only
+/* Write any tensors as float32, which need not be in memory as a whole.
+   write_begin writes the header; write_floats takes their floats in the order
+   of `shapes`, in portions of any size; write_end checks that all have come.
+   Nothing is written in a dry run. The names must differ.
+     shapes (count), metadata (metadata_count) or NULL: the caller's, only
      while write_begin runs
    errors     as smask_write; STATE if there are more or fewer floats than
               `shapes` says                                            */
@@ -1946,10 +1936,10 @@ SMASK__DEF float smask_normal(smask_random *r)
     return sqrtf(-2 * logf(u)) * cosf(angle);
 }
 
-SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, size_t count)
+SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, int32_t count)
 {
-    for (size_t i = count; i > 1; i--) {
-        const size_t j = smask_below(r, (uint32_t)i);
+    for (int32_t i = count; i > 1; i--) {
+        const uint32_t j = smask_below(r, (uint32_t)i);
         const int32_t keep = items[i - 1];
         items[i - 1] = items[j];
         items[j] = keep;
@@ -2824,15 +2814,15 @@ SMASK__FN void smask__head_softmax_piece(void *arg, int piece, int worker)
 
     (void)worker;
     for (; i < end; i++) {
-        float *z = a->z + i * a->ld, most, sum;
+        float *z = a->z + i * a->ld, top, sum;
         const size_t row = a->first + i;
         const size_t label = (size_t)a->label[row];
-        const size_t top = smask__argmax(a->isa, z, a->V, &most);
+        const size_t guess = smask__argmax(a->isa, z, a->V, &top);
         const float right = z[label];
-        smask__exp_row(a->isa, z, z, 1, most, a->V, &sum);
-        loss += (double)(most - right) + log((double)sum);
-        hits += top == label;
-        if (a->guess != NULL) a->guess[row] = (int32_t)top;
+        smask__exp_row(a->isa, z, z, 1, top, a->V, &sum);
+        loss += (double)(top - right) + log((double)sum);
+        hits += guess == label;
+        if (a->guess != NULL) a->guess[row] = (int32_t)guess;
         if (!a->gradients) continue;
         smask__scale(a->isa, z, share / sum, z, a->V);
         z[label] -= share;
@@ -2847,9 +2837,9 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     int32_t *hits)
 {
     const size_t mark = smask__mark(c);
-    const size_t most = smask__min(a->rows, smask__round_up(smask__max(
+    const size_t block = smask__min(a->rows, smask__round_up(smask__max(
         (size_t)7 * 262144 / a->V, 224), 112));
-    const size_t pieces = smask__ceil_div(most, 16);
+    const size_t pieces = smask__ceil_div(block, 16);
     smask__product z, dx, dw;
     double loss = 0;
     size_t i;
@@ -2857,10 +2847,10 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     *hits = 0;
     a->isa = c->isa;
     a->ld = smask__round_up(a->V, 16) + 16;
-    a->z = smask__floats(c, most * a->ld);
+    a->z = smask__floats(c, block * a->ld);
     a->loss = (double *)smask__data(c, pieces, sizeof *a->loss);
     a->hits = (int32_t *)smask__data(c, pieces, sizeof *a->hits);
-    z = smask__product_of(most, a->V, a->D, a->z, a->ld);
+    z = smask__product_of(block, a->V, a->D, a->z, a->ld);
     z.mc = SMASK__MC;
     z.nc = 512;                          /* these panels fit the cache     */
     z.b = smask__operand_of(a->w, a->D);
@@ -2879,8 +2869,8 @@ SMASK__FN double smask__head_loss_do(smask_ctx *c, smask__head_loss *a,
     smask__product_plan(c, &dx);
     if (a->gradients) smask__pack(c, &dx);
     for (a->first = 0; a->first < a->rows && smask__ok(c);
-        a->first += most) {
-        a->count = smask__min(most, a->rows - a->first);
+        a->first += block) {
+        a->count = smask__min(block, a->rows - a->first);
         z.m = a->count;
         z.a = smask__operand_of(c->dry ? NULL : a->x + a->first * a->D, a->D);
         smask__product_nn(c, &z);
@@ -2916,11 +2906,11 @@ SMASK__FN double smask__cross_entropy_fwd(int isa, const float *x,
     double loss = 0;
 
     for (size_t i = 0; i < rows; i++, x += C, t += C, dx += C) {
-        float most, sum, total = 0;
+        float top, sum, total = 0;
         double lse;
-        most = smask__row_max(isa, x, C);
-        smask__exp_row(isa, dx, x, 1, most, C, &sum);
-        lse = (double)most + log((double)sum);
+        top = smask__row_max(isa, x, C);
+        smask__exp_row(isa, dx, x, 1, top, C, &sum);
+        lse = (double)top + log((double)sum);
         for (size_t j = 0; j < C; j++) {
             loss += (double)t[j] * (lse - (double)x[j]);
             total += t[j];
@@ -2950,16 +2940,16 @@ SMASK__FN double smask__info_nce_fwd(int isa, float *s, size_t rows,
 
     *hits = 0;
     for (size_t i = 0; i < rows; i++) {
-        float *row = s + i * rows, most, sum, right;
+        float *row = s + i * rows, top, sum, right;
         const size_t u = (i + half) % rows;
         for (j = 0; j < rows; j++)
             if (all ? j == i : (j < half) == (i < half)) row[j] = -1e30f;
-        *hits += smask__argmax(isa, row, rows, &most) == u;
+        *hits += smask__argmax(isa, row, rows, &top) == u;
         right = row[u];
-        smask__exp_row(isa, row, row, 1 / tau, most, rows, &sum);
+        smask__exp_row(isa, row, row, 1 / tau, top, rows, &sum);
         for (j = 0; j < rows; j++)       /* exp_row's minimum is not 0     */
             if (all ? j == i : (j < half) == (i < half)) row[j] = 0;
-        loss += (double)((most - right) / tau) + log((double)sum);
+        loss += (double)((top - right) / tau) + log((double)sum);
         smask__scale(isa, row, 1 / (sum * (float)rows * tau), row, rows);
         row[u] -= 1 / ((float)rows * tau);
     }
@@ -3559,9 +3549,9 @@ SMASK__FN double smask__gradcheck_at(smask_ctx *c,
     return value;
 }
 
-SMASK__DEF smask_result smask_gradcheck(smask_ctx *c,
-    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user,
-    smask_tensor *t, int tries, float eps, float *worst)
+SMASK__DEF smask_result smask_gradcheck(smask_ctx *c, smask_tensor *t,
+    smask_tensor *(*fn)(smask_ctx *c, void *user), void *user, int32_t tries,
+    float eps, float *worst)
 {
     const smask_random random = c->random;
     smask_random pick;
@@ -4455,7 +4445,7 @@ SMASK__FN smask_tensor *smask__join_one(smask_ctx *c, smask_tensor *buffer,
 }
 
 SMASK__DEF smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
-    int parts)
+    int32_t parts)
 {
     int32_t rows = 0, first = 0;
 
@@ -4532,8 +4522,8 @@ typedef struct smask__recompute_call {
     const void *user;
 } smask__recompute_call;
 
-SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_fn fn,
-    smask_tensor *x, const void *user)
+SMASK__DEF smask_tensor *smask_recompute(smask_ctx *c, smask_tensor *x,
+    smask_fn fn, const void *user)
 {
     const int not_recording = c->not_recording;
 
@@ -4645,11 +4635,11 @@ SMASK__FN void smask__backward_one(smask_ctx *c, smask_tensor *y)
 typedef struct smask__field {
     char key[28], field[24];
     size_t at;
-    uint32_t least, most;
+    uint32_t low, high;
 } smask__field;
 
-#define SMASK__V(key, field, least, most)                                   \
-    { key, #field, offsetof(smask_vit_desc, field), least, most },
+#define SMASK__V(key, field, low, high)                                     \
+    { key, #field, offsetof(smask_vit_desc, field), low, high },
 static const smask__field smask__vit_fields[] = {
     SMASK__V("img_size", image, 1, 16384)
     SMASK__V("patch_size", patch, 1, 1024)
@@ -4683,7 +4673,7 @@ SMASK__FN int smask__fields_in_range(smask_ctx *c, const char *where,
 
     for (; list->key[0] != '\0'; list++) {
         memcpy(&n, (const char *)desc + list->at, sizeof n);
-        if (n >= list->least && n <= list->most) continue;
+        if (n >= list->low && n <= list->high) continue;
         smask__append_text(smask__append_text(text, list->field),
             " is out of range");
         smask__fail(c, SMASK_ARG, where, text);
@@ -5052,24 +5042,16 @@ SMASK__FN void smask__patchify_piece(void *arg, int piece, int worker)
     }
 }
 
-SMASK__FN void smask__patchify_all(smask__patchify k, size_t B)
+SMASK__FN void smask__patchify_all(smask__patchify k, int32_t B)
 {
-    for (size_t b = 0; b < B; b++) smask__patchify_piece(&k, (int)b, 0);
+    for (int32_t b = 0; b < B; b++) smask__patchify_piece(&k, b, 0);
 }
 
-SMASK__DEF void smask_patches(const float *images, size_t B, size_t C,
-    size_t S, size_t P, float *rows)
+SMASK__DEF void smask_patches(const float *images, int32_t B, int32_t C,
+    int32_t S, int32_t P, float *rows)
 {
-    const smask__patchify k = { images, rows, C, S, P, 0, 0 };
-
-    smask__patchify_all(k, B);
-}
-
-/* The whole image is one patch. */
-SMASK__DEF void smask_downsample2(const float *images, size_t B, size_t C,
-    size_t S, float *out)
-{
-    const smask__patchify k = { images, out, C, S, S, 1, 0 };
+    const smask__patchify k = { images, rows, (size_t)C, (size_t)S, (size_t)P,
+        0, 0 };
 
     smask__patchify_all(k, B);
 }
@@ -5096,26 +5078,27 @@ SMASK__INLINE float smask__span_weight(const smask__span *s, size_t k)
     return apart < s->reach ? 1 - apart / s->reach : 0;
 }
 
-SMASK__DEF void smask_images_from_bytes(const unsigned char *bytes, size_t B,
-    size_t H, size_t W, size_t C, size_t S, const float *mean,
+SMASK__DEF void smask_images_from_bytes(const unsigned char *bytes, int32_t B,
+    int32_t H, int32_t W, int32_t C, int32_t S, const float *mean,
     const float *std, float *images)
 {
-    const size_t side = smask__min(H, W);
-    const size_t corner = ((H - side) / 2 * W + (W - side) / 2) * C;
+    const size_t h = (size_t)H, w = (size_t)W, channels = (size_t)C;
+    const size_t s = (size_t)S, side = smask__min(h, w);
+    const size_t corner = ((h - side) / 2 * w + (w - side) / 2) * channels;
 
-    for (size_t b = 0; b < B; b++)
-        for (size_t ch = 0; ch < C; ch++)
-            for (size_t at = 0; at < S * S; at++) {
-                const smask__span down = smask__span_of(at / S, S, side);
-                const smask__span right = smask__span_of(at % S, S, side);
+    for (int32_t b = 0; b < B; b++, bytes += h * w * channels)
+        for (size_t ch = 0; ch < channels; ch++)
+            for (size_t at = 0; at < s * s; at++) {
+                const smask__span down = smask__span_of(at / s, s, side);
+                const smask__span right = smask__span_of(at % s, s, side);
                 float sum = 0, total = 0;
                 for (size_t i = 0; i < down.count; i++)
                     for (size_t j = 0; j < right.count; j++) {
-                        const float w = smask__span_weight(&down, i)
+                        const float weight = smask__span_weight(&down, i)
                             * smask__span_weight(&right, j);
-                        sum += w * (float)bytes[b * H * W * C + corner + ch
-                            + ((down.first + i) * W + right.first + j) * C];
-                        total += w;
+                        sum += weight * (float)bytes[corner + ch + channels
+                            * ((down.first + i) * w + right.first + j)];
+                        total += weight;
                     }
                 *images++ = (sum / total / 255 - (mean != NULL ? mean[ch]
                     : 0.5f)) / (std != NULL ? std[ch] : 0.5f);
@@ -5273,7 +5256,7 @@ SMASK__FN smask_tensor *smask__stack_of(smask_ctx *c, const smask_vit *v,
                 k[l + at].bias != NULL ? k[l + at].bias : bias);
             call[at].buffer = buffer;
         }
-        x = again ? smask_recompute(c, smask__stack_run, x, call)
+        x = again ? smask_recompute(c, x, smask__stack_run, call)
             : smask__stack_run(c, x, call);
     }
     return x;
@@ -5520,12 +5503,12 @@ SMASK__FN void smask__nearest_rows(void *arg, size_t row, size_t rows,
     float *scores, int piece)
 {
     const smask__nearest *k = (const smask__nearest *)arg;
-    float most;
+    float top;
 
     (void)piece;
     for (size_t i = 0; i < rows; i++, scores += k->p.n)
         k->id[row + i] = (int32_t)smask__argmax(k->p.isa, scores, k->p.n,
-            &most);
+            &top);
 }
 
 /* x (rows, d) -> id (rows): argmax of x . e_i, or of x . e_i + offset_i. */
@@ -5553,8 +5536,8 @@ SMASK__FN void smask__token_ids(smask_ctx *c, const smask_tokenizer *t,
 
 /* -- Setup ---------------------------------------------------------------- */
 
-#define SMASK__T(key, field, least, most) { "tokenizer." key, #field,       \
-    offsetof(smask_tokenizer_desc, field), least, most },
+#define SMASK__T(key, field, low, high) { "tokenizer." key, #field,         \
+    offsetof(smask_tokenizer_desc, field), low, high },
 static const smask__field smask__tokenizer_fields[] = {
     SMASK__T("img_size", image, 1, 16384)
     SMASK__T("patch_size", patch, 1, 1024)
@@ -5673,10 +5656,10 @@ SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     return c->error;
 }
 
-SMASK__DEF size_t smask_tokenizer_rows(const smask_tokenizer *t)
+SMASK__DEF int32_t smask_tokenizer_rows(const smask_tokenizer *t)
 {
-    const size_t G = t->desc.patch > 0       /* 0: not initialised         */
-        ? (size_t)(t->desc.image / t->desc.patch) : 0;
+    const int32_t G = t->desc.patch > 0      /* 0: not initialised         */
+        ? t->desc.image / t->desc.patch : 0;
 
     return G * G;
 }
@@ -5692,7 +5675,7 @@ SMASK__FN smask__patchify smask__patchify_of(const smask_tokenizer *t,
 }
 
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
-    const float *images, size_t B, float *rows)
+    const float *images, int32_t B, float *rows)
 {
     smask__patchify_all(smask__patchify_of(t, images, rows), B);
 }
@@ -5706,7 +5689,7 @@ SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
 SMASK__FN void smask__tokens_of(smask_ctx *c, const smask_tokenizer *t,
     const float *images, size_t B, int32_t *ids)
 {
-    const size_t N = smask_tokenizer_rows(t), d = (size_t)t->width;
+    const size_t N = (size_t)smask_tokenizer_rows(t), d = (size_t)t->width;
     const size_t group = smask__min(B,
         smask__ceil_div(SMASK__PATCH_FLOATS, N * d));
     smask__patchify cut = smask__patchify_of(t, images,
@@ -5750,7 +5733,7 @@ SMASK__DEF smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
         return smask__fail(c, SMASK_STATE, "tokenize",
             "the codebook is empty (smask_tokenizer_fit), or t->given is NULL");
     if (!given) smask__tokens_of(c, t, images, (size_t)B, ids);
-    const size_t count = (size_t)B * smask_tokenizer_rows(t);
+    const size_t count = (size_t)B * (size_t)smask_tokenizer_rows(t);
     for (size_t i = 0; given && !c->dry && i < count; i++) {
         ids[i] = t->given[i];
         if (ids[i] < 0 || ids[i] >= t->desc.vocabulary)
@@ -5780,7 +5763,7 @@ typedef struct smask__lloyd {
 SMASK__FN void smask__codebook_sample(smask_ctx *c, const smask__lloyd *l,
     int zero)
 {
-    float *const words = l->t->codebook;
+    float *const vectors = l->t->codebook;
     size_t found = 0, i, v;
 
     if (c->dry || !smask__ok(c)) return;
@@ -5792,8 +5775,8 @@ SMASK__FN void smask__codebook_sample(smask_ctx *c, const smask__lloyd *l,
         l->id[j] = l->id[i];
         if (!zero && !(smask__square(x, l->d) > 0)) continue;
         for (v = 0; v < found; v++)
-            if (memcmp(words + v * l->d, x, l->d * sizeof *x) == 0) break;
-        if (v == found) memcpy(words + found++ * l->d, x, l->d * sizeof *x);
+            if (memcmp(vectors + v * l->d, x, l->d * sizeof *x) == 0) break;
+        if (v == found) memcpy(vectors + found++ * l->d, x, l->d * sizeof *x);
     }
     if (found < l->V)
         smask__fail(c, SMASK_ARG, "tokenizer_fit",
@@ -5816,7 +5799,7 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
     const size_t each = smask__ceil_div(l->V, SMASK__PIECES), d = l->d;
     const size_t first = smask__min((size_t)piece * each, l->V);
     const size_t count = smask__min(each, l->V - first);
-    float *const words = l->t->codebook + first * d;
+    float *const vectors = l->t->codebook + first * d;
     double *const sum = l->sum + first * d;
     int32_t *const size = l->size + first;
 
@@ -5825,7 +5808,7 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
     memset(size, 0, count * sizeof *size);
     for (size_t i = 0; i < l->count; i++) {
         const size_t v = (size_t)l->id[i] - first;
-        const float *x = l->x + i * d, *y = words;
+        const float *x = l->x + i * d, *y = vectors;
         float gap = 0;
         if (v >= count) continue;
         y += v * d;
@@ -5835,7 +5818,7 @@ SMASK__FN void smask__lloyd_update(void *arg, int piece, int worker)
         size[v]++;
     }
     for (size_t i = 0; i < count * d; i++)
-        if (size[i / d] > 0) words[i] = (float)(sum[i] / size[i / d]);
+        if (size[i / d] > 0) vectors[i] = (float)(sum[i] / size[i / d]);
 }
 
 /* A codebook vector without points moves to the point with the largest
@@ -5887,26 +5870,25 @@ SMASK__FN void smask__lloyd_run(smask_ctx *c, smask__lloyd *l, int total,
 
 /* PROJECTION and GIVEN have nothing to learn: the result is OK. */
 SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
-    const float *patches, size_t count, int iterations,
+    const float *patches, int32_t count, int32_t iterations,
     int (*progress)(void *user, int done, int total, double distance),
     void *user)
 {
     const int kmeans = t->desc.kind == SMASK_TOKENS_KMEANS;
     const size_t mark = smask__mark(c);
-    smask__lloyd l = { t, patches, count, (size_t)t->desc.vocabulary,
+    smask__lloyd l = { t, patches, (size_t)count, (size_t)t->desc.vocabulary,
         (size_t)t->width, NULL, NULL, NULL, NULL };
 
     if (!smask__ok(c)
         || (!kmeans && t->desc.kind != SMASK_TOKENS_PATCHES)) return c->error;
-    if (count < l.V || count > INT32_MAX
-        || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
+    if (count < t->desc.vocabulary || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
         return smask__fail(c, SMASK_ARG, "tokenizer_fit",
-            count < l.V ? "fewer patches than codebook vectors (V)"
-            : count > INT32_MAX ? "count must be at most 2^31 - 1"
+            count < t->desc.vocabulary
+            ? "fewer patches than codebook vectors (V)"
             : iterations < 0 ? "iterations must be 0 (means 20) or more"
             : patches == NULL ? "patches is NULL"
             : "no codebook; call smask_tokenizer_init");
-    l.id = smask__indices(c, count);
+    l.id = smask__indices(c, l.count);
     smask__codebook_sample(c, &l, kmeans || t->desc.euclidean);
     if (kmeans && smask__ok(c))
         smask__lloyd_run(c, &l, iterations > 0 ? iterations : 20, progress,
@@ -5923,21 +5905,21 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
    The best cross-entropy of a model that ignores the image is H. So compare a
    loss with H, not with ln V. */
 SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
-    size_t count, int32_t V, int32_t *counts, smask_token_use *stats)
+    int32_t count, int32_t V, int32_t *counts, smask_token_use *stats)
 {
     const size_t mark = smask__mark(c);
     double sum = 0;
 
     memset(stats, 0, sizeof *stats);
-    if (V < 1 || count < 1 || count > INT32_MAX)
+    if (V < 1 || count < 1)
         return smask__fail(c, SMASK_ARG, "token_stats",
-            "V and count must be in 1 .. 2^31 - 1");
+            "V and count must be positive");
     if (counts == NULL)
         counts = smask__indices(c, (size_t)V);
     smask__rewind(c, mark);              /* valid until the next request   */
     if (c->dry || !smask__ok(c)) return c->error;
     memset(counts, 0, (size_t)V * sizeof *counts);
-    for (size_t i = 0; i < count; i++) {
+    for (int32_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= V)
             return smask__fail(c, SMASK_RANGE, "token_stats",
                 "an id is outside 0 .. V-1");
@@ -6216,7 +6198,7 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
             "the model has no vocabulary head; set desc.vocabulary");
     else if (t->desc.vocabulary != v->desc.vocabulary)
         what = "tokenizer and model differ in vocabulary";
-    else if (smask_tokenizer_rows(t) != (size_t)v->tokens)
+    else if (smask_tokenizer_rows(t) != v->tokens)
         what = "tokenizer and model differ in patches per image";
     else if (t->desc.kind != SMASK_TOKENS_GIVEN
         && (t->desc.image != v->desc.image
@@ -6230,7 +6212,8 @@ SMASK__FN int smask__objective_fits(smask_ctx *c, const char *where,
 SMASK__FN const int32_t *smask__targets(smask_ctx *c,
     const smask_tokenizer *t, const float *images, int32_t B)
 {
-    int32_t *ids = smask__indices(c, (size_t)B * smask_tokenizer_rows(t));
+    int32_t *ids = smask__indices(c, (size_t)B
+        * (size_t)smask_tokenizer_rows(t));
 
     smask_tokenize(c, t, images, B, ids);
     return ids;
@@ -6797,10 +6780,10 @@ SMASK__FN void smask__for_each_array(const smask_vit *v,
         }
     if (t == NULL) return;
     const int32_t shape[2] = { t->desc.vocabulary, t->width };
-    const smask__array words = { 4, "tokenizer.codebook", shape, 2,
+    const smask__array codebook = { 4, "tokenizer.codebook", shape, 2,
         t->codebook };
     const smask__array offset = { 4, "tokenizer.offset", shape, 1, t->offset };
-    if (t->codebook != NULL) fn(arg, &words);
+    if (t->codebook != NULL) fn(arg, &codebook);
     if (t->offset != NULL) fn(arg, &offset);
 }
 
@@ -7005,28 +6988,6 @@ SMASK__DEF smask_result smask_write_end(smask_ctx *c, smask_writer *w)
     if (smask__ok(c) && !c->dry && w->left > 0)
         smask__fail(c, SMASK_STATE, "write_end",
             "fewer floats than the shapes of smask_write_begin hold");
-    return c->error;
-}
-
-SMASK__DEF smask_result smask_write_tensors(smask_ctx *c, const smask_io *io,
-    const char *const *names, smask_tensor *const *tensors, int32_t count)
-{
-    smask__json_writer p = { c, io, -1, 0, 0 };
-    int32_t i, good = io != NULL && io->write != NULL;
-
-    if (!smask__ok(c) || c->dry) return c->error;
-    for (i = 0; i < count; i++) good &= tensors[i] != NULL;
-    if (!good)
-        return smask__fail(c, SMASK_ARG, "write",
-            "io->write or a tensor is NULL");
-    while (smask__writer_pass(&p)) {
-        smask__emit_text(&p, "}", 1);
-        for (i = 0; i < count; i++) {
-            const smask__array s = { 0, names[i], tensors[i]->shape,
-                tensors[i]->rank, tensors[i]->x };
-            smask__emit_tensor(&p, &s);
-        }
-    }
     return c->error;
 }
 
@@ -7287,10 +7248,10 @@ SMASK__DEF int smask_read_metadata(const smask_file *f, const char *key,
     return (int)length;
 }
 
-/* A metadata entry as an integer 0 .. most. Returns 0 without such an entry;
+/* A metadata entry as an integer 0 .. limit. Returns 0 without such an entry;
    any other value is an error. */
 SMASK__FN int smask__metadata_integer(smask_ctx *c, const smask_file *f,
-    const char *key, uint64_t most, uint64_t *out)
+    const char *key, uint64_t limit, uint64_t *out)
 {
     char text[24];
     const char *s = text;
@@ -7298,7 +7259,7 @@ SMASK__FN int smask__metadata_integer(smask_ctx *c, const smask_file *f,
 
     if (n < 0) return 0;
     if (n < (int)sizeof text && smask__json_integer(&s, text + n, out)
-        && s == text + n && *out <= most) return 1;
+        && s == text + n && *out <= limit) return 1;
     smask__fail(c, SMASK_FORMAT, key, "is not an integer in the valid range");
     return 0;
 }
@@ -7313,9 +7274,9 @@ SMASK__FN smask_result smask__metadata_fields(smask_ctx *c,
         uint32_t bits;
         uint64_t n;
         memcpy(&bits, field, sizeof bits);
-        if (smask__metadata_integer(c, f, list->key, list->most, &n))
+        if (smask__metadata_integer(c, f, list->key, list->high, &n))
             bits = (uint32_t)n;
-        if (bits > list->most)
+        if (bits > list->high)
             smask__fail(c, SMASK_FORMAT, list->key, "is above its maximum");
         memcpy(field, &bits, sizeof bits);
     }
@@ -7501,7 +7462,7 @@ SMASK__FN smask_result smask__read_some(smask_ctx *c, smask_file *f,
     const char *prefix, int except, int32_t *missing)
 {
     const size_t mark = smask__mark(c);
-    const uint64_t most = (uint64_t)-1;
+    const uint64_t limit = (uint64_t)-1;
     smask__lookup m = { c, f, NULL, { 0, 0 }, prefix, except };
     smask_random r = c->random;
     uint64_t step = 0;
@@ -7527,9 +7488,9 @@ SMASK__FN smask_result smask__read_some(smask_ctx *c, smask_file *f,
     smask__for_each_array(v, t, a, e, smask__lookup_array, &m);
     if (a != NULL)
         m.missing[1] += 3
-            - smask__metadata_integer(c, f, "adam.step", most >> 2, &step)
-            - smask__metadata_integer(c, f, "random.state", most, &r.state)
-            - smask__metadata_integer(c, f, "random.stream", most, &r.stream);
+            - smask__metadata_integer(c, f, "adam.step", limit >> 2, &step)
+            - smask__metadata_integer(c, f, "random.state", limit, &r.state)
+            - smask__metadata_integer(c, f, "random.stream", limit, &r.stream);
     if (m.missing[1] > 0)
         smask__fail(c, SMASK_STATE, "read",
             "the file lacks the requested training state, EMA or codebook");
@@ -9098,9 +9059,9 @@ SMASK__FN void SMASK__N(row_max)(const float *x, size_t count, float *out)
 }
 
 SMASK__FN void SMASK__N(exp_row)(float *y, const float *x, float a,
-    float most, size_t count, float *sum)
+    float top, size_t count, float *sum)
 {
-    const v_t scale = v_set(a * SMASK__LOG2_E), less = v_set(most);
+    const v_t scale = v_set(a * SMASK__LOG2_E), less = v_set(top);
     v_t s = v_set(0.0f);
     size_t j;
     float rest = 0;
@@ -9180,7 +9141,7 @@ SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
     const v_t a = v_set(bias != NULL ? SMASK__LOG2_E : scale * SMASK__LOG2_E);
 
     SMASK__EACH(j, n, columns) {
-        v_t most = v_set(-3.0e38f), sum = v_set(0.0f), less;
+        v_t best = v_set(-3.0e38f), sum = v_set(0.0f), less;
         for (size_t i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
             v_t v = v_load_part(x, n);
@@ -9189,17 +9150,17 @@ SMASK__FN void SMASK__N(softmax)(float *s, size_t ld, size_t rows,
                     v_load_part(bias + i * b_ld + j, n));
                 v_store_part(x, v, n);
             }
-            most = v_max(most, v);
+            best = v_max(best, v);
         }
-        less = most * a;
-        if (bias == NULL) most = most * v_set(scale);
+        less = best * a;
+        if (bias == NULL) best = best * v_set(scale);
         for (size_t i = 0; i < rows; i++) {
             float *x = s + i * ld + j;
             const v_t e = SMASK__N(exp2)(v_fma(v_load_part(x, n), a, -less));
             v_store_part(x, e, n);
             sum = sum + e;
         }
-        v_store_part(top + j, most, n);
+        v_store_part(top + j, best, n);
         v_store_part(inverse + j, v_set(1.0f) / sum, n);
     }
 }

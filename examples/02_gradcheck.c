@@ -88,7 +88,7 @@ static float check(smask_ctx *c, network *n, const char *what, float eps)
 {
     float worst = 1;
     int marks;
-    smask_gradcheck(c, network_loss, n, n->qkv_w, 64, eps, &worst);
+    smask_gradcheck(c, n->qkv_w, network_loss, n, 64, eps, &worst);
     printf("%-22s %8.0e  %8.1e  ", what, (double)eps, (double)worst);
     for (marks = (int)(4 * log10((double)worst / 1e-6)); marks > 0; marks--)
         putchar('#');

@@ -126,7 +126,7 @@ int main(void)
             t->x[k] = smask_normal(&c.random) * (i < 2 ? 5 : 0.3f);
         p.item[i].t = t;
     }
-    smask_gradcheck(&c, problem_loss, &p, p.item[0].t, 16, 1e-2f, &worst);
+    smask_gradcheck(&c, p.item[0].t, problem_loss, &p, 16, 1e-2f, &worst);
     printf("gradient check through both ops: %.1e\n\n", (double)worst);
     smask_adam_init(&c, &adam, &speed, &params);
     for (step = 0; step <= 1000 && smask_error(&c) == SMASK_OK; step++) {

@@ -239,7 +239,7 @@ static void gradient(void)
     w = smask_parameter(&c, 4, 4, 0, 0);
     for (i = 0; CHECK(w != NULL) && i < 16; i++)
         w->x[i] = smask_normal(&c.random);
-    SAME(smask_gradcheck(&c, some_loss, w, w, 16, 1e-2f, &worst), SMASK_OK);
+    SAME(smask_gradcheck(&c, w, some_loss, w, 16, 1e-2f, &worst), SMASK_OK);
     CHECK(worst < 2e-2f);
     smask_shutdown(&c);
 }

@@ -341,8 +341,9 @@ static void bytes_of_a_file(void)
     static const unsigned char bytes[20] = { 0, 0, 0x80, 0x3f,
         0, 0, 0x20, 0xc0, 0, 0, 0, 0, 0xc2, 0x16, 0x01, 0, 0, 0, 0x40,
         0x40 };
-    const char *names[2] = { "a", "b.c" };
-    smask_tensor *tensors[2];
+    const smask_shape shapes[2] = { { "a", 2, { 2, 1, 0, 0 } },
+        { "b.c", 1, { 3, 0, 0, 0 } } };
+    smask_writer w;
     smask_ctx c;
     memory file;
     smask_io io;
@@ -351,9 +352,10 @@ static void bytes_of_a_file(void)
     memset(&file, 0, sizeof file);
     io = io_of(&file);
     smask_setup(&c, NULL);
-    tensors[0] = smask_input(&c, x, 2, 1, 0, 0);
-    tensors[1] = smask_input(&c, y, 3, 0, 0, 0);
-    SAME(smask_write_tensors(&c, &io, names, tensors, 2), SMASK_OK);
+    SAME(smask_write_begin(&c, &w, &io, shapes, 2, NULL, 0), SMASK_OK);
+    smask_write_floats(&c, &w, x, 2);
+    smask_write_floats(&c, &w, y, 3);
+    SAME(smask_write_end(&c, &w), SMASK_OK);
     header = file.data[0] + 256u * file.data[1];
     for (i = 2; i < 8; i++) SAME(file.data[i], 0);
     SAME(header % 8, 0);
@@ -362,8 +364,8 @@ static void bytes_of_a_file(void)
     for (i = sizeof expected - 1; i < header; i++)
         SAME(file.data[8 + i], ' ');
     CHECK(memcmp(file.data + 8 + header, bytes, sizeof bytes) == 0);
-    tensors[1] = NULL;
-    SAME(smask_write_tensors(&c, &io, names, tensors, 2), SMASK_ARG);
+    io.write = NULL;
+    SAME(smask_write_begin(&c, &w, &io, shapes, 2, NULL, 0), SMASK_ARG);
     smask_shutdown(&c);
     free(file.data);
 }

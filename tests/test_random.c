@@ -213,7 +213,7 @@ static void shuffle_permutes(void)
         char drawn[100] = { 0 };
         for (i = 0; i < 102; i++) items[i] = -7;     /* guards             */
         for (i = 0; i < n; i++) items[i + 1] = (int32_t)i;
-        smask_shuffle(&r, items + 1, n);
+        smask_shuffle(&r, items + 1, (int32_t)n);
         CHECK(items[0] == -7 && items[n + 1] == -7);
         for (i = 0; i < n; i++) {
             const int32_t x = items[i + 1];

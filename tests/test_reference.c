@@ -322,11 +322,20 @@ static void info_nce(void)
 static void patches(void)
 {
     static float x[2 * 3 * 8 * 8], rows_of[2 * 16 * 12], small[2 * 3 * 16];
+    smask_tokenizer_desc d;
+    smask_tokenizer t;
+    smask_ctx small_c;
 
     fixture_fill(x, 384, "patches/x", 0, 1);
     smask_patches(x, 2, 3, 8, 2, rows_of);
     VALUES(&reference_ops, "patches", rows_of, 384);
-    smask_downsample2(x, 2, 3, 8, small);
+    memset(&d, 0, sizeof d);             /* one patch: the whole image     */
+    d.image = d.patch = 8;
+    d.half_resolution = 1;
+    smask_setup(&small_c, NULL);
+    SAME(smask_tokenizer_init(&small_c, &t, &d), SMASK_OK);
+    smask_tokenizer_patches(&t, x, 2, small);
+    smask_shutdown(&small_c);
     VALUES(&reference_ops, "half", small, 96);
 }
 

@@ -221,8 +221,8 @@ static smask_tensor *join_loss(smask_ctx *c, void *user)
 static smask_tensor *recompute_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
-    smask_tensor *x = smask_recompute(c, again, k->p[0], k);
-    return loss_of(c, smask_recompute(c, again, x, k));
+    smask_tensor *x = smask_recompute(c, k->p[0], again, k);
+    return loss_of(c, smask_recompute(c, x, again, k));
 }
 
 /* y = a * b, element by element. */
@@ -361,7 +361,7 @@ static void one_gradcheck(const entry *e)
             float worst = 1;
             if (!reached[i]) continue;
             tested++;
-            SAME(smask_gradcheck(&c, e->loss, &k, k.p[i], 40, 1e-2f, &worst),
+            SAME(smask_gradcheck(&c, k.p[i], e->loss, &k, 40, 1e-2f, &worst),
                 SMASK_OK);
             if (!CHECK(worst < 1e-2f))
                 printf("%s, form %d, parameter %d: off by %.3g\n", e->name,
@@ -433,24 +433,24 @@ static void gradcheck_finds_errors(void)
     memcpy(before, p->x, sizeof before);
     pair[0] = p;
     pair[1] = &wrong;
-    SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
+    SAME(smask_gradcheck(&c, p, user_only, pair, 30, 1e-2f, &worst),
         SMASK_OK);
     NEAR(worst, 0.1 / 2.1, 1e-2);        /* |1.1 g - g| / (1.1 g + g)      */
     wrong.backward = weigh_slope;
-    SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
+    SAME(smask_gradcheck(&c, p, user_only, pair, 30, 1e-2f, &worst),
         SMASK_OK);
     CHECK(worst < 1e-3f);
     CHECK(memcmp(before, p->x, sizeof before) == 0);     /* put back       */
     CHECK(random.state == c.random.state);               /* nor drawn from */
     CHECK(!c.in_step);
     wrong.forward = no_number;           /* a NaN loss fails               */
-    SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
+    SAME(smask_gradcheck(&c, p, user_only, pair, 30, 1e-2f, &worst),
         SMASK_NUMERIC);
     smask_clear(&c);
     if (c.in_step) smask_end_step(&c);
     wrong.forward = number_at_first;
     *p->x = 1;
-    SAME(smask_gradcheck(&c, user_only, pair, p, 30, 1e-2f, &worst),
+    SAME(smask_gradcheck(&c, p, user_only, pair, 30, 1e-2f, &worst),
         SMASK_OK);
     CHECK(worst > 1e6f);
     smask_shutdown(&c);
@@ -561,7 +561,7 @@ static void webs(void)
         for (i = 0; i < MOST; i++) {
             float worst = 1;
             if (i == 3) continue;
-            SAME(smask_gradcheck(&c, web, &k, k.p[i], 40, 1e-2f, &worst),
+            SAME(smask_gradcheck(&c, k.p[i], web, &k, 40, 1e-2f, &worst),
                 SMASK_OK);
             if (!CHECK(worst < 2e-2f))
                 printf("web %d, parameter %d: off by %.3g\n", tap_form, i,
@@ -747,7 +747,7 @@ static void recompute_saves_memory(void)
         smask_begin_step(&c);
         h = k.p[0];
         for (j = 0; j < 8; j++)
-            h = way ? smask_recompute(&c, again, h, &k) : again(&c, h, &k);
+            h = way ? smask_recompute(&c, h, again, &k) : again(&c, h, &k);
         loss = loss_of(&c, h);
         SAME(smask_backward(&c, loss), SMASK_OK);
         values[way] = loss != NULL ? loss->x[0] : 0;
@@ -827,7 +827,7 @@ static void null_in_null_out(void)
     CHECK(smask_linear_cross_entropy(&c, x, n, b, label, NULL, NULL)
         == NULL);
     CHECK(smask_info_nce(&c, n, 1, 0, 0, NULL) == NULL);
-    CHECK(smask_recompute(&c, again, n, &k) == NULL);
+    CHECK(smask_recompute(&c, n, again, &k) == NULL);
     CHECK(smask_backward(&c, n) != SMASK_OK);
     smask_end_step(&c);
     smask_shutdown(&c);
@@ -916,7 +916,7 @@ static void shapes_are_checked(void)
     SAME(smask_columns(NULL), 0);
     SAME(smask_row_count(NULL), 0);
     FAILS(smask_info_nce(&c, x, 1e-4f, 0, 0, NULL), SMASK_ARG);
-    FAILS(smask_recompute(&c, parameter_itself, x, v4), SMASK_ARG);
+    FAILS(smask_recompute(&c, x, parameter_itself, v4), SMASK_ARG);
     FAILS(smask_attention(&c, x, 3, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, 0, NULL, NULL), SMASK_SHAPE);
     FAILS(smask_attention(&c, x, -2, NULL, NULL), SMASK_SHAPE);
