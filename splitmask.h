@@ -1631,13 +1631,9 @@ SMASK__INLINE size_t smask__min(size_t a, size_t b) { return a < b ? a : b; }
 SMASK__INLINE size_t smask__max(size_t a, size_t b) { return a > b ? a : b; }
 /* a / b rounded up; a rounded up to a multiple of b. */
 SMASK__INLINE size_t smask__ceil_div(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
+{ return (a + b - 1) / b; }
 SMASK__INLINE size_t smask__round_up(size_t a, size_t b)
-{
-    return smask__ceil_div(a, b) * b;
-}
+{ return smask__ceil_div(a, b) * b; }
 
 /* 1 if x is neither infinite nor NaN. The test reads the bits, because
    -ffast-math lets the compiler remove isnan. */
@@ -1666,14 +1662,10 @@ SMASK__DEF const char *smask_result_text(smask_result code)
 #undef SMASK__CASE
 
 SMASK__DEF smask_result smask_error(const smask_ctx *c)
-{
-    return c->error;
-}
+{ return c->error; }
 
 SMASK__DEF const char *smask_detail(const smask_ctx *c)
-{
-    return c->detail;
-}
+{ return c->detail; }
 
 SMASK__DEF void smask_clear(smask_ctx *c)
 {
@@ -1803,14 +1795,10 @@ SMASK__FN void *smask__data(smask_ctx *c, size_t count, size_t size)
 }
 
 SMASK__FN float *smask__floats(smask_ctx *c, size_t count)
-{
-    return (float *)smask__data(c, count, sizeof(float));
-}
+{ return (float *)smask__data(c, count, sizeof(float)); }
 
 SMASK__FN int32_t *smask__indices(smask_ctx *c, size_t count)
-{
-    return (int32_t *)smask__data(c, count, sizeof(int32_t));
-}
+{ return (int32_t *)smask__data(c, count, sizeof(int32_t)); }
 
 /* Structs and lists of pointers from the high end, zeroed. They take real
    memory even in a dry run, because the code follows their pointers. The low
@@ -1855,9 +1843,7 @@ SMASK__DEF void *smask_alloc(smask_ctx *c, size_t bytes)
 }
 
 SMASK__DEF int smask_is_dry(const smask_ctx *c)
-{
-    return c->dry;
-}
+{ return c->dry; }
 
 /* Run fn for the pieces 0 .. count - 1, through the parallel hook if there is
    one. Does nothing after an error or in a dry run. A single piece runs on the
@@ -1911,9 +1897,7 @@ SMASK__DEF void smask_seed(smask_random *r, uint64_t seed, uint64_t stream)
 }
 
 SMASK__DEF float smask_uniform(smask_random *r)
-{
-    return (float)(smask_next(r) >> 8) * (1.0f / 16777216);
-}
+{ return (float)(smask_next(r) >> 8) * (1.0f / 16777216); }
 
 /* x % n is uniform only over a whole number of intervals of n. So the lowest
    2^32 mod n values of x are rejected and drawn again. n = 0 returns 0. */
@@ -3094,9 +3078,7 @@ SMASK__DEF void smask_end_step(smask_ctx *c)
 }
 
 SMASK__DEF void smask_record(smask_ctx *c, int on)
-{
-    c->not_recording = !on;
-}
+{ c->not_recording = !on; }
 
 /* ======================================================================
    7  THE TAPE                                                    >>tape
@@ -3177,26 +3159,18 @@ SMASK__DEF size_t smask_count(const smask_tensor *t)
 }
 
 SMASK__DEF size_t smask_columns(const smask_tensor *t)
-{
-    return t != NULL ? (size_t)t->shape[t->rank - 1] : 0;
-}
+{ return t != NULL ? (size_t)t->shape[t->rank - 1] : 0; }
 
 SMASK__DEF size_t smask_row_count(const smask_tensor *t)
-{
-    return t != NULL ? smask_count(t) / smask_columns(t) : 0;
-}
+{ return t != NULL ? smask_count(t) / smask_columns(t) : 0; }
 
 /* 1 if t is a vector of n floats, as biases, norms and gains must be. */
 SMASK__FN int smask__is_vector(const smask_tensor *t, size_t n)
-{
-    return smask_count(t) == n && smask_columns(t) == n;
-}
+{ return smask_count(t) == n && smask_columns(t) == n; }
 
 /* Floats in one item of the first dimension. */
 SMASK__FN size_t smask__item(const smask_tensor *t)
-{
-    return smask_count(t) / (size_t)t->shape[0];
-}
+{ return smask_count(t) / (size_t)t->shape[0]; }
 
 /* Make t source i of y. y requires a gradient if t does. */
 SMASK__FN void smask__link(smask_ctx *c, smask_tensor *y, int i,
@@ -3688,9 +3662,7 @@ SMASK__FN smask_tensor *smask__parameter_on(smask_ctx *c, const float *x,
 
 SMASK__DEF smask_tensor *smask_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     int32_t d2, int32_t d3)
-{
-    return smask__parameter_on(c, NULL, d0, d1, d2, d3);
-}
+{ return smask__parameter_on(c, NULL, d0, d1, d2, d3); }
 
 /* y = a + s b, element by element. */
 SMASK__FN smask_tensor *smask__sum_op(smask_ctx *c, smask_op op,
@@ -3708,9 +3680,7 @@ SMASK__FN smask_tensor *smask__sum_op(smask_ctx *c, smask_op op,
 
 SMASK__DEF smask_tensor *smask_add(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
-{
-    return smask__sum_op(c, SMASK_OP_ADD, a, b, 1);
-}
+{ return smask__sum_op(c, SMASK_OP_ADD, a, b, 1); }
 
 /* y = a + b:   da += dy     db += dy */
 SMASK__FN void smask__add_back(smask_ctx *c, smask_tensor *y)
@@ -3721,9 +3691,7 @@ SMASK__FN void smask__add_back(smask_ctx *c, smask_tensor *y)
 
 SMASK__DEF smask_tensor *smask_sub(smask_ctx *c, smask_tensor *a,
     smask_tensor *b)
-{
-    return smask__sum_op(c, SMASK_OP_SUB, a, b, -1);
-}
+{ return smask__sum_op(c, SMASK_OP_SUB, a, b, -1); }
 
 /* y = a - b:   da += dy     db -= dy */
 SMASK__FN void smask__sub_back(smask_ctx *c, smask_tensor *y)
@@ -3769,9 +3737,7 @@ SMASK__DEF smask_tensor *smask_scale(smask_ctx *c, smask_tensor *x, float s)
 
 /* y = s x:   dx += s dy */
 SMASK__FN void smask__scale_back(smask_ctx *c, smask_tensor *y)
-{
-    smask__grad_add(c, y->source[0], y->scalar[0], y->dx);
-}
+{ smask__grad_add(c, y->source[0], y->scalar[0], y->dx); }
 
 SMASK__DEF smask_tensor *smask_scale_rows(smask_ctx *c, smask_tensor *x,
     smask_tensor *g)
@@ -3835,9 +3801,7 @@ SMASK__FN const float *smask__attention_bias(smask_ctx *c,
 /* 1 if the values lie in a shared buffer (source 2), valid only until the next
    linear has read them. linear_back makes attention_back recompute them. */
 SMASK__FN int smask__transient(const smask_tensor *t)
-{
-    return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL;
-}
+{ return t->op == SMASK_OP_ATTENTION && t->source[2] != NULL; }
 
 /* buffer: NULL, or a tensor at least as large as y whose values nobody needs.
    y uses it if backpropagation will recompute y, or if nothing is recorded.
@@ -3881,9 +3845,7 @@ SMASK__FN smask_tensor *smask__attention_op(smask_ctx *c, smask_tensor *qkv,
 
 SMASK__DEF smask_tensor *smask_attention(smask_ctx *c, smask_tensor *qkv,
     int32_t heads, smask_tensor *bias, const int32_t *index)
-{
-    return smask__attention_op(c, qkv, heads, bias, index, NULL);
-}
+{ return smask__attention_op(c, qkv, heads, bias, index, NULL); }
 
 /* Backpropagation through attention y. dqkv is written or added to; dtable, the
    gradient of the bias table, is added to. If y is transient, its values are
@@ -3913,9 +3875,7 @@ SMASK__FN void smask__attention_grad(smask_ctx *c, smask_tensor *y)
 /* y = softmax(q k') v. The linear layer that reads transient values calls
    attention_grad itself. */
 SMASK__FN void smask__attention_back(smask_ctx *c, smask_tensor *y)
-{
-    if (!smask__transient(y)) smask__attention_grad(c, y);
-}
+{ if (!smask__transient(y)) smask__attention_grad(c, y); }
 
 /* arg[1] of a parameter: state of the packed panels in save[0]. OLD: w may have
    been loaded after packing. See smask_vit_pack. */
@@ -4289,15 +4249,11 @@ SMASK__DEF smask_tensor *smask_cross_entropy(smask_ctx *c, smask_tensor *x,
 
 /* The gradient of a loss node, a scalar; 1 unless the loss is weighted. */
 SMASK__FN float smask__loss_dx(const smask_tensor *y)
-{
-    return y->dx != NULL ? y->dx[0] : 0;
-}
+{ return y->dx != NULL ? y->dx[0] : 0; }
 
 /* Forward saved dx for a loss whose own gradient is 1. */
 SMASK__FN void smask__cross_entropy_back(smask_ctx *c, smask_tensor *y)
-{
-    smask__grad_add(c, y->source[0], smask__loss_dx(y), y->save[0]);
-}
+{ smask__grad_add(c, y->source[0], smask__loss_dx(y), y->save[0]); }
 
 SMASK__DEF smask_tensor *smask_linear_cross_entropy(smask_ctx *c,
     smask_tensor *x, smask_tensor *w, smask_tensor *b, const int32_t *label,
@@ -5043,9 +4999,7 @@ SMASK__FN void smask__patchify_piece(void *arg, int piece, int worker)
 }
 
 SMASK__FN void smask__patchify_all(smask__patchify k, int32_t B)
-{
-    for (int32_t b = 0; b < B; b++) smask__patchify_piece(&k, b, 0);
-}
+{ for (int32_t b = 0; b < B; b++) smask__patchify_piece(&k, b, 0); }
 
 SMASK__DEF void smask_patches(const float *images, int32_t B, int32_t C,
     int32_t S, int32_t P, float *rows)
@@ -5107,9 +5061,7 @@ SMASK__DEF void smask_images_from_bytes(const unsigned char *bytes, int32_t B,
 
 /* Row counts are int32_t: the rows of two views of B images must fit. */
 SMASK__FN int smask__batch_fits(const smask_vit *v, int32_t B)
-{
-    return B >= 1 && B <= INT32_MAX / 2 / (v->tokens + 2);
-}
+{ return B >= 1 && B <= INT32_MAX / 2 / (v->tokens + 2); }
 
 SMASK__DEF smask_tensor *smask_vit_embed(smask_ctx *c, const smask_vit *v,
     const float *images, int32_t B)
@@ -5311,9 +5263,7 @@ SMASK__FN smask_tensor *smask__block_list(smask_ctx *c, const smask_vit *v,
 
 SMASK__DEF smask_tensor *smask_vit_blocks(smask_ctx *c, const smask_vit *v,
     smask_tensor *x)
-{
-    return smask__block_list(c, v, v->blocks, v->desc.depth, x, v->bias);
-}
+{ return smask__block_list(c, v, v->blocks, v->desc.depth, x, v->bias); }
 
 /* Add the position embeddings; put the class token, if any, first. */
 SMASK__FN smask_tensor *smask__vit_place(smask_ctx *c, const smask_vit *v,
@@ -5676,9 +5626,7 @@ SMASK__FN smask__patchify smask__patchify_of(const smask_tokenizer *t,
 
 SMASK__DEF void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, int32_t B, float *rows)
-{
-    smask__patchify_all(smask__patchify_of(t, images, rows), B);
-}
+{ smask__patchify_all(smask__patchify_of(t, images, rows), B); }
 
 /* -- Tokenizing ------------------------------------------------------------ */
 
@@ -6028,9 +5976,7 @@ SMASK__FN void smask__mark_any(smask_random *r, uint8_t *cell, size_t N,
 /* part / 196 of N patches, rounded. BEiT's bounds are 16 and 75 of 196
    patches; on an 8 x 8 grid they become 5 and 24, on 16 x 16 21 and 98. */
 SMASK__FN int32_t smask__of_196(int32_t N, int32_t part)
-{
-    return (int32_t)(((int64_t)N * part + 98) / 196);
-}
+{ return (int32_t)(((int64_t)N * part + 98) / 196); }
 
 SMASK__DEF void smask_mask_exact(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t min_area, int32_t max_area,
@@ -6090,9 +6036,7 @@ SMASK__FN void smask__mask_draw(smask_random *r, const smask_mask *m,
 /* The number of the split that image b has: consecutive images share one, in
    `splits` groups of nearly equal size. */
 SMASK__FN int32_t smask__split_of(int32_t b, int32_t B, int32_t splits)
-{
-    return splits < B ? (int32_t)((int64_t)b * splits / B) : b;
-}
+{ return splits < B ? (int32_t)((int64_t)b * splits / B) : b; }
 
 /* M = round(ratio N), or of_196 / 196 of N if ratio is 0; at least one patch
    is visible and one masked. The lists are allocated first because they live
@@ -6140,15 +6084,11 @@ SMASK__FN smask_result smask__mask_make(smask_ctx *c, smask_mask *m,
 
 SMASK__DEF smask_result smask_mask_split(smask_ctx *c, int32_t B,
     int32_t grid, smask_mask_kind kind, float ratio, smask_mask *out)
-{
-    return smask__mask_make(c, out, 2, B, grid, kind, ratio, 98, B);
-}
+{ return smask__mask_make(c, out, 2, B, grid, kind, ratio, 98, B); }
 
 SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
     smask_mask_kind kind, float ratio, smask_mask *out)
-{
-    return smask__mask_make(c, out, 1, B, grid, kind, ratio, 75, B);
-}
+{ return smask__mask_make(c, out, 1, B, grid, kind, ratio, 75, B); }
 
 /* ======================================================================
    12  OBJECTIVES                                           >>objectives
@@ -6731,14 +6671,10 @@ SMASK__DEF void smask_ema_swap(smask_ctx *c, smask_ema *e,
 
 #ifndef SPLITMASK_NO_STDIO
 SMASK__FN size_t smask__stdio_read(void *user, void *data, size_t bytes)
-{
-    return fread(data, 1, bytes, (FILE *)user);
-}
+{ return fread(data, 1, bytes, (FILE *)user); }
 
 SMASK__FN size_t smask__stdio_write(void *user, const void *data, size_t bytes)
-{
-    return fwrite(data, 1, bytes, (FILE *)user);
-}
+{ return fwrite(data, 1, bytes, (FILE *)user); }
 
 SMASK__DEF smask_io smask_stdio(FILE *stream)
 {
@@ -7059,9 +6995,7 @@ SMASK__FN int smask__json_list(smask__json *j, size_t *list, size_t *count)
 
 /* 1 if the n bytes at s equal `text`. */
 SMASK__FN int smask__text_is(const char *s, size_t n, const char *text)
-{
-    return strlen(text) == n && memcmp(s, text, n) == 0;
-}
+{ return strlen(text) == n && memcmp(s, text, n) == 0; }
 
 /* Readable types and their bytes. Type SMASK__TYPES marks a tensor that this
    library cannot read: another type, more than 4 dimensions, or a dimension
@@ -7508,9 +7442,7 @@ SMASK__FN smask_result smask__read_some(smask_ctx *c, smask_file *f,
 
 SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing)
-{
-    return smask__read_some(c, f, v, t, a, e, "", 0, missing);
-}
+{ return smask__read_some(c, f, v, t, a, e, "", 0, missing); }
 
 SMASK__DEF smask_result smask_read_prefix(smask_ctx *c, smask_file *f,
     smask_vit *v, const char *prefix, int except, int32_t *missing)
@@ -7716,9 +7648,7 @@ SMASK__FN void smask__pack_piece(void *arg, int piece, int worker)
 /* Can the first-level cache hold several rows at once? Rows a multiple of 4 KB
    apart fall on one cache set and evict each other. */
 SMASK__FN int smask__rows_near(const smask__operand *v)
-{
-    return v->lens == SMASK__PLAIN && v->ld % 1024 != 0;
-}
+{ return v->lens == SMASK__PLAIN && v->ld % 1024 != 0; }
 
 /* Can tiles read a right factor in place? They read whole vectors, so rows must
    be a multiple of 16 columns wide. The scalar version (nr 2) always copies:
@@ -7876,9 +7806,7 @@ SMASK__FN void smask__product_do(smask_ctx *c, smask__product *p)
 /* Floats in a packed group of MR columns of A. The packer may write up to 16
    floats past the group. */
 SMASK__FN size_t smask__group(const smask__product *p)
-{
-    return smask__round_up(p->mr * p->kc + 16, 16);
-}
+{ return smask__round_up(p->mr * p->kc + 16, 16); }
 
 /* sums[j] += sum_i A[i, j] over rows k0 .. k0 + len - 1 of A, for columns from
    j. The product has just read these rows, so they are in the cache. */
@@ -8059,9 +7987,7 @@ SMASK__FN int smask__pool_has_work(smask__pool *s)
 
 /* 1 if all pieces of the job are finished. */
 SMASK__FN int smask__pool_finished(smask__pool *s)
-{
-    return __atomic_load_n(&s->done, __ATOMIC_SEQ_CST) == s->count;
-}
+{ return __atomic_load_n(&s->done, __ATOMIC_SEQ_CST) == s->count; }
 
 /* Wait until `ready`: spin, then yield, then sleep. No wake-up is lost. The
    sleeper first adds itself to `sleepers`, then tests `ready`. The waker first
@@ -8333,13 +8259,9 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
     const __m128 d = op4(q, _mm_movehl_ps(q, q));                           \
     return _mm_cvtss_f32(op1(d, _mm_shuffle_ps(d, d, 1)));
 SMASK__INLINE float smask__sum_avx512(__m512 v)
-{
-    SMASK__FOLD(v, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
-}
+{ SMASK__FOLD(v, _mm256_add_ps, _mm_add_ps, _mm_add_ss) }
 SMASK__INLINE float smask__top_avx512(__m512 v)
-{
-    SMASK__FOLD(v, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
-}
+{ SMASK__FOLD(v, _mm256_max_ps, _mm_max_ps, _mm_max_ss) }
 #undef SMASK__FOLD
 
 #elif SMASK__PASS == 8
@@ -8416,14 +8338,10 @@ SMASK__INLINE v_t smask__load_vector4(const float *p)
     return v;
 }
 SMASK__INLINE void smask__store_vector4(float *p, v_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
+{ memcpy(p, &v, sizeof v); }
 /* Comparisons yield `which`: in each element all bits are set or none. */
 SMASK__INLINE v_t smask__pick_vector4(smask__four_int which, v_t a, v_t b)
-{
-    return (v_t)((which & (smask__four_int)a) | (~which & (smask__four_int)b));
-}
+{ return (v_t)((which & (smask__four_int)a) | (~which & (smask__four_int)b)); }
 SMASK__INLINE v_t smask__sqrt_vector4(v_t a)
 {
     const v_t v = { sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) };
@@ -8472,13 +8390,9 @@ SMASK__INLINE v_t smask__join64_vector4(v_t a, v_t b, const int i)
 #define v_store_part(p, v, n) ((n) > 0 ? (void)(*(p) = (v)) : (void)0)
 
 SMASK__INLINE float smask__max_scalar(float a, float b)
-{
-    return a > b ? a : b;
-}
+{ return a > b ? a : b; }
 SMASK__INLINE float smask__min_scalar(float a, float b)
-{
-    return a < b ? a : b;
-}
+{ return a < b ? a : b; }
 SMASK__INLINE float smask__times2_scalar(float a, float n)
 {
     const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
@@ -8606,9 +8520,7 @@ SMASK__INLINE v_t SMASK__N(phi)(v_t x)
 
 /* gelu(x) = x Phi(x). */
 SMASK__INLINE v_t SMASK__N(gelu_of)(v_t x)
-{
-    return v_fma(x, SMASK__N(phi)(x), v_set(0.5f) * x);
-}
+{ return v_fma(x, SMASK__N(phi)(x), v_set(0.5f) * x); }
 
 /* The derivative of GELU: gelu'(x) = Phi(x) + x phi(x). gelu'(x) - 1/2 is odd,
    like Phi(x) - 1/2, so it is x times another polynomial, in
@@ -8809,22 +8721,14 @@ SMASK__INLINE void SMASK__N(panels)(const smask__block_product *t,
 /* Kept as separate functions: at -O0 a single function with all tile variants
    would need megabytes of stack. */
 SMASK__FN void SMASK__N(block_nn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 0, 0);
-}
+{ SMASK__N(panels)(t, 0, 0); }
 SMASK__FN void SMASK__N(block_tn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 1, 0);
-}
+{ SMASK__N(panels)(t, 1, 0); }
 #if SMASK__BF16_PAIRS
 SMASK__FN void SMASK__N(bf16_nn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 0, 1);
-}
+{ SMASK__N(panels)(t, 0, 1); }
 SMASK__FN void SMASK__N(bf16_tn)(const smask__block_product *t)
-{
-    SMASK__N(panels)(t, 1, 1);
-}
+{ SMASK__N(panels)(t, 1, 1); }
 #endif
 
 /* The values a and b that the lens of a row needs. NORM: a is the mean, b is
@@ -8837,9 +8741,7 @@ SMASK__INLINE v_t SMASK__N(lens_a)(const smask__operand *v, size_t row,
 }
 SMASK__INLINE v_t SMASK__N(lens_b)(const smask__operand *v, size_t row,
     const smask__lens lens)
-{
-    return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f);
-}
+{ return v_set(lens == SMASK__NORM ? v->stat[2 * row + 1] : 0.0f); }
 
 /* Columns j .. j + n - 1 of a row x with the lens applied, n <= W. */
 SMASK__INLINE v_t SMASK__N(lens_apply)(const smask__operand *v, const float *x,
@@ -9349,9 +9251,7 @@ SMASK__FN smask_isa smask__isa_resolve(smask_isa isa)
 }
 
 SMASK__FN int smask__isa_is_bf16(smask_isa isa)
-{
-    return isa == SMASK_ISA_BF16;
-}
+{ return isa == SMASK_ISA_BF16; }
 
 /* Rows and columns of a tile of C, by instruction set: see >>gemm. */
 SMASK__FN size_t smask__tile_rows(int isa)
@@ -9431,63 +9331,43 @@ SMASK__FN size_t smask__tile_columns(int isa)
    ---------------------------------------------------------------------- */
 
 SMASK__FN void smask__add(int isa, float *y, const float *x, size_t n)
-{
-    SMASK__CALL(isa, add, (y, x, n))
-}
+{ SMASK__CALL(isa, add, (y, x, n)) }
 
 SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
     size_t n)
-{
-    SMASK__CALL(isa, axpy, (y, a, x, n))
-}
+{ SMASK__CALL(isa, axpy, (y, a, x, n)) }
 
 SMASK__FN void smask__scale(int isa, float *y, float a, const float *x,
     size_t n)
-{
-    SMASK__CALL(isa, scale, (y, a, x, n))
-}
+{ SMASK__CALL(isa, scale, (y, a, x, n)) }
 
 SMASK__FN void smask__sum_rows(int isa, float *y, const float *x, size_t ld,
     size_t rows, size_t n)
-{
-    SMASK__CALL(isa, sum_rows, (y, x, ld, rows, n))
-}
+{ SMASK__CALL(isa, sum_rows, (y, x, ld, rows, n)) }
 
 SMASK__FN void smask__moments(int isa, const float *x, size_t n, float about,
     float *sum, float *squares)
-{
-    SMASK__CALL(isa, moments, (x, n, about, sum, squares))
-}
+{ SMASK__CALL(isa, moments, (x, n, about, sum, squares)) }
 
 SMASK__FN void smask__exp_row(int isa, float *y, const float *x, float a,
     float top, size_t n, float *sum)
-{
-    SMASK__CALL(isa, exp_row, (y, x, a, top, n, sum))
-}
+{ SMASK__CALL(isa, exp_row, (y, x, a, top, n, sum)) }
 
 SMASK__FN void smask__gelu(int isa, float *y, const float *x, size_t n)
-{
-    SMASK__CALL(isa, gelu, (y, x, n))
-}
+{ SMASK__CALL(isa, gelu, (y, x, n)) }
 
 SMASK__FN void smask__gelu_bwd(int isa, float *dx, const float *dy,
     const float *x, size_t n, int add)
-{
-    SMASK__CALL(isa, gelu_bwd, (dx, dy, x, n, add))
-}
+{ SMASK__CALL(isa, gelu_bwd, (dx, dy, x, n, add)) }
 
 SMASK__FN void smask__norm_row(int isa, float *y, const float *x, float mean,
     float rstd, const float *w, const float *b, size_t n)
-{
-    SMASK__CALL(isa, norm_row, (y, x, mean, rstd, w, b, n))
-}
+{ SMASK__CALL(isa, norm_row, (y, x, mean, rstd, w, b, n)) }
 
 SMASK__FN void smask__norm_row_bwd(int isa, float *dx, const float *dy,
     const float *x, float mean, float rstd, const float *w, float *dw,
     float *db, size_t n, int add)
-{
-    SMASK__CALL(isa, norm_row_bwd, (dx, dy, x, mean, rstd, w, dw, db, n, add))
-}
+{ SMASK__CALL(isa, norm_row_bwd, (dx, dy, x, mean, rstd, w, dw, db, n, add)) }
 
 SMASK__FN void smask__softmax(int isa, float *s, size_t ld, size_t rows,
     size_t columns, float scale, const float *bias, size_t b_ld, float *top,
@@ -9507,9 +9387,7 @@ SMASK__FN void smask__softmax_bwd(int isa, float *s, float *dp, size_t ld,
 
 SMASK__FN void smask__adam(int isa, float *w, float *g, float *m, float *v,
     size_t n, const smask__adam_step *s)
-{
-    SMASK__CALL(isa, adam, (w, g, m, v, n, s))
-}
+{ SMASK__CALL(isa, adam, (w, g, m, v, n, s)) }
 
 SMASK__FN void smask__fetch(int isa, const smask__operand *v, size_t row,
     size_t rows, size_t column, size_t columns, float *to, size_t pitch,
@@ -9521,9 +9399,7 @@ SMASK__FN void smask__fetch(int isa, const smask__operand *v, size_t row,
 
 SMASK__FN void smask__pair_columns(int isa, const float *x, size_t ld,
     size_t rows, size_t columns, float *to, size_t pitch)
-{
-    SMASK__CALL(isa, pair_columns, (x, ld, rows, columns, to, pitch))
-}
+{ SMASK__CALL(isa, pair_columns, (x, ld, rows, columns, to, pitch)) }
 
 SMASK__FN float smask__dot(int isa, const float *x, const float *y, size_t n)
 {
@@ -9651,65 +9527,56 @@ SMASK__FN void smask__multiply_tiles(int isa, const smask__block_product *t)
 
    SOURCES                                                      >>sources
    [Ba16]    Ba, Kiros, Hinton: Layer normalization. 2016.
-   [Bao21]   Bao, Dong, Piao, Wei: BEiT: BERT pre-training of image
-             transformers. 2021.
-   [BLIS15]  Van Zee, van de Geijn: BLIS: a framework for rapidly
-             instantiating BLAS functionality. ACM TOMS 2015.
-   [Chen16]  Chen, Xu, Zhang, Guestrin: Training deep nets with sublinear
-             memory cost. 2016.
+   [Bao21]   Bao et al.: BEiT: BERT pre-training of image transformers. 2021.
+   [BLIS15]  Van Zee, van de Geijn: BLIS, a framework for BLAS. TOMS 2015.
+   [Chen16]  Chen et al.: Training nets with sublinear memory cost. 2016.
    [Dao22]   Dao, Fu, Ermon, Rudra, Re: FlashAttention. 2022.
-   [Dij65]   Dijkstra: Solution of a problem in concurrent programming
-             control. CACM 1965.
+   [Dij65]   Dijkstra: Solution of a problem in concurrent programming. 1965.
    [Dos21]   Dosovitskiy et al.: An image is worth 16x16 words. 2021.
-   [ElN21]   El-Nouby, Izacard, Touvron, Laptev, Jegou, Grave: Are
-             large-scale datasets necessary for self-supervised
-             pre-training? arXiv 2112.10740, 2021.
+   [ElN21]   El-Nouby et al.: Are large-scale datasets necessary for
+             self-supervised pre-training? arXiv 2112.10740, 2021.
    [GG08]    Goto, van de Geijn: Anatomy of high-performance matrix
-             multiplication. ACM TOMS 2008.
+             multiplication. TOMS 2008.
    [GW08]    Griewank, Walther: Evaluating derivatives. 2nd ed., 2008.
-   [He22]    He, Chen, Xie, Li, Dollar, Girshick: Masked autoencoders are
-             scalable vision learners. 2022.
+   [He22]    He et al.: Masked autoencoders are scalable learners. 2022.
    [HG16]    Hendrycks, Gimpel: Gaussian error linear units. 2016.
    [HF22]    Hugging Face: safetensors, the format. 2022.
-   [Hua16]   Huang, Sun, Liu, Sedra, Weinberger: Deep networks with
-             stochastic depth. 2016.
-   [Kal19]   Kalamkar et al.: A study of BFLOAT16 for deep learning training.
-             2019.
-   [LH19]    Loshchilov, Hutter: Decoupled weight decay regularization.
-             2019.
+   [Hua16]   Huang et al.: Deep networks with stochastic depth. 2016.
+   [Kal19]   Kalamkar et al.: A study of bfloat16 for training. 2019.
+   [LH19]    Loshchilov, Hutter: Decoupled weight decay. 2019.
    [Knu97]   Knuth: The art of computer programming, vol. 2. 3rd ed., 1997.
    [Llo82]   Lloyd: Least squares quantization in PCM. 1982.
-   [ONe14]   O'Neill: PCG: a family of simple fast space-efficient
-             statistically good algorithms for random number generation.
-             2014.
-   [Oord18]  van den Oord, Li, Vinyals: Representation learning with
-             contrastive predictive coding. 2018.
+   [ONe14]   O'Neill: PCG: random number generators. 2014.
+   [Oord18]  van den Oord, Li, Vinyals: Contrastive predictive coding. 2018.
    [RFC8259] Bray: The JSON data interchange format. 2017.
-   [Tou21]   Touvron, Cord, Sablayrolles, Synnaeve, Jegou: Going deeper
-             with image transformers. 2021.
+   [Tou21]   Touvron et al.: Going deeper with image transformers. 2021.
    [Vas17]   Vaswani et al.: Attention is all you need. 2017.
 
    CHANGES                                                      >>changes
    0.2.0     SplitMask shares one split among the images of a batch and
              matches the encoder's means; objective.splits = B and
-             match_decoder = 1 give the losses of 0.1.0. New: view_images.
+             match_decoder = 1 give the losses of 0.1.0. New: view_images,
+             smask_sub, smask_mul, smask_images_from_bytes, smask_stdio,
+             smask_tokenizer_desc_for, smask_read_prefix, smask_write_begin.
              Files of 0.1.0 are read; their keys are unchanged.
      API CHANGE, old -> new
-             smask_lanes, SMASK_LANES_X       smask_isa, SMASK_ISA_X
-             desc.lanes, smask_lanes_text     desc.isa, smask_isa_text
-             smask_text, smask_grad           smask_result_text, smask_record
-             smask_crew_...                   smask_threads_...
+             smask_lanes, desc.lanes          smask_isa, desc.isa
+             smask_text, smask_lanes_text     smask_result_text, smask_isa_text
+             smask_grad, smask_crew_...       smask_record, smask_threads_...
              smask_contrast, smask_rows       smask_info_nce, smask_gather
              smask_unit, smask_gain           smask_l2_normalize,
                                               smask_scale_rows
-             smask_mean_rows, smask_half      smask_mean_tokens,
-                                              smask_downsample2
+             smask_mean_rows, smask_half      smask_mean_tokens, gone
              smask_note, smask_file_note      smask_metadata,
                                               smask_read_metadata
-             smask_file_vit                   smask_read_vit_desc
-             smask_file_tokenizer             smask_read_tokenizer_desc
+             smask_file_vit, _tokenizer       smask_read_vit_desc,
+                                              smask_read_tokenizer_desc
+             smask_write_tensors              smask_write_begin
+             gradcheck(c, fn, user, t, ...)   gradcheck(c, t, fn, user, ...)
+             recompute(c, fn, x, user)        recompute(c, x, fn, user)
+             size_t of batches and counts     int32_t
              tokenizer desc.half              half_resolution
-             vit desc.no_bridge, bridge_w     no_decoder_embed,
+             desc.no_bridge, bridge_w         no_decoder_embed,
                                               decoder_embed_w
              mask.seen, seen_at               visible, visible_at
              tensor.wants, born, before       requires_grad, generation,
