@@ -1267,20 +1267,19 @@ SMASK_API smask_result smask_tokenizer_init(smask_ctx *c,
    memory     while it runs: 4 bytes a patch; KMEANS: 8 bytes a patch, 12 a
               float of the codebook, 8 a codebook vector, and a worker 1 MB,
               or 56 bytes a codebook vector
-   errors     ARG if there is no codebook or no patches, count is below V, fewer
-              than V patches differ from each other
-              (PATCHES by cosine: and from 0), or iterations < 0; NUMERIC if
-              a codebook vector is not finite; MEMORY. The codebook is then
-              undefined
+   errors     ARG if there is no codebook or no patches, count is below V,
+              fewer than V patches differ from each other (PATCHES by cosine:
+              and from 0), or iterations < 0; NUMERIC if a codebook vector is
+              not finite; MEMORY. The codebook is then undefined
    source     Lloyd 1982 [Llo82]                                       */
 SMASK_API smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
     const float *patches, int32_t count, int32_t iterations,
     int (*progress)(void *user, int done, int total, double distance),
     void *user);
 /* The tokenizer's input: images (B,C,S,S) -> rows (B N, d), d = t->width.
-   As smask_patches, with two options. half_resolution: patches of
-   a copy of half the resolution (means of 2 x 2 pixels), which is not stored. centre: each patch minus
-   its own mean. */
+   As smask_patches, with two options. half_resolution: patches of a copy of
+   half the resolution (means of 2 x 2 pixels), which is not stored. centre:
+   each patch minus its own mean. */
 SMASK_API void smask_tokenizer_patches(const smask_tokenizer *t,
     const float *images, int32_t B, float *rows);
 /* Rows per image: N. */
@@ -1301,15 +1300,16 @@ SMASK_API smask_result smask_tokenize(smask_ctx *c, const smask_tokenizer *t,
 /* How many visual tokens are in use, and how evenly.
      ids (count): 0 .. V-1; counts (V) or NULL: receives their histogram
    memory     without counts V int32_t, while it runs
-   errors     ARG if V or count is not positive; RANGE if an id is not in 0 .. V-1; MEMORY                */
+   errors     ARG if V or count is not positive; RANGE if an id is not in
+              0 .. V-1; MEMORY                                         */
 SMASK_API smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
     int32_t count, int32_t V, int32_t *counts, smask_token_use *stats);
 
 /* ---- 11  Masks ---- */
 
 /* BEiT's sampler on a grid rows x columns [Bao21]: add rectangles of
-   min_area .. max_area patches until `target` patches are masked or ten tries in
-   a row fail. So the count may be below `target`, never above it.
+   min_area .. max_area patches until `target` patches are masked or ten tries
+   in a row fail. So the count may be below `target`, never above it.
      mask (rows, columns), the caller's: 1 where masked, otherwise 0
      min_area or max_area below 1 counts as 1. A grid without rows or columns is
      left as it is
@@ -5829,7 +5829,8 @@ SMASK__DEF smask_result smask_tokenizer_fit(smask_ctx *c, smask_tokenizer *t,
 
     if (!smask__ok(c)
         || (!kmeans && t->desc.kind != SMASK_TOKENS_PATCHES)) return c->error;
-    if (count < t->desc.vocabulary || iterations < 0 || (!c->dry && (!patches || !t->codebook)))
+    if (count < t->desc.vocabulary || iterations < 0
+        || (!c->dry && (!patches || !t->codebook)))
         return smask__fail(c, SMASK_ARG, "tokenizer_fit",
             count < t->desc.vocabulary
             ? "fewer patches than codebook vectors (V)"
