@@ -1529,7 +1529,8 @@ typedef enum smask_trans { SMASK_NN, SMASK_NT, SMASK_TN } smask_trans;
    memory     while it runs: NN, NT: up to k n floats (B packed, n rounded up
               to 32), and about 45,000 a worker; TN: up to about 240,000 a
               worker
-   errors     ARG if a leading dimension is too small; MEMORY
+   errors     ARG if trans is none of the three, or a leading dimension is too
+              small; MEMORY
    source     Goto & van de Geijn 2008 [GG08], Van Zee 2015 [BLIS15]   */
 SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t n, size_t k, const float *a, size_t lda, const float *b,
@@ -1540,12 +1541,13 @@ SMASK_API smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
 #ifdef SPLITMASK_THREADS
 /* A thread pool that implements the parallel hook. */
 typedef struct smask_threads { void *state; int workers; } smask_threads;
-/* `workers` includes the calling thread; 0 means the number of processors; at
+/* `workers` includes the calling thread; 0 means the number of processors, at
    most 1024. Any number of contexts may share the hook. A context that finds
    the pool busy works alone.
    memory     about 200 bytes and 24 a thread, by malloc, and their stacks
-   errors     MEMORY if malloc returns NULL, if a thread cannot be started,
-              or, in a NO_MALLOC build, for more than one worker       */
+   errors     ARG if workers is not in 0 .. 1024: *pool then runs on the calling
+              thread alone. MEMORY if malloc returns NULL, if a thread cannot
+              be started, or, in a NO_MALLOC build, for more than one worker */
 SMASK_API smask_result smask_threads_start(smask_threads *pool, int workers);
 /* Stop the threads and wait for them to end. Call it after the shutdown of
    the last context that uses the hook. A second call does nothing. */
@@ -7325,8 +7327,8 @@ SMASK__FN uint32_t smask__float16_bits(uint32_t h)
 
     if (exponent == 31) return sign | 0x7f800000 | fraction << 13;
     if (exponent > 0) return sign | (exponent + 112) << 23 | fraction << 13;
-    float small = (float)fraction * (1.0f / 16777216);
-    memcpy(&bits, &small, 4);
+    const float subnormal = (float)fraction * (1.0f / 16777216);
+    memcpy(&bits, &subnormal, 4);
     return sign | bits;
 }
 
@@ -7902,6 +7904,9 @@ SMASK__DEF smask_result smask_gemm(smask_ctx *c, smask_trans trans, size_t m,
     size_t n, size_t k, const float *a, size_t lda, const float *b,
     size_t ldb, float *out, size_t ldc, int add)
 {
+    if (trans != SMASK_NN && trans != SMASK_NT && trans != SMASK_TN)
+        return smask__fail(c, SMASK_ARG, "gemm",
+            "trans is not SMASK_NN, SMASK_NT or SMASK_TN");
     if (lda < (trans == SMASK_TN ? m : k) || ldc < n
         || ldb < (trans == SMASK_NT ? k : n))
         return smask__fail(c, SMASK_ARG, "gemm",
@@ -8129,6 +8134,8 @@ SMASK__DEF smask_result smask_threads_start(smask_threads *pool, int workers)
         ? SMASK__POOL_MAX - 1 : (int)limit - 1;
 
     pool->state = NULL;
+    pool->workers = 1;
+    if (workers < 0 || workers > SMASK__POOL_MAX) return SMASK_ARG;
     pool->workers = helpers + 1;
     if (helpers == 0) return SMASK_OK;
     smask__pool *s = (smask__pool *)smask__default_alloc(sizeof *s

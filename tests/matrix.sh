@@ -93,7 +93,15 @@ compiler_for() {                         # COMPILER LANGUAGE
     esac
 }
 
+# Words that headers of other systems define as macros: see tests/lint.sh.
+HOSTS="-Dsmall=char -Dhyper=int -Dinterface=struct -Dnear= -Dfar= -Dhuge=
+-DIN= -DOUT= -DERROR=0 -DBool=int -DStatus=int -DNone=0L -DB0=0 -DECHO=8
+-Dmajor=gnu_dev_major -Dminor=gnu_dev_minor -DI=_Complex_I -DPI=3"
+
 for compiler in $compilers; do
+    language c99
+    # shellcheck disable=SC2086
+    smoke "${compiler}_c99_host_macros" "$compiler $flags -O0" $HOSTS
     for lang in c99 c11 c++11 c++20; do
         driver=$(compiler_for "$compiler" "$lang")
         has "$driver" || continue

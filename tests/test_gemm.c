@@ -369,6 +369,13 @@ static void refusals(void)
             for (i = 0; i < 6; i++) CHECK(out[i] == (which == 3 ? 0 : 7));
             smask_shutdown(&c);
         }
+    for (trans = -1; trans < 10; trans += 10) {      /* neither of three   */
+        smask_ctx c;
+        CHECK(context(&c, SMASK_ISA_AUTO));
+        SAME(smask_gemm(&c, (smask_trans)trans, 2, 2, 2, x, 2, x, 2, out, 2,
+            0), SMASK_ARG);
+        smask_shutdown(&c);
+    }
 }
 
 /* No memory for the packed panels: an error, and C is unchanged. */

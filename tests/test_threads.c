@@ -407,8 +407,25 @@ static void zero_takes_all_processors(void)
     smask_threads_stop(&pool);
 }
 
+static void out_of_range(void)
+{
+    static job j;
+    static const int wrong[] = { -1, -2147483647, 1025, 1 << 30 };
+    smask_threads pool;
+    size_t i;
+
+    for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        SAME(smask_threads_start(&pool, wrong[i]), SMASK_ARG);
+        SAME(pool.workers, 1);           /* still usable                   */
+        j.hook = smask_threads_hook(&pool);
+        CHECK(run_once(&j, 5));
+        smask_threads_stop(&pool);
+    }
+}
+
 int main(void)
 {
+    RUN(out_of_range);
     RUN(every_piece_once);
     RUN(jobs_in_a_row);
     RUN(more_workers_than_cores);
