@@ -735,17 +735,20 @@ typedef struct smask_writer { smask_io io; uint64_t left; } smask_writer;
 
 /* An open safetensors file: the header is parsed, the data not yet read. */
 typedef struct smask_file_entry {
-    const char *name;                /* in the header; not NUL-terminated  */
+    const char *name;                /* in the header: JSON escapes not yet
+                                        decoded, not NUL-terminated        */
     size_t name_bytes, begin, end;   /* data offsets in bytes              */
-    int32_t shape[4], rank, type;    /* 0 F32, 1 F16, 2 BF16; a higher type
-                                        or rank > 4 cannot be read         */
+    int32_t shape[4], rank, type;    /* 0 F32, 1 F16, 2 BF16, 3 F64; a higher
+                                        type or rank > 4 cannot be read    */
 } smask_file_entry;
 
 typedef struct smask_file {
     smask_io io;
     const char *header;              /* JSON text, in the arena            */
     size_t header_bytes, at;         /* at: data bytes consumed so far     */
+    const char *metadata;            /* its object in the header, or NULL  */
     smask_file_entry *entry;         /* sorted by `begin`                  */
+    int32_t *by_name;                /* numbers of entries, sorted by name */
     int32_t count;
 } smask_file;
 
@@ -1465,18 +1468,18 @@ SMASK_API smask_result smask_write_end(smask_ctx *c, smask_writer *w);
 /* Read and check the header. *f uses memory of the arena: if opened in a
    step, it is valid until end of step. On error *f is all zeros and uses no
    memory.
-   memory     the header's bytes and 56 for each tensor, either rounded up
+   memory     the header's bytes, 56 and 4 for each tensor, each rounded up
               to 64. smask_plan does not count them, because a dry run opens
               no file: add them to its result
    errors     STATE in a dry run; ARG without callback; IO if the file ends
               before the header does; FORMAT if it is not a safetensors
-              header, is above 100 MB, has gaps or overlaps between tensors,
-              or has more than 65,535 of them; MEMORY
+              header, is above 100 MB, has gaps or overlaps between tensors, a
+              name twice, a type whose size is unknown, or more than 65,535
+              tensors; MEMORY
    source     the format [HF22]; JSON [RFC8259]                        */
 SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
     const smask_io *io);
-/* A metadata value by key into out (NUL-terminated, cut if too long). Only
-   the JSON escapes \" and \\ are decoded; others are copied.
+/* A metadata value by key into out: UTF-8, NUL-terminated, cut if too long.
    Returns its full length in bytes, or -1 if there is none. */
 SMASK_API int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes);
@@ -1494,15 +1497,15 @@ SMASK_API smask_result smask_read_tokenizer_desc(smask_ctx *c,
 /* Read the data, in one pass. Weights that only the file has are skipped.
    Weights that only the model has keep their values; *missing (may be NULL)
    receives their number. t, a, e: NULL, or receive what smask_write wrote of
-   them; `a` also restores the generator. F16 and BF16 are converted to float.
-   Does nothing in a dry run.
+   them; `a` also restores the generator. F16, BF16 and F64 are converted to
+   float. Does nothing in a dry run.
    memory     while it runs: a pointer for each tensor of the file, which
               smask_plan does not count
    errors     ARG without model, or with desc.weights; STATE if it was read
               already, or lacks what t, a or e ask for; FORMAT if a shape or
-              a type does not fit, or a tensor appears twice: up to here
-              nothing is changed. IO if the file ends early: weights may be
-              partly read                                              */
+              a type does not fit: up to here nothing is changed. IO if the
+              file ends early, FORMAT if bytes follow the last tensor: then
+              weights may be read in part                              */
 SMASK_API smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
     smask_tokenizer *t, smask_adam *a, smask_ema *e, int32_t *missing);
 /* smask_read for some of the weights: those whose name begins with `prefix` or,
@@ -1513,7 +1516,8 @@ SMASK_API smask_result smask_read_prefix(smask_ctx *c, smask_file *f,
 /* Read one tensor by name into out (count floats, the caller's). Call it in
    the order of the file: it skips all tensors before this one.
    errors     FORMAT if it is not there, has not `count` floats, or has a type
-              other than F32, F16, BF16; STATE if it was already passed; IO */
+              other than F32, F16, BF16, F64; STATE if it was already passed;
+              IO                                                       */
 SMASK_API smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     const char *name, float *out, size_t count);
 
@@ -6936,7 +6940,11 @@ SMASK__DEF smask_result smask_write_end(smask_ctx *c, smask_writer *w)
    function consumes what its name says and returns 1, or returns 0 and j->at
    is near the error. Reads stop at j->end: the text has no NUL at its end. */
 
-typedef struct smask__json { const char *at, *end; } smask__json;
+typedef struct smask__json {
+    const char *at, *end;
+    const char *name, *field;        /* what is being read, for messages   */
+    size_t name_bytes;
+} smask__json;
 
 /* Skip spaces, then consume `sign`. */
 SMASK__FN int smask__json_char(smask__json *j, char sign)
@@ -6947,14 +6955,115 @@ SMASK__FN int smask__json_char(smask__json *j, char sign)
     return 1;
 }
 
+/* Four hexadecimal digits at s. */
+SMASK__FN int smask__json_hex(const unsigned char *s, size_t left,
+    uint32_t *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < 4; i++) {
+        const uint32_t letter = i < left ? s[i] | 32u : 0;
+        if (letter >= '0' && letter <= '9') *out = *out << 4 | (letter - '0');
+        else if (letter >= 'a' && letter <= 'f')
+            *out = *out << 4 | (letter - 'a' + 10);
+        else return 0;
+    }
+    return 1;
+}
+
+/* Read one character of a JSON string at *at: an escape or UTF-8. With `plain`
+   a backslash is an ordinary character. Returns 0 if it is not valid. */
+SMASK__FN int smask__json_code(const char **at, const char *end, int plain,
+    uint32_t *code)
+{
+    static const char escapes[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+    const unsigned char *s = (const unsigned char *)*at;
+    const size_t left = (size_t)(end - *at);
+    size_t n = 1;
+    uint32_t c, low;
+
+    if (left == 0 || (s[0] < 0x20 && !plain)) return 0;
+    c = s[0];
+    if (c == '\\' && !plain) {
+        const char *e = left < 2 || s[1] == 0 ? NULL
+            : (const char *)memchr(escapes, s[1], 8);
+        n = e != NULL ? 2 : 6;
+        if (e != NULL) c = (unsigned char)meant[e - escapes];
+        else if (left < 6 || s[1] != 'u' || !smask__json_hex(s + 2, 4, &c))
+            return 0;
+        if (c >= 0xd800 && c < 0xe000) {             /* a surrogate pair   */
+            if (c >= 0xdc00 || left < 12 || s[6] != '\\' || s[7] != 'u'
+                || !smask__json_hex(s + 8, 4, &low) || low < 0xdc00
+                || low >= 0xe000) return 0;
+            c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+            n = 12;
+        }
+    } else if (c >= 0x80) {
+        n = c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+        if (n == 0 || n > left) return 0;
+        c &= 0x7fu >> n;
+        for (size_t k = 1; k < n; k++) {
+            if ((s[k] & 0xc0) != 0x80) return 0;
+            c = c << 6 | (s[k] & 0x3fu);
+        }
+        if (c < (n == 2 ? 0x80u : n == 3 ? 0x800u : 0x10000u) || c > 0x10ffff
+            || (c >= 0xd800 && c < 0xe000)) return 0;
+    }
+    *at += n;
+    *code = c;
+    return 1;
+}
+
 /* *s, *n: the text between the quotes, in place, escapes not decoded. */
 SMASK__FN int smask__json_string(smask__json *j, const char **s, size_t *n)
 {
+    uint32_t code;
+
     if (!smask__json_char(j, '"')) return 0;
-    for (*s = j->at; j->at < j->end && *j->at != '"'; j->at++)
-        if (*j->at == '\\' && ++j->at == j->end) return 0;
+    for (*s = j->at; j->at < j->end && *j->at != '"';)
+        if (!smask__json_code(&j->at, j->end, 0, &code)) return 0;
     *n = (size_t)(j->at - *s);
     return smask__json_char(j, '"');
+}
+
+/* The order of two names by code points: below, equal to or above 0. The first
+   may hold escapes; so may the second, unless it is `plain`. */
+SMASK__FN int smask__json_order(const char *a, size_t a_bytes, const char *b,
+    size_t b_bytes, int plain)
+{
+    const char *const a_end = a + a_bytes, *const b_end = b + b_bytes;
+    uint32_t x, y;
+
+    while (a < a_end && b < b_end)
+        if (!smask__json_code(&a, a_end, 0, &x)
+            || !smask__json_code(&b, b_end, plain, &y) || x != y)
+            return x < y ? -1 : 1;
+    return (a < a_end) - (b < b_end);
+}
+
+/* Skip any value: unknown fields are allowed. Depth is a counter. */
+SMASK__FN int smask__json_skip(smask__json *j)
+{
+    const char *s;
+    size_t n;
+    int depth = 0;
+
+    do {
+        smask__json_char(j, ' ');        /* skips spaces                   */
+        if (j->at == j->end) return 0;
+        if (*j->at == '"') {
+            if (!smask__json_string(j, &s, &n)) return 0;
+        } else if (memchr("{[}]", *j->at, 4) != NULL) {
+            depth += *j->at == '{' || *j->at == '[' ? 1 : -1;
+            j->at++;
+        } else if (depth > 0) {
+            j->at++;
+        } else {                         /* a number, true, false, null    */
+            for (s = j->at; j->at < j->end
+                && memchr(",:}] \n\r\t", *j->at, 8) == NULL;) j->at++;
+            if (j->at == s) return 0;
+        }
+    } while (depth > 0);
+    return depth == 0;
 }
 
 /* "key": with a comma before it unless it is the first. */
@@ -6996,20 +7105,25 @@ SMASK__FN int smask__json_list(smask__json *j, size_t *list, size_t *count)
     return 1;
 }
 
-/* 1 if the n bytes at s equal `text`. */
+/* 1 if the JSON string s, n bytes, means `text`. */
 SMASK__FN int smask__text_is(const char *s, size_t n, const char *text)
-{ return strlen(text) == n && memcmp(s, text, n) == 0; }
+{ return smask__json_order(s, n, text, strlen(text), 1) == 0; }
 
-/* Readable types and their bytes. Type SMASK__TYPES marks a tensor that this
-   library cannot read: another type, more than 4 dimensions, or a dimension
-   above 2^31 - 1. It is an error only if the model needs that tensor. */
-static const struct { char name[8]; size_t bytes; } smask__types[] = {
-    { "F32", 4 }, { "F16", 2 }, { "BF16", 2 } };
-#define SMASK__TYPES 3
+/* The format's types and their bytes. The first four can be read. A type above
+   marks a tensor that this library cannot read, as do more than 4 dimensions
+   or one above 2^31 - 1: an error only if the model needs that tensor. */
+static const struct { char name[12]; size_t bytes; } smask__types[] = {
+    { "F32", 4 }, { "F16", 2 }, { "BF16", 2 }, { "F64", 8 }, { "BOOL", 1 },
+    { "U8", 1 }, { "I8", 1 }, { "F8_E5M2", 1 }, { "F8_E4M3", 1 },
+    { "F8_E8M0", 1 }, { "I16", 2 }, { "U16", 2 }, { "I32", 4 }, { "U32", 4 },
+    { "I64", 8 }, { "U64", 8 }, { "C64", 8 } };
+#define SMASK__TYPES 4
+#define SMASK__ALL_TYPES 17
 
-/* {"dtype":...,"shape":[...],"data_offsets":[...]}: each key exactly once, in
-   any order (`seen` has one bit a key). begin <= end, and for readable types
-   the data has exactly as many bytes as type and shape require. */
+/* {"dtype":...,"shape":[...],"data_offsets":[...]}: each of these keys exactly
+   once, in any order, others ignored (`seen` has one bit a key). begin <= end,
+   and the data has exactly as many bytes as type and shape require. j->field
+   names the part that fails. */
 SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
 {
     size_t shape[4] = { 1, 1, 1, 1 }, place[4] = { 0, 0, 0, 0 };
@@ -7017,24 +7131,31 @@ SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
     const char *s;
     int seen = 0, part;
 
+    j->field = "";
     if (!smask__json_char(j, '{')) return 0;
-    while (!smask__json_char(j, '}')) {
-        if (!smask__json_key(j, seen == 0, &s, &n)) return 0;
+    for (int first = 1; !smask__json_char(j, '}'); first = 0) {
+        if (!smask__json_key(j, first, &s, &n)) return 0;
         part = smask__text_is(s, n, "dtype") ? 1
             : smask__text_is(s, n, "shape") ? 2
             : smask__text_is(s, n, "data_offsets") ? 4 : 0;
-        if (part == 0 || (seen & part) != 0
+        j->field = part == 1 ? "dtype" : part == 2 ? "shape"
+            : part == 4 ? "data_offsets" : "";
+        if ((seen & part) != 0
             || !(part == 1 ? smask__json_string(j, &s, &n)
                 : part == 2 ? smask__json_list(j, shape, &rank)
-                : smask__json_list(j, place, &two)) || two != 2) return 0;
+                : part == 4 ? smask__json_list(j, place, &two)
+                : smask__json_skip(j)) || two != 2) return 0;
         seen |= part;
-        while (part == 1 && e->type < SMASK__TYPES
+        while (part == 1 && e->type < SMASK__ALL_TYPES
             && !smask__text_is(s, n, smask__types[e->type].name)) e->type++;
+        if (e->type == SMASK__ALL_TYPES) return 0;
     }
-    n = smask__types[e->type % SMASK__TYPES].bytes;
+    j->field = (seen & 1) == 0 ? "dtype" : (seen & 2) == 0 ? "shape"
+        : "data_offsets";
+    n = smask__types[e->type].bytes;
     for (i = 0; i < rank && i < 4; i++) {
         if (!smask__mul_sizes(n, shape[i], &n)) return 0;
-        if (shape[i] > 0x7fffffff) rank = 5;
+        if (shape[i] > 0x7fffffff) e->type = SMASK__TYPES;
         e->shape[i] = (int32_t)(shape[i] & 0x7fffffff);
     }
     if (rank > 4) e->type = SMASK__TYPES;
@@ -7042,7 +7163,7 @@ SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
     e->begin = place[0];
     e->end = place[1];
     return seen == 7 && e->begin <= e->end
-        && (e->type == SMASK__TYPES || n == e->end - e->begin);
+        && (rank > 4 || n == e->end - e->begin);
 }
 
 /* {"key":"value",...}: s, n get the first value of `key`, if it exists. */
@@ -7063,36 +7184,89 @@ SMASK__FN int smask__json_pairs(smask__json *j, const char *key,
     return 1;
 }
 
-/* The whole header. `list` gets its entries (NULL: only count them); s, n get
-   the metadata value of `key`, or s = NULL. Insertion sort puts the entries in
-   file order; most files are sorted already, so it is fast. The sort key is
-   begin + end: it rises along tensors that lie end to end, empty ones too. */
+/* The whole header. `list` gets its entries (NULL: only count them); *metadata
+   is where the metadata object begins, or NULL. */
 SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
-    int32_t *count, const char *key, const char **s, size_t *n)
+    int32_t *count, const char **metadata)
 {
     smask_file_entry e;
-    int32_t i, metadata = 0;
+    const char *none = NULL;
+    size_t n;
 
-    *s = NULL;
     *count = 0;
+    *metadata = NULL;
     if (!smask__json_char(j, '{')) return 0;
-    while (!smask__json_char(j, '}')) {
+    for (int first = 1; !smask__json_char(j, '}'); first = 0) {
         memset(&e, 0, sizeof e);
-        if (!smask__json_key(j, *count + metadata == 0, &e.name,
-                &e.name_bytes)) return 0;
+        j->field = "";
+        j->name = NULL;
+        if (!smask__json_key(j, first, &e.name, &e.name_bytes)) return 0;
+        j->name = e.name;
+        j->name_bytes = e.name_bytes;
         if (smask__text_is(e.name, e.name_bytes, "__metadata__")) {
-            if (metadata++ > 0 || !smask__json_pairs(j, key, s, n)) return 0;
+            smask__json_char(j, ' ');    /* skips spaces                   */
+            const char *const at = j->at;
+            if (*metadata != NULL) return 0;
+            if (j->end - at >= 4 && memcmp(at, "null", 4) == 0) j->at += 4;
+            else if (!smask__json_pairs(j, "", &none, &n)) return 0;
+            *metadata = at;
             continue;
         }
-        if (!smask__json_entry(j, &e) || *count == 65535) return 0;
-        i = (*count)++;
-        if (list == NULL) continue;
-        for (; i > 0 && list[i - 1].begin + list[i - 1].end
-                > e.begin + e.end; i--) list[i] = list[i - 1];
-        list[i] = e;
+        if (!smask__json_entry(j, &e)) return 0;
+        j->field = "this is tensor 65,536: too many";
+        if (*count == 65535) return 0;
+        if (list != NULL) list[*count] = e;
+        ++*count;
     }
-    smask__json_char(j, ' ');
+    j->name = NULL;
+    smask__json_char(j, ' ');            /* skips spaces                   */
     return j->at == j->end;
+}
+
+/* The order of entries a and b: in the file, or by name. In the file, begin +
+   end rises along tensors that lie end to end, empty ones too. */
+SMASK__FN int smask__entry_order(const smask_file *f, int32_t a, int32_t b,
+    int by_name)
+{
+    const smask_file_entry *x = &f->entry[a], *y = &f->entry[b];
+
+    if (by_name) return smask__json_order(x->name, x->name_bytes, y->name,
+        y->name_bytes, 0);
+    return (x->begin + x->end > y->begin + y->end)
+        - (x->begin + x->end < y->begin + y->end);
+}
+
+SMASK__FN void smask__entry_swap(smask_file *f, int32_t a, int32_t b,
+    int by_name)
+{
+    const smask_file_entry e = f->entry[a];
+    const int32_t i = f->by_name[a];
+
+    if (by_name) {
+        f->by_name[a] = f->by_name[b];
+        f->by_name[b] = i;
+    } else {
+        f->entry[a] = f->entry[b];
+        f->entry[b] = e;
+    }
+}
+
+/* Heap sort: count log count comparisons, whatever the file says. */
+SMASK__FN void smask__entry_sort(smask_file *f, int by_name)
+{
+    for (int32_t end = f->count, top = end / 2; end > 1;) {
+        int32_t at, next;
+        if (top > 0) top--;
+        else smask__entry_swap(f, 0, --end, by_name);
+        for (at = top; (next = 2 * at + 1) < end; at = next) {
+            const int32_t *k = f->by_name;
+            if (next + 1 < end && smask__entry_order(f, by_name ? k[next]
+                : next, by_name ? k[next + 1] : next + 1, by_name) < 0) next++;
+            if (smask__entry_order(f, by_name ? k[at] : at, by_name ? k[next]
+                : next, by_name) >= 0) break;
+            smask__entry_swap(f, at, next, by_name);
+        }
+    }
 }
 
 /* Read `bytes` bytes; with data NULL skip them. */
@@ -7110,28 +7284,59 @@ SMASK__FN int smask__read_bytes(smask_ctx *c, smask_file *f, void *data,
     return smask__ok(c);
 }
 
+/* Report an invalid header: "open: invalid header at byte 17 (name, shape)". */
+SMASK__FN void smask__fail_header(smask_ctx *c, const smask_file *f,
+    const smask__json *j)
+{
+    char text[48] = "invalid header at byte ";
+
+    smask__append_digits(text + strlen(text), (uint64_t)(j->at - f->header));
+    if (!smask__set_error(c, SMASK_FORMAT, "open")) return;
+    smask__add_detail(c, text);
+    if (j->name != NULL) {
+        const size_t n = smask__min(j->name_bytes, sizeof text - 1);
+        memcpy(text, j->name, n);
+        text[n] = '\0';
+        smask__add_detail(c, " (");
+        smask__add_detail(c, text);
+        smask__add_detail(c, ", ");
+        smask__add_detail(c, j->field);
+        smask__add_detail(c, ")");
+    }
+    smask__log_error(c);
+}
+
 /* Fill f->entry from f->header. The tensors must lie end to end from the
    first byte of data. Entry names point into f->header: no copies. */
 SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
 {
-    char text[80] = "invalid header at byte ";
-    smask__json j = { f->header, f->header + f->header_bytes };
-    const char *s;
-    size_t end = 0, n;
+    smask__json j = { f->header, f->header + f->header_bytes, NULL, "", 0 };
+    size_t end = 0;
 
-    if (!smask__json_header(&j, NULL, &f->count, "", &s, &n)) {
-        smask__append_digits(text + strlen(text), (uint64_t)(j.at - f->header));
-        smask__fail(c, SMASK_FORMAT, "open", text);
-    }
+    if (!smask__json_header(&j, NULL, &f->count, &f->metadata))
+        smask__fail_header(c, f, &j);
     f->entry = (smask_file_entry *)smask__data(c, (size_t)f->count,
         sizeof *f->entry);
-    if (f->entry == NULL) return;
+    f->by_name = smask__indices(c, (size_t)f->count);
+    if (!smask__ok(c) || f->count == 0) return;
     j.at = f->header;
-    smask__json_header(&j, f->entry, &f->count, "", &s, &n);
-    for (int32_t i = 0; i < f->count; end = f->entry[i++].end)
+    smask__json_header(&j, f->entry, &f->count, &f->metadata);
+    smask__entry_sort(f, 0);
+    for (int32_t i = 0; i < f->count; end = f->entry[i++].end) {
+        f->by_name[i] = i;
         if (f->entry[i].begin != end)
             smask__fail(c, SMASK_FORMAT, "open",
                 "the tensors overlap or have a gap between them");
+    }
+    smask__entry_sort(f, 1);
+    for (int32_t i = 1; i < f->count; i++)
+        if (smask__entry_order(f, f->by_name[i - 1], f->by_name[i], 1) == 0) {
+            j.name = f->entry[f->by_name[i]].name;
+            j.name_bytes = f->entry[f->by_name[i]].name_bytes;
+            j.at = j.name;
+            j.field = "is there twice";
+            smask__fail_header(c, f, &j);
+        }
 }
 
 SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
@@ -7163,24 +7368,42 @@ SMASK__DEF smask_result smask_open(smask_ctx *c, smask_file *f,
     return c->error;
 }
 
-/* Only the escapes that smask_write emits are decoded: \" and \\. */
+/* Write a code point as UTF-8; returns its bytes. */
+SMASK__FN size_t smask__utf8(uint32_t code, char out[4])
+{
+    const size_t n = code < 0x80 ? 1 : code < 0x800 ? 2
+        : code < 0x10000 ? 3 : 4;
+    static const unsigned char lead[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+
+    for (size_t i = n; i-- > 1; code >>= 6)
+        out[i] = (char)(unsigned char)(0x80 | (code & 0x3f));
+    out[0] = (char)(unsigned char)(lead[n] | code);
+    return n;
+}
+
 SMASK__DEF int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes)
 {
-    smask__json j = { f->header, NULL };
-    const char *s, *end;
-    size_t n, length;
-    int32_t count;
+    smask__json j = { f->metadata, NULL, NULL, "", 0 };
+    const char *s = NULL, *end;
+    char part[4];
+    size_t n = 0, length = 0;
+    uint32_t code;
 
     if (bytes > 0) out[0] = '\0';
-    if (f->header == NULL) return -1;
+    if (f->metadata == NULL) return -1;
     j.end = f->header + f->header_bytes;
-    smask__json_header(&j, NULL, &count, key, &s, &n);
+    smask__json_pairs(&j, key, &s, &n);
     if (s == NULL) return -1;
-    for (end = s + n, length = 0; s < end; s++, length++) {
-        if (*s == '\\' && (s[1] == '"' || s[1] == '\\')) s++;
-        if (length + 1 < bytes) out[length] = *s;
-        if (length + 1 < bytes) out[length + 1] = '\0';
+    for (end = s + n; s < end && smask__json_code(&s, end, 0, &code);) {
+        n = smask__utf8(code, part);
+        if (length + n < bytes) {
+            memcpy(out + length, part, n);
+            out[length + n] = '\0';
+        } else {
+            bytes = 0;                   /* cut before this character      */
+        }
+        length += n;
     }
     return (int)length;
 }
@@ -7223,9 +7446,17 @@ SMASK__FN smask_result smask__metadata_fields(smask_ctx *c,
 SMASK__FN const smask_file_entry *smask__file_find(const smask_file *f,
     const char *name)
 {
-    for (int32_t i = 0; i < f->count; i++)
-        if (smask__text_is(f->entry[i].name, f->entry[i].name_bytes, name))
-            return &f->entry[i];
+    const size_t n = strlen(name);
+    int32_t low = 0, high = f->count;
+
+    while (low < high) {                 /* binary search                  */
+        const int32_t middle = low + (high - low) / 2;
+        const smask_file_entry *e = &f->entry[f->by_name[middle]];
+        const int order = smask__json_order(e->name, e->name_bytes, name, n, 1);
+        if (order == 0) return e;
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
     return NULL;
 }
 
@@ -7332,25 +7563,29 @@ SMASK__FN uint32_t smask__float16_bits(uint32_t h)
     return sign | bits;
 }
 
-/* Read the data of one entry into `out`; with out NULL skip it. 2-byte values
-   are read into the second half of `out` and widened in place from its start:
-   float i overwrites only values that have been converted already. */
+/* Read the data of one entry into `out`; with out NULL skip it. */
 SMASK__FN void smask__read_entry(smask_ctx *c, smask_file *f,
     const smask_file_entry *e, float *out)
 {
-    const size_t width = out != NULL ? smask__types[e->type].bytes : 4;
-    const size_t bytes = e->end - e->begin, count = bytes / width;
-    unsigned char *raw = (unsigned char *)out;
+    const size_t width = smask__types[e->type].bytes, bytes = e->end - e->begin;
+    unsigned char raw[1024];
 
     f->at = e->end;
-    if (out != NULL) raw += (4 - width) * count;
-    if (!smask__read_bytes(c, f, raw, bytes) || out == NULL) return;
-    for (size_t i = 0; i < count; i++, raw += width) {
-        uint32_t bits = (uint32_t)raw[0] | (uint32_t)raw[1] << 8;
-        if (e->type == 0)
-            bits |= (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
-        else bits = e->type == 1 ? smask__float16_bits(bits) : bits << 16;
-        memcpy(out + i, &bits, 4);
+    if (out == NULL) smask__read_bytes(c, f, NULL, bytes);
+    for (size_t at = 0, n; out != NULL && at < bytes; at += n) {
+        n = smask__min(bytes - at, sizeof raw);
+        if (!smask__read_bytes(c, f, raw, n)) return;
+        for (size_t i = 0; i < n; i += width) {
+            uint64_t bits = 0;
+            uint32_t single;
+            double wide;
+            for (size_t k = width; k-- > 0;) bits = bits << 8 | raw[i + k];
+            memcpy(&wide, &bits, 8);
+            single = e->type == 1 ? smask__float16_bits((uint32_t)bits)
+                : (uint32_t)(e->type == 2 ? bits << 16 : bits);
+            if (e->type == 3) *out++ = (float)wide;
+            else memcpy(out++, &single, 4);
+        }
     }
 }
 
@@ -7372,24 +7607,21 @@ SMASK__FN void smask__lookup_array(void *arg, const smask__array *s)
 {
     smask__lookup *m = (smask__lookup *)arg;
     const char *wrong = NULL;
-    int32_t i, found = 0;
+    const smask_file_entry *e;
 
     if ((strncmp(s->name, m->prefix, strlen(m->prefix)) != 0) != m->except)
         return;
-    for (i = 0; i < m->f->count; i++) {
-        const smask_file_entry *e = &m->f->entry[i];
-        if (!smask__text_is(e->name, e->name_bytes, s->name)) continue;
-        if (e->rank == s->rank && memcmp(e->shape, s->shape,
-                (size_t)s->rank * sizeof *s->shape) == 0) {
-            m->destination[i] = s->x;
-            found++;
-        } else if (strncmp(s->name, "head.", 5) != 0)
-            wrong = "its shape in the file differs from the model's";
-        if (e->type >= SMASK__TYPES) wrong = "is not F32, F16 or BF16";
-        if (found > 1) wrong = "appears twice in the file";
+    e = smask__file_find(m->f, s->name);
+    if (e != NULL && (e->rank != s->rank || memcmp(e->shape, s->shape,
+            (size_t)s->rank * sizeof *s->shape) != 0)) {
+        if (strncmp(s->name, "head.", 5) == 0) e = NULL;
+        else wrong = "its shape in the file differs from the model's";
     }
+    if (e != NULL && e->type >= SMASK__TYPES)
+        wrong = "is not F32, F16, BF16 or F64";
     if (wrong != NULL) smask__fail(m->c, SMASK_FORMAT, s->name, wrong);
-    m->missing[s->kind > 0] += found == 0;
+    if (e != NULL) m->destination[e - m->f->entry] = s->x;
+    m->missing[s->kind > 0] += e == NULL;
 }
 
 /* Check everything first: until then no float, step or generator changes.
@@ -7403,6 +7635,7 @@ SMASK__FN smask_result smask__read_some(smask_ctx *c, smask_file *f,
     smask__lookup m = { c, f, NULL, { 0, 0 }, prefix, except };
     smask_random r = c->random;
     uint64_t step = 0;
+    unsigned char extra;
 
     if (missing != NULL) *missing = 0;
     for (int32_t i = 0; v != NULL && i < v->params.count; i++)
@@ -7436,6 +7669,9 @@ SMASK__FN smask_result smask__read_some(smask_ctx *c, smask_file *f,
     if (missing != NULL) *missing = m.missing[0];
     for (int32_t i = 0; i < f->count && smask__ok(c); i++)
         smask__read_entry(c, f, &f->entry[i], m.destination[i]);
+    if (smask__ok(c) && f->io.read(f->io.user, &extra, 1) != 0)
+        smask__fail(c, SMASK_FORMAT, "read",
+            "bytes follow the last tensor: the file is damaged");
     smask__rewind(c, mark);
     if (!smask__ok(c)) return c->error;
     c->random = r;
@@ -7465,7 +7701,7 @@ SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,
     if (e->type >= SMASK__TYPES
         || (e->end - e->begin) / smask__types[e->type].bytes != count)
         return smask__fail(c, SMASK_FORMAT, name,
-            "has another size than `count`, or is not F32, F16 or BF16");
+            "has another size than `count`, or is not F32, F16, BF16 or F64");
     if (f->at > e->begin)
         return smask__fail(c, SMASK_STATE, name,
             "lies before the read position; open the file again");
