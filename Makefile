@@ -27,6 +27,9 @@ OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h examples/support/report.h \
     examples/support/shapes.h
+B = tests/bench
+BENCH = $B/main.c $B/measure.c $B/gemm.c $B/peers.c $B/op.c $B/model.c \
+    $B/profile.c $B/parts.c $B/scale.c
 COMPILE = $(CC) $(WARN) $(CFLAGS) -I.
 
 all: $(PROGRAMS) $(SMALL) build/bench
@@ -47,8 +50,8 @@ $(PROGRAMS): $(OBJECTS)
 	$(COMPILE) examples/$(@F).c $(OBJECTS) -o $@ $(LIBS)
 $(SMALL): splitmask.h build/made
 	$(COMPILE) examples/$(@F).c -o $@ $(LIBS)
-build/bench: examples/bench.c build/splitmask.o
-	$(COMPILE) examples/bench.c build/splitmask.o -o $@ $(LIBS)
+build/bench: $(BENCH) $B/bench.h $(OBJECTS)
+	$(COMPILE) $(BENCH) $(OBJECTS) -o $@ $(LIBS)
 build/13_cplusplus: examples/13_cplusplus.cpp splitmask.h build/made
 	$(CXX) -std=c++11 $(CFLAGS) -I. examples/13_cplusplus.cpp -o $@ $(LIBS)
 
@@ -95,7 +98,7 @@ pictures: build/pictures
 	build/pictures --model $(MODEL) --out examples/pictures/splitmask.png
 
 bench: build/bench
-	@sh tests/bench.sh "$(CC)" "$(CBLAS)" "$(DNNL)"
+	@sh $B/bench.sh "$(CC)" "$(CBLAS)" "$(DNNL)"
 
 # ---------------------------------------------------------------- tests
 
