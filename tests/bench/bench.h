@@ -120,15 +120,15 @@ extern const peer peers[MAX_PEERS + 1];   /* ends with a name of NULL      */
 
 /* ------------------------------------------------- an operation, a model */
 
-/* An operation between random values and a random gradient:
-   x (B,N,columns) -> y (out_B,out_N,out_columns). */
+typedef struct shape { int B, N, columns; } shape;
+
+/* An operation between random values and a random gradient: x -> y. */
 typedef struct op_timing op_timing;
 struct op_timing {
     const char *name;
     smask_tensor *(*op)(smask_ctx *c, const op_timing *t, smask_tensor *x,
         smask_tensor *residual);
-    int B, N, columns;
-    int out_B, out_N, out_columns;
+    shape in, out;                   /* of x and of y                      */
     int residual;                    /* 1: it adds a tensor of y's shape   */
     int loss;                        /* 1: y is a loss                     */
     int repeat;

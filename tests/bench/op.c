@@ -59,18 +59,18 @@ static void op_pass(smask_ctx *c, op_timing *t, int with_op,
 {
     smask_user_op source = op_sink(t->values), sink = source;
     smask_tensor *x, *y, *r = NULL;
+    const shape in = with_op ? t->in : t->out, out = t->out;
     double start;
 
     source.name = "source";
     source.forward = source_forward;
     source.backward = source_backward;
     smask_begin_step(c);
-    x = y = smask_user(c, &source, t->seed, NULL, NULL,
-        with_op ? t->B : t->out_B, with_op ? t->N : t->out_N,
-        with_op ? t->columns : t->out_columns, 0);
+    x = y = smask_user(c, &source, t->seed, NULL, NULL, in.B, in.N,
+        in.columns, 0);
     if (t->residual && with_op)
-        r = smask_user(c, &source, t->seed, NULL, NULL, t->out_B, t->out_N,
-            t->out_columns, 0);
+        r = smask_user(c, &source, t->seed, NULL, NULL, out.B, out.N,
+            out.columns, 0);
     start = seconds_now();
     if (with_op) y = t->op(c, t, x, r);
     sample_add(forward, seconds_now() - start);
@@ -125,6 +125,8 @@ static smask_result attention_work(smask_ctx *c, void *user)
 static double attention_speed(bench *b, int N, int K)
 {
     const int D = 384, heads = D / K;
+    const int B = b->o.batch ? b->o.batch : 3136 / N;
+    const shape in = { B, N, 3 * D }, out = { B, N, D };
     op_timing t;
     smask_ctx c;
     smask_sizes sizes;
@@ -133,21 +135,19 @@ static double attention_speed(bench *b, int N, int K)
     memset(&t, 0, sizeof t);
     t.name = "attention";
     t.op = op_attention;
-    t.N = t.out_N = N;
-    t.B = t.out_B = b->o.batch ? b->o.batch : 3136 / N;
-    t.columns = 3 * D;
-    t.out_columns = D;
+    t.in = in;
+    t.out = out;
     t.user = &heads;
     t.repeat = b->o.repeat * 3;
-    t.values = random_floats((size_t)t.B * (size_t)N * 3 * (size_t)D,
+    t.values = random_floats((size_t)B * (size_t)N * 3 * (size_t)D,
         b->o.seed);
     bench_context(b, &c, 0, attention_work, &t, &sizes);
     peak_sample(b);
     must(&c, attention_work(&c, &t), "attention");
     peak_sample(b);
-    part = 4e-9 * t.B * (double)N * N * D;
+    part = 4e-9 * B * (double)N * N * D;
     both = 3 * part / (t.forward + t.backward);
-    printf("# %3d %2d %4d %10.3f %12.3f %12.1f %6.1f %6.1f\n", N, K, t.B,
+    printf("# %3d %2d %4d %10.3f %12.3f %12.1f %6.1f %6.1f\n", N, K, B,
         1e3 * t.forward, 1e3 * t.backward, part / t.forward,
         2 * part / t.backward, both);
     smask_shutdown(&c);

@@ -98,25 +98,20 @@ static smask_tensor *op_gather(smask_ctx *c, const op_timing *t,
     const smask_vit *v = (const smask_vit *)t->more;
 
     (void)residual;
-    return smask_gather(c, x, t->out_B, t->out_N, (const int32_t *)t->user,
+    return smask_gather(c, x, t->out.B, t->out.N, (const int32_t *)t->user,
         v ? v->decoder_mask : NULL, v ? v->decoder_position : NULL);
 }
 
 /* -------------------------------------------------------------- measure */
 
-/* Measure f->t, whose op and user are set: x (B,N,in) -> (out_B,out_N,out). */
-static row *measure(smask_ctx *c, profiler *f, row *r, int B, int N, int in,
-    int out_B, int out_N, int out)
+/* Measure f->t, whose op and user are set. */
+static row *measure(smask_ctx *c, profiler *f, row *r, shape in, shape out)
 {
     op_timing *t = &f->t;
 
     t->name = r->name;
-    t->B = B;
-    t->N = N;
-    t->columns = in;
-    t->out_B = out_B;
-    t->out_N = out_N;
-    t->out_columns = out;
+    t->in = in;
+    t->out = out;
     t->repeat = f->b->o.repeat;
     t->loss = t->op == op_head || t->op == op_match;
     t->values = f->values;
@@ -156,40 +151,41 @@ static double bare_products(smask_ctx *c, const profiler *f, int rows,
     return sum;
 }
 
-static void measure_linear(smask_ctx *c, profiler *f, row *r, int B, int N,
-    int in, int out, linear l)
+static void measure_linear(smask_ctx *c, profiler *f, row *r, shape in,
+    int columns, linear l)
 {
+    const int rows = in.B * in.N;
+    const shape out = { in.B, in.N, columns };
+
     f->t.op = op_linear;
     f->t.user = &l;
     f->t.residual = l.norm_w == NULL;
-    measure(c, f, r, B, N, in, B, N, out);
+    measure(c, f, r, in, out);
     f->t.residual = 0;
-    r->flops = 6.0 * r->calls * B * N * (double)in * out;
-    r->matrix = r->calls * bare_products(c, f, B * N, in, out);
+    r->flops = 6.0 * r->calls * rows * in.columns * (double)columns;
+    r->matrix = r->calls * bare_products(c, f, rows, in.columns, columns);
 }
 
 static void measure_block(smask_ctx *c, profiler *f, const char *stage,
-    const smask_block *k, int calls, int B, int N)
+    const smask_block *k, int calls, shape x)
 {
     const linear qkv = { k->ln1_w, k->ln1_b, k->qkv_w, k->qkv_b, 0 };
     const linear out = { NULL, NULL, k->out_w, k->out_b, 0 };
     const linear up = { k->ln2_w, k->ln2_b, k->up_w, k->up_b, 0 };
     const linear down = { NULL, NULL, k->down_w, k->down_b, 1 };
     const int D = f->b->o.dim;
+    const shape x3 = { x.B, x.N, 3 * D }, x4 = { x.B, x.N, 4 * D };
     row *r;
 
-    measure_linear(c, f, row_add(f, stage, "qkv", calls), B, N, D, 3 * D,
-        qkv);
+    measure_linear(c, f, row_add(f, stage, "qkv", calls), x, 3 * D, qkv);
     f->t.op = op_attention;
     f->t.user = &f->b->o.heads;
-    r = measure(c, f, row_add(f, stage, "attention", calls), B, N, 3 * D, B,
-        N, D);
-    r->flops = 12.0 * calls * B * (double)N * N * D;
+    r = measure(c, f, row_add(f, stage, "attention", calls), x3, x);
+    r->flops = 12.0 * calls * x.B * (double)x.N * x.N * D;
     r->attention = 1;
-    measure_linear(c, f, row_add(f, stage, "out", calls), B, N, D, D, out);
-    measure_linear(c, f, row_add(f, stage, "up", calls), B, N, D, 4 * D, up);
-    measure_linear(c, f, row_add(f, stage, "down", calls), B, N, 4 * D, D,
-        down);
+    measure_linear(c, f, row_add(f, stage, "out", calls), x, D, out);
+    measure_linear(c, f, row_add(f, stage, "up", calls), x, 4 * D, up);
+    measure_linear(c, f, row_add(f, stage, "down", calls), x4, D, down);
 }
 
 static void measure_embed(smask_ctx *c, profiler *f, row *r)
@@ -225,8 +221,11 @@ static smask_result profile_work(smask_ctx *c, void *user)
     const int split = o->method == SPLITMASK;
     const int n = (int)cost.tokens, D = o->dim, B = o->batch;
     const int visible = split ? n / 2 : n, views = split ? 2 * B : B;
-    const int last = split ? n : visible;    /* tokens of the last norm    */
     const int asked = split ? B * n : B * (int)cost.masked;
+    const shape image = { B, n, D };
+    const shape encoder = { views, visible, D };
+    const shape whole = { views, n, D };     /* in the decoder, or in BEiT */
+    const shape one = { views, 1, D }, masked = { asked, 1, D };
     const double row_bytes = 4.0 * B * n * D;
     smask_vit *v = &f->m.vit;
     row *r;
@@ -249,39 +248,34 @@ static smask_result profile_work(smask_ctx *c, void *user)
     f->t.op = op_gather;
     f->t.user = f->index;
     f->t.more = NULL;
-    r = measure(c, f, row_add(f, "split", "rows", 1), B, n, D, views, visible,
-        D);
+    r = measure(c, f, row_add(f, "split", "rows", 1), image, encoder);
     r->bytes = 4 * row_bytes;
-    measure_block(c, f, "encoder", &v->blocks[0], o->depth, views, visible);
+    measure_block(c, f, "encoder", &v->blocks[0], o->depth, encoder);
     if (split) {
         const linear embed = { v->norm_w, v->norm_b, v->decoder_embed_w,
             v->decoder_embed_b, 0 };
 
-        measure_linear(c, f, row_add(f, "decoder", "embed", 1), views,
-            visible, D, D, embed);
+        measure_linear(c, f, row_add(f, "decoder", "embed", 1), encoder, D,
+            embed);
         for (i = 0; i < 2 * B * n; i++)  /* every other one a mask token   */
             f->index[i] = i % 2 || i / 2 >= views * visible ? -1 : i / 2;
         f->t.op = op_gather;
         f->t.user = f->index;
         f->t.more = v;
-        r = measure(c, f, row_add(f, "decoder", "rows", 1), views, visible,
-            D, views, n, D);
+        r = measure(c, f, row_add(f, "decoder", "rows", 1), encoder, whole);
         r->bytes = 6 * row_bytes;
-        measure_block(c, f, "decoder", &v->decoder[0], 2, views, n);
+        measure_block(c, f, "decoder", &v->decoder[0], 2, whole);
         f->t.op = op_match;
-        r = measure(c, f, row_add(f, "match", "", 1), views, n, D, views, 1,
-            D);
+        r = measure(c, f, row_add(f, "match", "", 1), whole, one);
         r->bytes = 4 * row_bytes;
     }
     f->t.op = op_norm;
     f->t.user = v;
-    r = measure(c, f, row_add(f, "final", "norm", 1), views, last, D, views,
-        last, D);
+    r = measure(c, f, row_add(f, "final", "norm", 1), whole, whole);
     r->bytes = 5 * (split ? 2 : 1) * row_bytes;
     f->t.op = op_head;
     f->t.more = f->label;
-    r = measure(c, f, row_add(f, "head", "loss", 1), asked, 1, D, asked, 1,
-        D);
+    r = measure(c, f, row_add(f, "head", "loss", 1), masked, masked);
     r->flops = 6.0 * asked * (double)D * o->vocab;
     r->matrix = asked / (double)HEAD_ROWS
         * bare_products(c, f, HEAD_ROWS, D, o->vocab);
