@@ -104,6 +104,7 @@ verdict "private words" "$B/returned"
 
 # The Makefile: a source without its line is not compiled again when it
 # changes, one that no list names is not compiled at all.
+# shellcheck disable=SC2016  # $B is make's
 makefile=$(sed -e :a -e '/\\$/{N;s/\\\n//;ba' -e '}' \
     -e 's/\$B/tests\/bench/g' Makefile)
 : > "$B/makefile"
@@ -117,7 +118,7 @@ for source in examples/support/*.c examples/*.c tests/bench/*.c; do
     name=${source##*/}
     name=${name%.c}
     case $source in
-    examples/support/splitmask.c) listed OBJECTS build/$name.o "$source" ;;
+    examples/support/splitmask.c) listed OBJECTS "build/$name.o" "$source" ;;
     examples/support/*) listed SUPPORT "build/$name.o" "$source" ;;
     examples/[0-9]*) listed SMALL "build/$name" "$source" ;;
     examples/*) listed PROGRAMS "build/$name" "$source" ;;
