@@ -18,6 +18,7 @@ enum { ROWS = 3, COLUMNS = 6, ZOOM = 4, GAP = 8, SAMPLE = 64, WHITE = 15 };
 
 typedef struct pictures {
     const char *model, *path, *out;
+    int threads;
     uint64_t seed;
     evaluation_model file;           /* for the normalisation of pixels    */
     smask_vit v;
@@ -359,8 +360,10 @@ int main(int argc, char **argv)
         { "--data", OPTION_TEXT, &p.path, 0, 0, "the images it was trained "
           "on, as for pretrain" },
         { "--out", OPTION_TEXT, &p.out, 0, 0, "the PNG to write" },
-        { "--seed", OPTION_SEED, &p.seed, 0, 0, "of the split" }
+        { "--threads", OPTION_INT, &p.threads, 0, 1024, "0: all cores" },
+        { "--seed", OPTION_SEED, &p.seed, 0, 0, "seed of the split" }
     };
+    smask_threads pool;
     char trouble[640];
     smask_desc desc;
     smask_ctx c;
@@ -376,12 +379,16 @@ int main(int argc, char **argv)
     if (evaluation_model_open(&p.file, p.model, trouble, sizeof trouble)
         != SMASK_OK)
         fail("--model %s", trouble);
+    if (smask_threads_start(&pool, p.threads) != SMASK_OK)
+        fail("the threads cannot be started; use --threads 1");
     memset(&desc, 0, sizeof desc);
+    desc.parallel = smask_threads_hook(&pool);
     desc.memory_size = (size_t)512 << 20;
     if (smask_setup(&c, &desc) != SMASK_OK) fail("no memory for the model");
     read_model(&c, &p);
     side = (size_t)p.v.desc.image;
     pixels = (size_t)p.v.desc.channels * side * side;
+    p.data.threads = p.threads;
     data_open(&p.data, p.path, p.v.desc.image, p.v.desc.channels);
     if (p.file.channels == p.v.desc.channels) {
         memcpy(p.data.mean, p.file.mean, sizeof p.data.mean);
@@ -406,6 +413,7 @@ int main(int argc, char **argv)
     smask_end_step(&c);
     write_png(&p);
     smask_shutdown(&c);
+    smask_threads_stop(&pool);
     data_close(&p.data);
     free(p.tokens.count);
     free(p.images);

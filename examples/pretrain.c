@@ -34,7 +34,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
@@ -483,19 +482,6 @@ static report_step last_part(const run *r)
     }
     mean.images_per_s = r->busy > 0 ? r->trained / r->busy : 0;
     return mean;
-}
-
-/* In millions of bytes. */
-static double peak_memory_mb(void)
-{
-    struct rusage use;
-
-    if (getrusage(RUSAGE_SELF, &use) != 0) return 0;
-#ifdef __APPLE__
-    return (double)use.ru_maxrss / 1e6;  /* bytes there                    */
-#else
-    return (double)use.ru_maxrss * 1024 / 1e6;
-#endif
 }
 
 /* ------------------------------------------------------------- options */

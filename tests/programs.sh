@@ -15,7 +15,7 @@ passed=0
 failed=0
 rm -rf "$O"
 mkdir -p "$O" || exit 2
-for program in pretrain evaluate finetune embed pictures; do
+for program in pretrain evaluate finetune embed pictures bench; do
     [ -x "build/$program" ] || make -s "build/$program" || exit 2
 done
 
@@ -45,15 +45,26 @@ within() {
 # ----------------------------------------------------------------- help
 
 for program in pretrain evaluate finetune embed pictures bench; do
-    [ -x "build/$program" ] || continue
     "build/$program" --help > "$O/help" 2> "$O/log" && [ -s "$O/help" ] \
         && [ ! -s "$O/log" ] && ! awk 'length > 80' "$O/help" | grep -q .
     ok "$program --help prints its usage, 80 columns wide, and exits with 0"
 done
 
+for option in threads seed; do
+    for program in pretrain evaluate finetune embed pictures bench; do
+        "build/$program" --help | grep -q "^  --$option N"
+        ok "$program has --$option"
+    done
+done
+for command in gemm attention step forward scale tokenizer adam peak; do
+    build/bench $command --help | grep -q "^Usage: bench $command "
+    ok "bench $command has its own --help"
+done
+
 # ------------------------------------------------------------- bad input
 # refuse CASE COMMAND...: exit code 2, one line on standard error that names
-# the program, nothing on standard output, and no folder made.
+# the program (and bench's command), nothing on standard output, and no folder
+# made.
 refuse() {
     case=$1
     shift
@@ -61,7 +72,7 @@ refuse() {
     code=$?
     [ $code -eq 2 ] && [ ! -s "$O/stdout" ] && [ ! -e "$O/none" ] \
         && [ "$(wc -l < "$O/log")" -eq 1 ] \
-        && grep -q "^${1##*/}: " "$O/log"
+        && grep -q "^${1##*/}\( [a-z]*\)*: " "$O/log"
     good=$?
     cp "$O/log" "$O/stderr"
     [ $good -eq 0 ]
@@ -102,6 +113,40 @@ refuse "evaluate on a text" build/evaluate --model "$O/text" --data shapes:40
 refuse "finetune on a text" build/finetune --model "$O/text" \
     --data shapes:40 --out "$O/none"
 refuse "embed without input" build/embed --model "$O/text" --output "$O/e"
+refuse "pictures without model" build/pictures
+refuse "pictures with no such number of threads" build/pictures --threads x
+refuse "bench without command" build/bench
+refuse "bench with options alone" build/bench --threads 1
+refuse "bench with an unknown command" build/bench fast
+refuse "bench with an unknown option" build/bench step --speed 3
+refuse "bench with another command's option" build/bench gemm --depth 2
+refuse "bench with an unknown instruction set" build/bench adam --isa mmx
+refuse "bench with an image no multiple of patch" build/bench step --image 30
+
+# ---------------------------------------------------------------- bench
+
+build/bench gemm --m 9 --n 33 --k 5 --trans TN --threads 1 --repeat 1 \
+    --lanes scalar > "$O/result" 2> "$O/log" \
+    && grep -q 'isa scalar, 1 thread$' "$O/result" \
+    && within "$(value gflops "$O/result")" 0.0001 1000 \
+    && within "$(value peak_gflops "$O/result")" 0.01 1000000
+ok "bench gemm prints its speed; --lanes is another name of --isa"
+small="--dim 16 --depth 1 --heads 1 --image 16 --batch 2 --steps 2 --repeat 1"
+for method in splitmask beit; do
+    # shellcheck disable=SC2086  # several words are meant
+    build/bench step --method $method $small --vocab 8 --profile \
+        > "$O/result" 2> "$O/log" \
+        && ! grep -v '^#' "$O/result" | grep -qv '^[A-Za-z_0-9]* [-0-9.]*$'
+    ok "bench step --profile prints lines of name and value ($method)"
+done
+for name in loss ms images_per_s gflops peak_mb step_bytes matrix_share; do
+    within "$(value $name "$O/result")" 0.0001 1000000000
+    ok "bench step has the result line $name"
+done
+# shellcheck disable=SC2086
+printf 'go\ngo\n' | build/bench forward $small --serve > "$O/result" \
+    2> "$O/log" && [ "$(grep -cE '^(ready|ms [0-9.]*)$' "$O/result")" -eq 3 ]
+ok "bench forward --serve measures once for each line it reads"
 
 # ---------------------------------------------------------- tiny training
 
@@ -532,6 +577,16 @@ ok "16 images, 64 tokens each"
 $E --model "$M" --input "$O/folder/val/bar/1.ppm" --output "$O/e" \
     > "$O/result" 2> "$O/log"
 ok "embed one image"
+
+build/pictures --model "$M" --data shapes:160 --out "$O/a.png" \
+    > "$O/result" 2> "$O/log" \
+    && build/pictures --model "$M" --data shapes:160 --out "$O/b.png" \
+        --threads 1 >> "$O/result" 2> "$O/log" \
+    && cmp "$O/a.png" "$O/b.png" > "$O/log" 2>&1
+ok "pictures; threads do not matter"
+build/pictures --model "$M" --data shapes:160 --out "$O/b.png" --seed 2 \
+    > "$O/result" 2> "$O/log" && ! cmp -s "$O/a.png" "$O/b.png"
+ok "pictures of another seed"
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

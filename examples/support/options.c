@@ -195,13 +195,19 @@ static void read_value(const option *o, const char *value)
    0.1.0 still work. */
 static const option *find(const option *options, int count, const char *word)
 {
-    size_t length = strcspn(word, "=");
+    static const char *const renamed[][2] = {
+        { "--no-bridge", "--no-decoder-embed" }, { "--lanes", "--isa" }
+    };
+    size_t length = strcspn(word, "="), k;
     int i;
 
-    if (length == 11 && memcmp(word, "--no-bridge", length) == 0) {
-        word = "--no-decoder-embed";
-        length = strlen(word);
-    }
+    for (k = 0; k < sizeof renamed / sizeof renamed[0]; k++)
+        if (strlen(renamed[k][0]) == length
+            && memcmp(renamed[k][0], word, length) == 0) {
+            word = renamed[k][1];
+            length = strlen(word);
+            break;
+        }
     for (i = 0; i < count; i++)
         if (strlen(options[i].name) == length
             && memcmp(options[i].name, word, length) == 0)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -293,6 +294,18 @@ void result(const char *name, double value, int decimals)
     if (fflush(stdout) != 0)
         fail("standard output: %s%s", strerror(errno),
             errno == EPIPE ? "" : "; make room and try again");
+}
+
+double peak_memory_mb(void)
+{
+    struct rusage use;
+
+    if (getrusage(RUSAGE_SELF, &use) != 0) return 0;
+#ifdef __APPLE__
+    return (double)use.ru_maxrss / 1e6;  /* bytes there                    */
+#else
+    return (double)use.ru_maxrss * 1024 / 1e6;
+#endif
 }
 
 /* Make a folder and those above it. 1, or 0 and the reason. */

@@ -112,6 +112,8 @@ int stop_wanted(void);
 
 /* `name value` on standard output, at once. */
 void result(const char *name, double value, int decimals);
+/* The most memory that the program has held, in 10^6 bytes. */
+double peak_memory_mb(void);
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
