@@ -234,7 +234,7 @@ static smask_result work(smask_ctx *c, void *user)
         double sum = 0;
 
         smask_seed(&random, t->seed, 100 + (uint64_t)epoch);
-        smask_shuffle(&random, t->order, t->train_count);
+        smask_shuffle(&random, t->order, (int32_t)t->train_count);
         for (b = 0; b < t->steps; b++) {
             const int64_t step = (int64_t)epoch * t->steps + b;
             const float loss = train_step(c, t,

@@ -256,8 +256,8 @@ static void draw(pictures *p, const smask_losses *l)
     if (patch == NULL) fail("no memory for the patches");
     for (b = 0; b < 2; b++)
         for (row = 0; row < ROWS; row++) {
-            smask_patches(p->images + (size_t)row * pixels, 1, C,
-                (size_t)p->v.desc.image, (size_t)P, patch);
+            smask_patches(p->images + (size_t)row * pixels, 1,
+                p->v.desc.channels, p->v.desc.image, P, patch);
             for (n = 0; n < N && b == 0; n++) {
                 draw_patch(p, row, 0, n, patch + (size_t)n * d, P, 1);
                 draw_token(p, row, 1, n, l->tokens[row * N + n],

@@ -109,7 +109,7 @@ static const int32_t *batch_of(run *r, int64_t step)
     if (epoch != r->epoch) {
         memcpy(r->order, r->chosen, r->train_count * sizeof *r->order);
         smask_seed(&random, r->seed, STREAM_ORDER + (uint64_t)epoch);
-        smask_shuffle(&random, r->order, r->train_count);
+        smask_shuffle(&random, r->order, (int32_t)r->train_count);
         r->epoch = epoch;
     }
     return r->order + (size_t)(step % r->per_epoch) * (size_t)r->batch;
@@ -129,7 +129,8 @@ static int fit_progress(void *user, int done, int total, double distance)
    image come as few as it takes, so that they come from many. */
 static void fit_tokenizer(smask_ctx *c, run *r)
 {
-    const size_t d = (size_t)r->t.width, N = smask_tokenizer_rows(&r->t);
+    const size_t d = (size_t)r->t.width;
+    const size_t N = (size_t)smask_tokenizer_rows(&r->t);
     const size_t B = (size_t)r->batch;
     size_t count = FIT_PATCHES, most = FIT_BYTES / (d * sizeof(float));
     size_t each, taken = 0, b, k;
@@ -153,7 +154,7 @@ static void fit_tokenizer(smask_ctx *c, run *r)
             data_augmented(&r->data, batch_of(r, step), r->batch,
                 r->data.mean, r->data.deviation, r->crop, r->seed,
                 STEP_FIT + step, &r->hook, images);
-            smask_tokenizer_patches(&r->t, images, B, rows);
+            smask_tokenizer_patches(&r->t, images, (int32_t)B, rows);
             for (b = 0; b < B; b++)
                 for (k = 0; k < each && taken < count; k++)
                     memcpy(patches + taken++ * d, rows + (b * N
@@ -162,7 +163,8 @@ static void fit_tokenizer(smask_ctx *c, run *r)
         }
     memset(&line, 0, sizeof line);
     if (!smask_is_dry(c)) progress_start(&line, "codebook", 20);
-    smask_tokenizer_fit(c, &r->t, patches, count, 20, fit_progress, &line);
+    smask_tokenizer_fit(c, &r->t, patches, (int32_t)count, 20, fit_progress,
+        &line);
     if (!smask_is_dry(c)) progress_end(&line);
     smask_end_step(c);
 }
@@ -171,7 +173,8 @@ static void fit_tokenizer(smask_ctx *c, run *r)
    training images that is large enough for it and cheap. */
 static void study_words(smask_ctx *c, run *r)
 {
-    const size_t N = smask_tokenizer_rows(&r->t), B = (size_t)r->batch;
+    const size_t N = (size_t)smask_tokenizer_rows(&r->t);
+    const size_t B = (size_t)r->batch;
     const double cost = 2.0 * r->t.width * r->vocab;
     double patches = 2e11 / cost;
     int32_t *ids;
@@ -214,7 +217,7 @@ static void choose_scenes(smask_ctx *c, run *r)
     const data_split *split = test ? &r->data.test : &r->data.train;
     const size_t most = r->image > 128 ? 4 : 6;
     const size_t K = split->count < most ? split->count : most;
-    const size_t N = smask_tokenizer_rows(&r->t);
+    const size_t N = (size_t)smask_tokenizer_rows(&r->t);
     report_scenes *s = &r->scenes;
     int32_t which[6], b;
     size_t count = 0, i, k;

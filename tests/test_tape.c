@@ -101,6 +101,23 @@ static smask_tensor *add_loss(smask_ctx *c, void *user)
     return loss_of(c, smask_add(c, k->p[0], k->p[1]));
 }
 
+/* Two forms: two sources; one source taken twice, beside the other. */
+static smask_tensor *sub_loss(smask_ctx *c, void *user)
+{
+    checked *k = (checked *)user;
+    smask_tensor *y = smask_sub(c, k->p[0], k->p[1]);
+    if (k->form == 1) y = smask_sub(c, y, smask_sub(c, k->p[0], k->p[0]));
+    return loss_of(c, y);
+}
+
+static smask_tensor *mul_loss(smask_ctx *c, void *user)
+{
+    checked *k = (checked *)user;
+    smask_tensor *y = smask_mul(c, k->p[0], k->p[1]);
+    if (k->form == 1) y = smask_add(c, y, smask_mul(c, k->p[0], k->p[0]));
+    return loss_of(c, y);
+}
+
 static smask_tensor *scale_loss(smask_ctx *c, void *user)
 {
     return loss_of(c, smask_scale(c, ((checked *)user)->p[0], -0.6f));
@@ -268,6 +285,8 @@ static const entry registry[] = {
     { SMASK_OP_INPUT, "input", input_loss, 1, { { 5, 8, 0 } } },
     { SMASK_OP_PARAM, "param", param_loss, 1, { { 3, 4, 2 } } },
     { SMASK_OP_ADD, "add", add_loss, 1, { { 3, 5, 0 }, { 3, 5, 0 } } },
+    { SMASK_OP_SUB, "sub", sub_loss, 2, { { 3, 5, 0 }, { 3, 5, 0 } } },
+    { SMASK_OP_MUL, "mul", mul_loss, 2, { { 3, 5, 0 }, { 3, 5, 0 } } },
     { SMASK_OP_SCALE, "scale", scale_loss, 1, { { 3, 5, 0 } } },
     { SMASK_OP_SCALE_ROWS, "scale_rows", gain_loss, 1,
         { { 3, 5, 2 }, { 3, 0, 0 } } },

@@ -380,7 +380,7 @@ static void draw_pixels(const canvas *v, int32_t scene,
     int32_t n;
 
     memset(v->pixel, 0, 4 * (size_t)v->side * (size_t)v->side);
-    smask_patches(scene_image(v->r, scene), 1, C, (size_t)d->image, P,
+    smask_patches(scene_image(v->r, scene), 1, d->channels, d->image, d->patch,
         v->row);
     for (n = 0; n < v->grid * v->grid; n++)
         if (seen == NULL || seen[n])
