@@ -1000,7 +1000,7 @@ static void check_state(run *r)
             "damaged; start a new run with another --out", r->model_file, old,
             r->steps);
     r->spare = 2 * file.header_bytes + 65536
-        + (size_t)file.count * sizeof(smask_file_entry);
+        + (size_t)file.count * (sizeof(smask_file_entry) + 4);
     smask_shutdown(&c);
     fclose(stream);
 }

@@ -98,7 +98,7 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
         m->desc.mask_token = 0;
         m->desc.classes = 0;
         m->spare = 2 * file.header_bytes + 65536
-            + (size_t)file.count * sizeof(smask_file_entry);
+            + (size_t)file.count * (sizeof(smask_file_entry) + 4);
         if (smask_read_metadata(&file, "mean", text, sizeof text) > 0)
             means = read_numbers(text, m->mean);
         if (smask_read_metadata(&file, "std", text, sizeof text) > 0
