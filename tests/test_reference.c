@@ -84,6 +84,28 @@ static void layernorm_far(void)
     layernorm_from(16);
 }
 
+/* sub, mul, and mul with one source twice. */
+static void sub_and_mul(void)
+{
+    static const char *const name[3] = { "sub", "mul", "square" };
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        smask_tensor *a, *b = NULL;
+        char drawn[16];
+
+        begin();
+        op_name = name[i];
+        snprintf(drawn, sizeof drawn, "%s/a", op_name);
+        a = add_source("a", drawn, 0, 1, 2, 5, 9);
+        snprintf(drawn, sizeof drawn, "%s/b", op_name);
+        if (i < 2) b = add_source("b", drawn, 0, 1, 2, 5, 9);
+        smask_begin_step(&c);
+        compare(i == 0 ? smask_sub(&c, a, b)
+            : smask_mul(&c, a, i == 1 ? b : a));
+    }
+}
+
 static void gelu(void)
 {
     smask_tensor *x;
@@ -343,6 +365,7 @@ static void all(void)
 {
     RUN(layernorm);
     RUN(layernorm_far);
+    RUN(sub_and_mul);
     RUN(gelu);
     RUN(linears);
     RUN(attention);
