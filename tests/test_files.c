@@ -1460,6 +1460,8 @@ static void parts_that_differ(void)
     CHECK_TEXT(smask_detail(&b.c),
         "pos_embed: its shape in the file differs from the model's");
     smask_clear(&b.c);
+    SAME(read_part(&b, &file, "head.", 1, &missing), SMASK_FORMAT);
+    smask_clear(&b.c);
     CHECK(picked(&a, &b, before, "none.", 0));
     SAME(read_part(&b, &file, "pos_", 1, &missing), SMASK_OK);
     SAME(missing, 0);
