@@ -19,7 +19,8 @@ PROGRAMS = build/pretrain build/evaluate build/finetune build/embed \
     build/pictures build/bench
 SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
-    build/09_splitmask build/10_probe build/11_threads build/12_inference
+    build/09_splitmask build/10_probe build/11_threads build/12_inference \
+    build/14_files build/15_own_images
 SUPPORT = build/splitmask.o build/data.o build/augment.o build/options.o \
     build/progress.o build/report.o build/evaluation.o
 HEADERS = splitmask.h examples/support/support.h \
@@ -89,6 +90,10 @@ build/11_threads: examples/11_threads.c splitmask.h build/made
 	$(CC) $(WARN) $(CFLAGS) -I. examples/11_threads.c -o $@ $(LIBS)
 build/12_inference: examples/12_inference.c splitmask.h build/made
 	$(CC) $(WARN) $(CFLAGS) -I. examples/12_inference.c -o $@ $(LIBS)
+build/14_files: examples/14_files.c splitmask.h build/made
+	$(CC) $(WARN) $(CFLAGS) -I. examples/14_files.c -o $@ $(LIBS)
+build/15_own_images: examples/15_own_images.c splitmask.h build/made
+	$(CC) $(WARN) $(CFLAGS) -I. examples/15_own_images.c -o $@ $(LIBS)
 build/13_cplusplus: examples/13_cplusplus.cpp splitmask.h build/made
 	$(CXX) -std=c++11 $(CFLAGS) -I. examples/13_cplusplus.cpp -o $@ $(LIBS)
 
