@@ -20,7 +20,8 @@ PROGRAMS = build/pretrain build/evaluate build/finetune build/embed \
     build/pictures
 SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
-    build/09_splitmask build/10_probe build/11_threads build/12_inference
+    build/09_splitmask build/10_probe build/11_threads build/12_inference \
+    build/14_files build/15_own_images
 SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
     build/report.o build/report_png.o build/report_tokens.o \
     build/report_plots.o build/report_pictures.o build/evaluation.o
@@ -88,6 +89,8 @@ build/09_splitmask: examples/09_splitmask.c
 build/10_probe: examples/10_probe.c
 build/11_threads: examples/11_threads.c
 build/12_inference: examples/12_inference.c
+build/14_files: examples/14_files.c
+build/15_own_images: examples/15_own_images.c
 
 # ------------------------------------------------------------------ run
 
