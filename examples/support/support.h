@@ -4,8 +4,8 @@
 
      options.c    options_read
      progress.c   fail, warn, isa_for, context_for, progress_start,
-                  stop_wanted, result, folder_lock, part_open, file_keep,
-                  model_save
+                  stop_wanted, result, peak_memory_mb
+     saving.c     folder_lock, part_open, file_keep, model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
@@ -114,6 +114,8 @@ int stop_wanted(void);
 void result(const char *name, double value, int decimals);
 /* The most memory that the program has held, in 10^6 bytes. */
 double peak_memory_mb(void);
+
+/* --------------------------------------------------------------- saving */
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
