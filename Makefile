@@ -22,11 +22,11 @@ SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
     build/09_splitmask build/10_probe build/11_threads build/12_inference
 SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
-    build/saving.o build/report.o build/evaluation.o
+    build/saving.o build/run.o build/report.o build/evaluation.o
 OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h examples/support/report.h \
-    examples/support/shapes.h
+    examples/support/run.h examples/support/shapes.h
 B = tests/bench
 BENCH = $B/main.c $B/measure.c $B/gemm.c $B/peers.c $B/op.c $B/model.c \
     $B/profile.c $B/parts.c $B/scale.c
@@ -63,6 +63,7 @@ build/augment.o: examples/support/augment.c
 build/options.o: examples/support/options.c
 build/progress.o: examples/support/progress.c
 build/saving.o: examples/support/saving.c
+build/run.o: examples/support/run.c
 build/report.o: examples/support/report.c
 build/evaluation.o: examples/support/evaluation.c
 

@@ -251,3 +251,31 @@ void options_read(const char *summary, const option *options, int count,
         }
     }
 }
+
+const char *option_value(const option *o, char *text, size_t bytes)
+{
+    const char *at = o->text;
+    int k;
+
+    switch (o->kind) {
+    case OPTION_TEXT:
+        return note_text(text, bytes, *(const char **)o->to != NULL
+            ? *(const char **)o->to : "");
+    case OPTION_REAL:
+        snprintf(text, bytes, "%.7g", (double)*(const float *)o->to);
+        break;
+    case OPTION_SEED:
+        snprintf(text, bytes, "%llu",
+            (unsigned long long)*(const uint64_t *)o->to);
+        break;
+    case OPTION_CHOICE:
+        for (k = *(const int *)o->to; k > 0; k--)
+            at += strcspn(at, "|") + 1;
+        snprintf(text, bytes, "%.*s", (int)strcspn(at, "| "), at);
+        break;
+    default:
+        snprintf(text, bytes, "%d", *(const int *)o->to);
+        break;
+    }
+    return text;
+}

@@ -2,7 +2,7 @@
    and to tell results, a progress line, images from many formats, and
    augmentation. Nothing here is part of splitmask.h.
 
-     options.c    options_read
+     options.c    options_read, option_value
      progress.c   fail, warn, isa_for, context_for, progress_start,
                   stop_wanted, result, peak_memory_mb
      saving.c     folder_lock, part_open, file_keep, model_save
@@ -49,6 +49,8 @@ typedef struct option {
    Calls program_named. */
 void options_read(const char *summary, const option *options, int count,
     int argc, char **argv);
+/* The value of an option as text. */
+const char *option_value(const option *o, char *text, size_t bytes);
 
 /* -------------------------------------------------------------- failing */
 
