@@ -227,7 +227,9 @@ void options_read(const char *summary, const option *options, int count,
     for (i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(summary, options, count, program);
-            exit(fflush(stdout) == 0 ? 0 : 2);
+            if (fflush(stdout) != 0)
+                fail("standard output: %s", strerror(errno));
+            exit(0);
         }
     for (i = 1; i < argc; i++) {
         const char *equals = strchr(argv[i], '=');

@@ -241,9 +241,9 @@ int run_write_log(run_state *r)
     r->write_log(r->user, r->log);
     if (part_rename(r->log, r->log_file)) return 1;
     why = errno;
+    part_remove(r->log_file);
     fclose(r->log);
     r->log = NULL;
-    part_remove(r->log_file);
     errno = why;
     return 0;
 }
@@ -255,7 +255,7 @@ void run_save_log(run_state *r)
         return;
     if (!run_write_log(r))
         warn("%s: not written: %s; it is tried again at the next save",
-            r->log_file, strerror(errno));
+            r->log_file, part_error());
 }
 
 /* -------------------------------------------------------------- saving */

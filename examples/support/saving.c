@@ -46,33 +46,46 @@ void folder_make(const char *path)
 /* The lock file of the output folder, while it is open. The kernel releases
    the lock when the process ends, however it ends; the file stays, because
    removing it could take it from under a run that has just opened it. */
-static int lock_file = -1, locked;
+static int lock_file = -1;
+
+/* Lock all of a file until it is closed: 1, or 0 and errno. */
+static int lock_all(int fd)
+{
+    struct flock lock;
+
+    memset(&lock, 0, sizeof lock);       /* length 0: all of it            */
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    return fcntl(fd, F_SETLK, &lock) == 0;
+}
+
+/* Is `fd` open on the file that is now called `name`? */
+static int still_named(int fd, const char *name)
+{
+    struct stat here, held;
+
+    return fstat(fd, &held) == 0 && lstat(name, &here) == 0
+        && here.st_dev == held.st_dev && here.st_ino == held.st_ino;
+}
 
 int folder_try_lock(const char *path, char *why, size_t why_bytes)
 {
     char name[1100];
-    struct stat here, held;
-    struct flock lock;
+    int locked;
 
     if (!make_folders(path, why, why_bytes)) return 0;
     snprintf(name, sizeof name, "%.1024s/.lock", path);
     if (lock_file >= 0) {
-        if (fstat(lock_file, &held) == 0 && stat(name, &here) == 0
-            && here.st_dev == held.st_dev && here.st_ino == held.st_ino)
-            return 1;
+        if (still_named(lock_file, name)) return 1;
         close(lock_file);                /* the folder was removed since   */
     }
-    locked = 0;
     lock_file = open(name, O_RDWR | O_CREAT, 0666);
     if (lock_file < 0) {
         snprintf(why, why_bytes, "%s: %s; choose another folder", name,
             strerror(errno));
         return 0;
     }
-    memset(&lock, 0, sizeof lock);       /* length 0: all of it            */
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    locked = fcntl(lock_file, F_SETLK, &lock) == 0;
+    locked = lock_all(lock_file);
     if (!locked && (errno == EACCES || errno == EAGAIN)) {
         close(lock_file);
         lock_file = -1;
@@ -105,6 +118,18 @@ static int part_name(char part[1200], const char *path)
     return 1;
 }
 
+/* Remove what a program that died left: nobody locks it. The lock is held
+   while it is removed, so a program that has just made the file, and has not
+   locked it yet, finds it taken. */
+static void remove_left(const char *part)
+{
+    const int fd = open(part, O_RDWR | O_NOFOLLOW);
+
+    if (fd < 0) return;
+    if (lock_all(fd) && still_named(fd, part)) unlink(part);
+    close(fd);
+}
+
 FILE *part_open(const char *path)
 {
     char part[1200];
@@ -112,12 +137,27 @@ FILE *part_open(const char *path)
     int fd;
 
     if (!part_name(part, path)) return NULL;
-    /* Under the lock no living run can own what lies there. */
-    if (locked) remove(part);
+    remove_left(part);
     fd = open(part, O_WRONLY | O_CREAT | O_EXCL, 0666);
-    if (fd >= 0) file = fdopen(fd, "wb");
-    if (fd >= 0 && file == NULL) close(fd);
+    if (fd < 0) return NULL;
+    /* Where files cannot be locked, O_EXCL alone has to do. */
+    if ((!lock_all(fd) && (errno == EACCES || errno == EAGAIN))
+        || !still_named(fd, part)) {
+        close(fd);
+        errno = EEXIST;
+        return NULL;
+    }
+    file = fdopen(fd, "wb");
+    if (file == NULL) close(fd);
     return file;
+}
+
+const char *part_error(void)
+{
+    if (errno == EEXIST)
+        return "another program is writing it, or something of that name is "
+            "in the way; wait, or give another name";
+    return strerror(errno);
 }
 
 int file_sync(FILE *file)
@@ -170,6 +210,16 @@ int file_same(const char *a, const char *b)
 
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev
         && x.st_ino == y.st_ino;
+}
+
+void file_check_output(const char *option, const char *path)
+{
+    struct stat about;
+
+    if (strlen(path) > 1000) fail("%s: the path is too long", option);
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
+        fail("%s %s: is there, and no ordinary file; give another name",
+            option, path);
 }
 
 int file_keep(const char *folder, const char *name)
@@ -267,13 +317,8 @@ int model_try_save(smask_ctx *c, const smask_vit *v,
     int number;
 
     if (file == NULL) {
-        if (errno == EEXIST)
-            snprintf(why, why_bytes, "%s.part: is there: another run writes "
-                "it, or one that died left it; remove it, or choose another "
-                "folder", path);
-        else
-            snprintf(why, why_bytes, "%s.part: %s; choose another folder",
-                path, strerror(errno));
+        snprintf(why, why_bytes, "%s.part: %s; choose another folder", path,
+            part_error());
         return 0;
     }
     memset(&io, 0, sizeof io);
@@ -284,9 +329,9 @@ int model_try_save(smask_ctx *c, const smask_vit *v,
     if (written == SMASK_IO) smask_clear(c);  /* the model is as it was    */
     if (written == SMASK_OK && !part_rename(file, path)) written = SMASK_IO;
     number = errno;
+    if (written != SMASK_OK) part_remove(path);
     fclose(file);
     if (written == SMASK_OK) return 1;
-    part_remove(path);
     if (written == SMASK_IO)
         snprintf(why, why_bytes, "%s: not written: %s; make room and try "
             "again", path,
