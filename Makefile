@@ -23,12 +23,14 @@ SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/09_splitmask build/10_probe build/11_threads build/12_inference \
     build/14_files build/15_own_images
 SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
-    build/report.o build/report_png.o build/report_tokens.o \
-    build/report_plots.o build/report_pictures.o build/evaluation.o
+    build/saving.o build/run.o build/report.o build/report_png.o \
+    build/report_tokens.o build/report_plots.o build/report_pictures.o \
+    build/evaluation.o
 OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h examples/support/report.h \
-    examples/support/report_parts.h examples/support/shapes.h
+    examples/support/report_parts.h examples/support/run.h \
+    examples/support/shapes.h
 B = tests/bench
 BENCH = $B/main.c $B/measure.c $B/gemm.c $B/peers.c $B/op.c $B/model.c \
     $B/profile.c $B/parts.c $B/scale.c
@@ -64,6 +66,8 @@ build/data.o: examples/support/data.c
 build/augment.o: examples/support/augment.c
 build/options.o: examples/support/options.c
 build/progress.o: examples/support/progress.c
+build/saving.o: examples/support/saving.c
+build/run.o: examples/support/run.c
 build/report.o: examples/support/report.c
 build/report_png.o: examples/support/report_png.c
 build/report_tokens.o: examples/support/report_tokens.c

@@ -186,13 +186,18 @@ static void write_png(const pictures *p)
         head[4 + x] = (unsigned char)(p->height >> (24 - 8 * x) & 255);
     }
     head[8] = 4;                         /* bits; grey is 0 in head[9]     */
-    s.f = fopen(p->out, "wb");
-    if (s.f == NULL) fail("--out %s: %s", p->out, strerror(errno));
+    s.f = part_open(p->out);
+    if (s.f == NULL) fail("--out %s: %s", p->out, part_error());
     fwrite(mark, 1, 8, s.f);
     write_chunk(s.f, "IHDR", head, 13);
     write_chunk(s.f, "IDAT", s.at, s.used);
     write_chunk(s.f, "IEND", NULL, 0);
-    if (ferror(s.f) | fclose(s.f)) fail("--out %s: not written", p->out);
+    if (!part_rename(s.f, p->out)) {
+        part_remove(p->out);
+        fail("--out %s: not written: %s; make room and try again", p->out,
+            strerror(errno));
+    }
+    fclose(s.f);
     free(s.at);
     free(raw);
 }
@@ -376,6 +381,9 @@ int main(int argc, char **argv)
     options_read("a model's predictions as a picture", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (p.model == NULL) fail("--model is missing: give a model file");
+    file_check_output("--out", p.out);
+    if (file_same(p.out, p.model))
+        fail("--out %s: is the model; give another name", p.out);
     if (evaluation_model_open(&p.file, p.model, trouble, sizeof trouble)
         != SMASK_OK)
         fail("--model %s", trouble);
