@@ -25,7 +25,7 @@ SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
 SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
     build/saving.o build/run.o build/report.o build/report_png.o \
     build/report_tokens.o build/report_plots.o build/report_pictures.o \
-    build/evaluation.o
+    build/evaluation.o build/weights.o
 OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h examples/support/report.h \
@@ -74,6 +74,7 @@ build/report_tokens.o: examples/support/report_tokens.c
 build/report_plots.o: examples/support/report_plots.c
 build/report_pictures.o: examples/support/report_pictures.c
 build/evaluation.o: examples/support/evaluation.c
+build/weights.o: examples/support/weights.c
 
 build/pretrain: examples/pretrain.c
 build/evaluate: examples/evaluate.c

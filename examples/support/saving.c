@@ -212,14 +212,14 @@ int file_same(const char *a, const char *b)
         && x.st_ino == y.st_ino;
 }
 
-void file_check_output(const char *option, const char *path)
+void file_check_output(const char *name, const char *path)
 {
     struct stat about;
 
-    if (strlen(path) > 1000) fail("%s: the path is too long", option);
+    if (strlen(path) > 1000) fail("%s: the path is too long", name);
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         fail("%s %s: is there, and no ordinary file; give another name",
-            option, path);
+            name, path);
 }
 
 int file_keep(const char *folder, const char *name)
@@ -237,23 +237,8 @@ int file_keep(const char *folder, const char *name)
 
 /* --------------------------------------------------------- model files */
 
-static size_t read_file(void *user, void *data, size_t bytes)
-{
-    return fread(data, 1, bytes, (FILE *)user);
-}
-
-smask_io io_reading(FILE *stream)
-{
-    smask_io io;
-
-    memset(&io, 0, sizeof io);
-    io.read = read_file;
-    io.user = stream;
-    return io;
-}
-
-void notes_pixels(smask_metadata notes[2], char text[2][128], const float *mean,
-    const float *deviation, int32_t channels)
+void notes_pixels(smask_metadata notes[2], char text[2][128],
+    const float *mean, const float *deviation, int32_t channels)
 {
     int32_t i;
 
@@ -301,11 +286,6 @@ const char *note_text(char *to, size_t bytes, const char *text)
     return to;
 }
 
-static size_t write_file(void *user, const void *data, size_t bytes)
-{
-    return fwrite(data, 1, bytes, (FILE *)user);
-}
-
 int model_try_save(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
     const smask_metadata *metadata, int32_t metadata_count, const char *path,
@@ -321,9 +301,7 @@ int model_try_save(smask_ctx *c, const smask_vit *v,
             part_error());
         return 0;
     }
-    memset(&io, 0, sizeof io);
-    io.write = write_file;
-    io.user = file;
+    io = smask_stdio(file);
     errno = 0;
     written = smask_write(c, &io, v, t, a, e, metadata, metadata_count);
     if (written == SMASK_IO) smask_clear(c);  /* the model is as it was    */
