@@ -49,6 +49,10 @@ until_saved() {
 tune --epochs 40 --threads 1 --out "$O/whole"
 ok "40 epochs at a stretch"
 cp "$O/result" "$O/whole_result"
+[ "$(wc -l < "$O/whole/log.csv")" -eq 41 ] \
+    && awk -F, 'NR > 1 && ($1 != NR - 1 || $3 < 2 || $3 > 2.5 || NF != 14) {
+        bad = 1 } END { exit bad }' "$O/whole/log.csv"
+ok "log.csv has a row an epoch, each with the mean loss of that epoch"
 for threads in 1 2; do
     rm -rf "$O/parts"
     $T $small --epochs 40 --threads $threads --save-every 7 --out "$O/parts" \
@@ -155,6 +159,13 @@ code=$?
     && cmp "$O/whole/log.csv" "$O/gone/log.csv"
 ok "a save that fails is tried again, and the folder made anew ($code)"
 
+(ulimit -f 16 && exec $T $small --epochs 1 --out "$O/limit") > "$O/result" \
+    2> "$O/log"
+[ $? -eq 2 ] && grep -q 'model.safetensors: not written' "$O/log" \
+    && [ ! -e "$O/limit/model.safetensors" ] \
+    && [ ! -e "$O/limit/model.safetensors.part" ]
+ok "without room the reason is told, and no half file stays"
+
 # ------------------------------------------------------------ divergence
 # Black images and a white one. The model's note on pixels is made such that
 # black stays 0 and white overflows, so the step that meets it is not finite.
@@ -177,7 +188,7 @@ for class in a b; do
     image "$O/third/val/$class/1.ppm" 0
 done
 image "$O/two/train/b/9.ppm" 255
-$T --model random --dim 32 --depth 1 --image 16 --data "$O/third" --epochs 1 \
+$T --model random --dim 32 --depth 2 --image 16 --data "$O/third" --epochs 1 \
     --batch 2 --out "$O/notes" > "$O/result" 2> "$O/log"
 n='[0-9.]\{11\}'
 sed "s/\"mean\":\"$n $n $n\"/\"mean\":\"0.000000000 0.000000000 0.000000000\"/
@@ -297,6 +308,7 @@ ok "without --resume the earlier run is kept, and that is told"
 
 # ---------------------------------------------------- embed and pictures
 
+mkfifo "$O/fifo"                         # a device would be at risk
 E="build/embed --model $M --input $O/two"
 D="build/pictures --model $M --data shapes:100"
 for program in embed pictures; do
@@ -337,7 +349,7 @@ for program in embed pictures; do
 
     refused "$program over its model" 'give another name' $write "$M"
     refused "$program over a folder" 'no ordinary file' $write "$O/whole"
-    refused "$program over a device" 'no ordinary file' $write /dev/null
+    refused "$program over a pipe" 'no ordinary file' $write "$O/fifo"
     refused "$program in no folder" 'No such file' $write "$O/none/x"
     { sleep 0.3; $write "$O/piped"; } 2>&1 | true
     cmp "$O/good" "$O/piped" > "$O/log" 2>&1
