@@ -10,37 +10,11 @@ LC_ALL=C
 export LC_ALL
 O=out/programs
 P=build/pretrain
-verbose=${1:-}
-passed=0
-failed=0
-rm -rf "$O"
-mkdir -p "$O" || exit 2
+# shellcheck source=tests/cases.sh
+. tests/cases.sh
 for program in pretrain evaluate finetune embed pictures bench; do
     [ -x "build/$program" ] || make -s "build/$program" || exit 2
 done
-
-# ok CASE: count what the last command said.
-ok() {
-    if [ $? -eq 0 ]; then
-        passed=$((passed + 1))
-        [ "$verbose" = -v ] && echo "ok: $1"
-    else
-        failed=$((failed + 1))
-        echo "FAIL: $1"
-        [ -s "$O/log" ] && sed 's/^/    /' "$O/log" | tail -n 8
-    fi
-    : > "$O/log"
-    return 0
-}
-
-# value NAME FILE: the number of a result line.
-value() { awk -v name="$1" '$1 == name && NF == 2 { print $2 }' "$2"; }
-
-# within X LEAST MOST
-within() {
-    awk -v x="$1" -v a="$2" -v b="$3" \
-        'BEGIN { exit !(x != "" && x + 0 == x && x >= a && x <= b) }'
-}
 
 # ----------------------------------------------------------------- help
 
@@ -62,22 +36,6 @@ for command in gemm attention step forward scale tokenizer adam peak; do
 done
 
 # ------------------------------------------------------------- bad input
-# refuse CASE COMMAND...: exit code 2, one line on standard error that names
-# the program (and bench's command), nothing on standard output, and no folder
-# made.
-refuse() {
-    case=$1
-    shift
-    "$@" > "$O/stdout" 2> "$O/log" < /dev/null
-    code=$?
-    [ $code -eq 2 ] && [ ! -s "$O/stdout" ] && [ ! -e "$O/none" ] \
-        && [ "$(wc -l < "$O/log")" -eq 1 ] \
-        && grep -q "^${1##*/}\( [a-z]*\)*: " "$O/log"
-    good=$?
-    cp "$O/log" "$O/stderr"
-    [ $good -eq 0 ]
-    ok "$case: refused in one line (exit code $code)"
-}
 
 set -- --data shapes:40 --batch 8 --out "$O/none"
 refuse "unknown option" $P "$@" --speed 3
@@ -274,11 +232,6 @@ refuse "resuming from half a file" $P $small --steps 1500 --out "$O/parts" \
     --resume
 
 # ---------------------------------------------------------- nothing lost
-# steps FILE: the steps that a saved run has made.
-steps() {
-    head -c 20000 "$1" 2> /dev/null | tr ',' '\n' \
-        | sed -n 's/.*"adam.step":"\([0-9]*\)".*/\1/p'
-}
 
 # The reader is gone before the first line is written.
 {
@@ -306,15 +259,6 @@ if [ -c /dev/full ]; then
     [ $? -eq 2 ] && [ -s "$O/full_tuned/model.safetensors" ]
     ok "finetune saves its model before its result fails to print"
 fi
-
-# until_log FOLDER: wait until a run has begun to train.
-until_log() {
-    tries=0
-    while [ ! -e "$1/log.csv" ] && [ $tries -lt 200 ]; do
-        tries=$((tries + 1))
-        sleep 0.05
-    done
-}
 
 # Two runs, one folder. A stopped process writes nothing, but lives.
 # shellcheck disable=SC2086
@@ -536,7 +480,7 @@ done
 kill -TERM $job 2> /dev/null
 wait $job
 [ $? -eq 130 ] && [ -s "$O/stopped/model.safetensors" ] \
-    && [ ! -s "$O/result" ] && grep -q 'stopped after' "$O/log"
+    && [ ! -s "$O/result" ] && grep -q 'stopped at step' "$O/log"
 ok "finetune, stopped by a signal, keeps what it has"
 
 # Other programs' files do not tell the number of heads: its key, and a norm's,
@@ -603,5 +547,4 @@ build/pictures --model "$M" --data shapes:160 --out "$O/b.png" --seed 2 \
     > "$O/result" 2> "$O/log" && ! cmp -s "$O/a.png" "$O/b.png"
 ok "pictures of another seed"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+cases_end

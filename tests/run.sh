@@ -1,11 +1,11 @@
 #!/bin/sh
 # The test suite: CC=cc CXX=c++ sh tests/run.sh [NAME...]
 #
-# Builds and runs every tests/test_*.c, then tests/examples.sh and, where it
-# is there, tests/programs.sh, and ends with one line: `N passed, N failed`.
-# What is counted are test functions (see tests/test.h), examples and the
-# cases of programs.sh. A test that does not build, warns or dies counts as
-# one failure. NAME picks tests: `sh tests/run.sh gemm tape`.
+# Builds and runs every tests/test_*.c, then tests/examples.sh and, where they
+# are there, tests/programs.sh and tests/saving.sh, and ends with one line:
+# `N passed, N failed`. What is counted are test functions (see tests/test.h),
+# examples and the cases of the programs. A test that does not build, warns or
+# dies counts as one failure. NAME picks tests: `sh tests/run.sh gemm tape`.
 #
 # A test that defines SPLITMASK_IMPLEMENTATION stands alone; all others are
 # linked with the objects of the programs. Needs a C compiler and make; the
@@ -192,7 +192,7 @@ for name in $names; do
 done
 
 if [ $# -eq 0 ]; then
-    for script in examples programs; do
+    for script in examples programs saving; do
         [ -f "tests/$script.sh" ] || continue
         CC=$CC CXX=$CXX sh "tests/$script.sh" > "$B/$script.log" 2>&1
         report "$script.sh" $? "$B/$script.log"

@@ -133,10 +133,16 @@ static void remove_left(const char *part)
 FILE *part_open(const char *path)
 {
     char part[1200];
+    struct stat about;
     FILE *file = NULL;
     int fd;
 
     if (!part_name(part, path)) return NULL;
+    /* The rename would replace a device, too. */
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode)) {
+        errno = EEXIST;
+        return NULL;
+    }
     remove_left(part);
     fd = open(part, O_WRONLY | O_CREAT | O_EXCL, 0666);
     if (fd < 0) return NULL;
