@@ -49,8 +49,8 @@ void evaluation_model_pixels(evaluation_model *m, const model_options *o,
     const float *data_mean, const float *data_deviation);
 
 /* Fill the weights of `v` except its classifier from the file, between steps.
-   Weights that only the file has are skipped. *missing: those that only the model has. In a
-   dry run, plans the memory that this takes. */
+   Weights that only the file has are skipped. *missing: those that only the
+   model has. In a dry run, plans the memory that this takes. */
 smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
     smask_vit *v, int32_t *missing, char *trouble, size_t trouble_bytes);
 

@@ -144,7 +144,7 @@ FILE *part_open(const char *path)
         return NULL;
     }
     remove_left(part);
-    fd = open(part, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    fd = open(part, O_RDWR | O_CREAT | O_EXCL, 0666);
     if (fd < 0) return NULL;
     /* Where files cannot be locked, O_EXCL alone has to do. */
     if ((!lock_all(fd) && (errno == EACCES || errno == EAGAIN))
@@ -153,7 +153,7 @@ FILE *part_open(const char *path)
         errno = EEXIST;
         return NULL;
     }
-    file = fdopen(fd, "wb");
+    file = fdopen(fd, "w+b");
     if (file == NULL) close(fd);
     return file;
 }
