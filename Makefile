@@ -15,19 +15,28 @@ WARN = -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic
 LIBS = -lm -lpthread
 CXX = c++
 
+# A new file is a name in one of these lists and a line under `sources`.
 PROGRAMS = build/pretrain build/evaluate build/finetune build/embed \
-    build/pictures build/bench
+    build/pictures
 SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
     build/09_splitmask build/10_probe build/11_threads build/12_inference \
     build/14_files build/15_own_images
-SUPPORT = build/splitmask.o build/data.o build/augment.o build/options.o \
-    build/progress.o build/report.o build/evaluation.o
+SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
+    build/saving.o build/run.o build/report.o build/report_png.o \
+    build/report_tokens.o build/report_plots.o build/report_pictures.o \
+    build/evaluation.o
+OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h examples/support/report.h \
+    examples/support/report_parts.h examples/support/run.h \
     examples/support/shapes.h
+B = tests/bench
+BENCH = $B/main.c $B/measure.c $B/gemm.c $B/peers.c $B/op.c $B/model.c \
+    $B/profile.c $B/parts.c $B/scale.c
+COMPILE = $(CC) $(WARN) $(CFLAGS) -I.
 
-all: $(PROGRAMS) $(SMALL)
+all: $(PROGRAMS) $(SMALL) build/bench
 
 help:
 	@sed -n '1,11s/^# *//p' Makefile
@@ -38,64 +47,54 @@ build/made:
 
 # ------------------------------------------------------------- programs
 
-build/splitmask.o: examples/support/splitmask.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/splitmask.c -o $@
-build/data.o: examples/support/data.c $(HEADERS) build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/data.c -o $@
-build/augment.o: examples/support/augment.c $(HEADERS) build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/augment.c -o $@
-build/options.o: examples/support/options.c $(HEADERS) build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/options.c -o $@
-build/progress.o: examples/support/progress.c $(HEADERS) build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/progress.c -o $@
-build/report.o: examples/support/report.c $(HEADERS) build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/report.c -o $@
-build/evaluation.o: examples/support/evaluation.c $(HEADERS) build/made
-	$(CC) $(WARN) $(CFLAGS) -I. -c examples/support/evaluation.c -o $@
-
-build/pretrain: examples/pretrain.c $(SUPPORT)
-	$(CC) $(WARN) $(CFLAGS) -I. examples/pretrain.c $(SUPPORT) -o $@ $(LIBS)
-build/evaluate: examples/evaluate.c $(SUPPORT)
-	$(CC) $(WARN) $(CFLAGS) -I. examples/evaluate.c $(SUPPORT) -o $@ $(LIBS)
-build/finetune: examples/finetune.c $(SUPPORT)
-	$(CC) $(WARN) $(CFLAGS) -I. examples/finetune.c $(SUPPORT) -o $@ $(LIBS)
-build/embed: examples/embed.c $(SUPPORT)
-	$(CC) $(WARN) $(CFLAGS) -I. examples/embed.c $(SUPPORT) -o $@ $(LIBS)
-build/pictures: examples/pictures.c $(SUPPORT)
-	$(CC) $(WARN) $(CFLAGS) -I. examples/pictures.c $(SUPPORT) -o $@ $(LIBS)
-build/bench: examples/bench.c build/splitmask.o
-	$(CC) $(WARN) $(CFLAGS) -I. examples/bench.c build/splitmask.o -o $@ $(LIBS)
-
-build/01_tape: examples/01_tape.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/01_tape.c -o $@ $(LIBS)
-build/02_gradcheck: examples/02_gradcheck.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/02_gradcheck.c -o $@ $(LIBS)
-build/03_user_op: examples/03_user_op.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/03_user_op.c -o $@ $(LIBS)
-build/04_plan: examples/04_plan.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/04_plan.c -o $@ $(LIBS)
-build/05_patches: examples/05_patches.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/05_patches.c -o $@ $(LIBS)
-build/06_tokenizers: examples/06_tokenizers.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/06_tokenizers.c -o $@ $(LIBS)
-build/07_attention: examples/07_attention.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/07_attention.c -o $@ $(LIBS)
-build/08_beit: examples/08_beit.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/08_beit.c -o $@ $(LIBS)
-build/09_splitmask: examples/09_splitmask.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/09_splitmask.c -o $@ $(LIBS)
-build/10_probe: examples/10_probe.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/10_probe.c -o $@ $(LIBS)
-build/11_threads: examples/11_threads.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/11_threads.c -o $@ $(LIBS)
-build/12_inference: examples/12_inference.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/12_inference.c -o $@ $(LIBS)
-build/14_files: examples/14_files.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/14_files.c -o $@ $(LIBS)
-build/15_own_images: examples/15_own_images.c splitmask.h build/made
-	$(CC) $(WARN) $(CFLAGS) -I. examples/15_own_images.c -o $@ $(LIBS)
+$(OBJECTS): splitmask.h build/made
+	$(COMPILE) -c examples/support/$(@F:.o=.c) -o $@
+$(SUPPORT): $(HEADERS)
+$(PROGRAMS): $(OBJECTS)
+	$(COMPILE) examples/$(@F).c $(OBJECTS) -o $@ $(LIBS)
+$(SMALL): splitmask.h build/made
+	$(COMPILE) examples/$(@F).c -o $@ $(LIBS)
+build/bench: $(BENCH) $B/bench.h $(OBJECTS)
+	$(COMPILE) $(BENCH) $(OBJECTS) -o $@ $(LIBS)
 build/13_cplusplus: examples/13_cplusplus.cpp splitmask.h build/made
 	$(CXX) -std=c++11 $(CFLAGS) -I. examples/13_cplusplus.cpp -o $@ $(LIBS)
+
+# ------------------------------------------------------------- sources
+
+build/splitmask.o: examples/support/splitmask.c
+build/data.o: examples/support/data.c
+build/augment.o: examples/support/augment.c
+build/options.o: examples/support/options.c
+build/progress.o: examples/support/progress.c
+build/saving.o: examples/support/saving.c
+build/run.o: examples/support/run.c
+build/report.o: examples/support/report.c
+build/report_png.o: examples/support/report_png.c
+build/report_tokens.o: examples/support/report_tokens.c
+build/report_plots.o: examples/support/report_plots.c
+build/report_pictures.o: examples/support/report_pictures.c
+build/evaluation.o: examples/support/evaluation.c
+
+build/pretrain: examples/pretrain.c
+build/evaluate: examples/evaluate.c
+build/finetune: examples/finetune.c
+build/embed: examples/embed.c
+build/pictures: examples/pictures.c
+
+build/01_tape: examples/01_tape.c
+build/02_gradcheck: examples/02_gradcheck.c
+build/03_user_op: examples/03_user_op.c
+build/04_plan: examples/04_plan.c
+build/05_patches: examples/05_patches.c
+build/06_tokenizers: examples/06_tokenizers.c
+build/07_attention: examples/07_attention.c
+build/08_beit: examples/08_beit.c
+build/09_splitmask: examples/09_splitmask.c
+build/10_probe: examples/10_probe.c
+build/11_threads: examples/11_threads.c
+build/12_inference: examples/12_inference.c
+build/14_files: examples/14_files.c
+build/15_own_images: examples/15_own_images.c
 
 # ------------------------------------------------------------------ run
 
@@ -111,7 +110,7 @@ pictures: build/pictures
 	build/pictures --model $(MODEL) --out examples/pictures/splitmask.png
 
 bench: build/bench
-	@sh tests/bench.sh "$(CC)" "$(CBLAS)" "$(DNNL)"
+	@sh $B/bench.sh "$(CC)" "$(CBLAS)" "$(DNNL)"
 
 # ---------------------------------------------------------------- tests
 

@@ -1484,10 +1484,13 @@ SMASK_API smask_result smask_open(smask_ctx *c, smask_file *f,
 SMASK_API int smask_read_metadata(const smask_file *f, const char *key,
     char *out, size_t bytes);
 /* The architecture of the file, for smask_vit_init. It comes from the metadata
-   or, without metadata, from the shapes of the tensors (timm's ViT and DeiT;
-   heads of width 64), with defaults for the rest.
-   errors     FORMAT if it is neither, was written by a later version, or a
-              number is invalid                                        */
+   or, without metadata, from the names and shapes of the tensors (timm's ViT
+   and DeiT), with defaults for the rest. No name or shape shows the number of
+   heads (here: 64 columns each), the activation (here: GELU), or a norm after
+   instead of before a sublayer: if the model differs, its features are wrong.
+   errors     FORMAT if it is neither, was written by a later version, a number
+              is invalid, or, without metadata, the encoder holds a tensor that
+              is not computed here or lacks one (smask_detail names it)   */
 SMASK_API smask_result smask_read_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *desc);
 /* The tokenizer of the file, for smask_tokenizer_init.
@@ -7469,10 +7472,91 @@ SMASK__FN int32_t smask__file_dim(const smask_file *f, const char *name,
     return e != NULL && e->rank == rank ? e->shape[i] : 0;
 }
 
+/* 1 if the name of an entry begins with `prefix`. */
+SMASK__FN int smask__name_begins(const smask_file_entry *e, const char *prefix)
+{
+    const char *at = e->name, *const end = at + e->name_bytes;
+    uint32_t code;
+
+    while (*prefix != '\0' && at < end
+        && smask__json_code(&at, end, 0, &code)
+        && code == (unsigned char)*prefix) prefix++;
+    return *prefix == '\0';
+}
+
+/* The tensors of a block in timm's ViT and DeiT. The last three are in all
+   blocks or in none. */
+static const char smask__timm_block[15][20] = { "norm1.weight", "norm1.bias",
+    "attn.qkv.weight", "attn.proj.weight", "attn.proj.bias", "norm2.weight",
+    "norm2.bias", "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight",
+    "mlp.fc2.bias", "ls1.gamma", "ls2.gamma", "attn.qkv.bias", "" };
+static const char smask__timm_rest[7][24] = { "patch_embed.proj.weight",
+    "patch_embed.proj.bias", "pos_embed", "norm.weight", "norm.bias",
+    "cls_token", "" };
+
+/* Is `name` one of the list? For a block, `name` goes "blocks.7." and on. */
+SMASK__FN int smask__timm_knows(const smask_file_entry *e, int32_t depth)
+{
+    char name[48];
+
+    for (int i = 0; smask__timm_rest[i][0] != '\0'; i++)
+        if (smask__text_is(e->name, e->name_bytes, smask__timm_rest[i]))
+            return 1;
+    for (int32_t k = 0; k < depth; k++) {
+        smask__append_text(smask__append_digits(smask__append_text(name,
+            "blocks."), (uint64_t)k), ".");
+        if (!smask__name_begins(e, name)) continue;
+        char *const rest = name + strlen(name);
+        for (int i = 0; smask__timm_block[i][0] != '\0'; i++) {
+            smask__append_text(rest, smask__timm_block[i]);
+            if (smask__text_is(e->name, e->name_bytes, name)) return 1;
+        }
+    }
+    return 0;
+}
+
+/* A file without our metadata must hold exactly the tensors that this file
+   computes. Any other in the encoder would change the features, so it is an
+   error that names it, as is a tensor that only some blocks have. */
+SMASK__FN void smask__infer_check(smask_ctx *c, const smask_file *f,
+    int32_t depth)
+{
+    static const char encoder[11][12] = { "blocks.", "norm", "patch_embed",
+        "pos_", "rel_pos", "cls_", "dist_token", "reg_token", "fc_norm",
+        "pre_logits", "attn_pool" };
+    char name[48];
+
+    for (int32_t i = 0; i < f->count && smask__ok(c); i++) {
+        const smask_file_entry *e = &f->entry[i];
+        int inside = 0;
+        for (int k = 0; k < 11; k++)
+            inside |= smask__name_begins(e, encoder[k]);
+        if (!inside || smask__timm_knows(e, depth)) continue;
+        const size_t n = smask__min(e->name_bytes, sizeof name - 1);
+        memcpy(name, e->name, n);
+        name[n] = '\0';
+        smask__fail(c, SMASK_FORMAT, name,
+            "is not part of the ViT that is computed here");
+    }
+    for (int i = 0; smask__timm_block[i][0] != '\0'; i++)
+        for (int32_t k = 0, first = 0; k < depth && smask__ok(c); k++) {
+            smask__append_text(smask__append_text(smask__append_digits(
+                smask__append_text(name, "blocks."), (uint64_t)k), "."),
+                smask__timm_block[i]);
+            const int there = smask__file_find(f, name) != NULL;
+            if (k == 0) first = there;
+            if (there != (i < 11 ? 1 : first))
+                smask__fail(c, SMASK_FORMAT, name, there
+                    ? "is there, but not in every block" : "is missing");
+        }
+    for (int i = 0; i < 5 && smask__ok(c); i++)
+        if (smask__file_find(f, smask__timm_rest[i]) == NULL)
+            smask__fail(c, SMASK_FORMAT, smask__timm_rest[i], "is missing");
+}
+
 /* Infer a timm ViT or DeiT from the shapes of its tensors. If a class token
    exists, timm pools it, so pool_class is set. Shapes do not determine
-   num_heads: without metadata heads are 64 wide. Models with tensors that
-   chapter 9 does not compute fail: ignoring them would give wrong features. */
+   num_heads: without metadata heads are 64 wide. */
 SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     smask_vit_desc *d)
 {
@@ -7481,19 +7565,22 @@ SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
     const int32_t F = smask__file_dim(f, up, 2, 0);
     int32_t N, grid = 0, i;
 
-    if (smask__file_find(f, "dist_token") || smask__file_find(f, "reg_token")
-        || smask__file_find(f, "blocks.0.attn.q_norm.weight"))
-        smask__fail(c, SMASK_FORMAT, "file",
-            "models with dist_token, reg_token or q_norm are not supported");
     d->dim = smask__file_dim(f, patch, 4, 0);
     d->channels = smask__file_dim(f, patch, 4, 1);
     d->patch = smask__file_dim(f, patch, 4, 2);
-    for (i = 0; i < f->count; i++) {
-        const size_t n = f->entry[i].name_bytes;
-        const char *name = f->entry[i].name;
-        d->depth += n > 20 && memcmp(name, "blocks.", 7) == 0
-            && memcmp(name + n - 13, ".norm1.weight", 13) == 0;
-    }
+    for (i = 0; i < f->count; i++)
+        if (smask__name_begins(&f->entry[i], "blocks.")) {
+            const char *at = f->entry[i].name + 7;
+            uint64_t k;
+            if (smask__json_integer(&at, f->entry[i].name
+                    + f->entry[i].name_bytes, &k) && k < 200
+                && (int32_t)k >= d->depth) d->depth = (int32_t)k + 1;
+        }
+    if (d->dim < 1 || d->depth < 1)
+        smask__fail(c, SMASK_FORMAT, "file", "holds no vision transformer "
+            "with timm's names (patch_embed.proj.weight, blocks.0. ...)");
+    smask__infer_check(c, f, d->depth);
+    if (!smask__ok(c)) return;
     d->class_token = smask__file_find(f, "cls_token") != NULL;
     d->pool_class = d->class_token;
     if (smask__file_find(f, "blocks.0.ls1.gamma") != NULL)
@@ -7502,8 +7589,8 @@ SMASK__FN void smask__infer_vit_desc(smask_ctx *c, const smask_file *f,
         d->classes = smask__file_dim(f, "head.weight", 2, 0);
     N = smask__file_dim(f, "pos_embed", 3, 1) - d->class_token;
     while (grid < 16384 && grid * grid < N) grid++;
-    if (d->dim < 1 || d->patch < 1 || grid < 1 || grid * grid != N
-        || grid > 16384 / d->patch || F < 1 || F % d->dim || d->depth < 1
+    if (d->patch < 1 || grid < 1 || grid * grid != N
+        || grid > 16384 / d->patch || F < 1 || F % d->dim
         || smask__file_dim(f, patch, 4, 3) != d->patch
         || smask__file_dim(f, "pos_embed", 3, 2) != d->dim
         || smask__file_dim(f, up, 2, 1) != d->dim)

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct embedding {
     /* options */
@@ -32,8 +31,7 @@ typedef struct embedding {
     FILE *stream;
     size_t count;
     /* where the features go */
-    char part[1100];                 /* written here, then renamed         */
-    FILE *out;
+    FILE *out;                       /* renamed when it is complete        */
     float *pooled;                   /* (B, D): written after all tokens   */
     char trouble[640];
 } embedding;
@@ -45,8 +43,8 @@ static void give_up(embedding *e, const char *format, const char *what,
     char line[1600];
 
     if (e->out != NULL) {
+        part_remove(e->output);
         fclose(e->out);
-        remove(e->part);
     }
     snprintf(line, sizeof line, format, what, why);
     fail("%s", line);
@@ -208,15 +206,11 @@ static void put_floats(embedding *e, const float *x, size_t count)
 /* Nothing that is read here may be written over, nor what is no file. */
 static void check_output(const embedding *e)
 {
-    struct stat about;
     size_t i;
     int taken = file_same(e->output, e->model)
         || file_same(e->output, e->input);
 
-    if (stat(e->output, &about) != 0) return;
-    if (!S_ISREG(about.st_mode))
-        fail("--output %s: is there, and no ordinary file; give another "
-            "name", e->output);
+    file_check_output("--output", e->output);
     for (i = 0; e->path != NULL && i < e->count && !taken; i++)
         taken = file_same(e->output, e->path[i]);
     if (taken)
@@ -308,8 +302,6 @@ static void read_options(embedding *e, int argc, char **argv)
     if (e->pool != NULL && strcmp(e->pool, "mean") != 0
         && strcmp(e->pool, "class") != 0)
         fail("--pool %s: give mean or class", e->pool);
-    if (strlen(e->output) + 6 > sizeof e->part)
-        fail("--output: the path is too long");
 }
 
 /* Pixels are normalised as the model file says. Files by timm do not say:
@@ -371,20 +363,15 @@ int main(int argc, char **argv)
     if (e.pooled == NULL)
         fail("no memory for the features of %lu images",
             (unsigned long)e.count);
-    sprintf(e.part, "%s.part", e.output);
-    e.out = fopen(e.part, "wb");
-    if (e.out == NULL) fail("--output %s: %s", e.output, strerror(errno));
+    e.out = part_open(e.output);
+    if (e.out == NULL) fail("--output %s: %s", e.output, part_error());
     if (work(&c, &e) != SMASK_OK)
         give_up(&e, "--model %s%s", e.trouble[0] != '\0' ? "" : e.model,
             e.trouble[0] != '\0' ? e.trouble : smask_detail(&c));
-    if (fclose(e.out) != 0) {
-        e.out = NULL;
-        remove(e.part);
-        fail("--output %s: the disk is full; make room and try again",
-            e.output);
-    }
-    if (rename(e.part, e.output) != 0)
-        fail("--output %s: %s", e.output, strerror(errno));
+    if (!part_rename(e.out, e.output))
+        give_up(&e, "--output %s: not written: %s; make room and try again",
+            e.output, strerror(errno));
+    fclose(e.out);
     result("images", (double)e.count, 0);
     smask_shutdown(&c);
     smask_threads_stop(&pool);

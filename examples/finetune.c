@@ -13,9 +13,16 @@
 
    Prints finetune_top1, in percent, of the LAST epoch: the best epoch by
    the test images would have seen them. DIR/log.csv has the course and the
-   accuracy of each class, DIR/model.safetensors the model.              */
+   accuracy of each class, DIR/model.safetensors the model with all that
+   --resume needs.
+
+   The images of an epoch, what happens to them and how they mix depend on
+   the seed and the step alone, and the generator of the model is saved with
+   it. So a run that was stopped and resumed ends with the same bits as one
+   that was not.                                                         */
 #include "support/support.h"
 #include "support/evaluation.h"
+#include "support/run.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +30,8 @@
 
 typedef struct training {
     /* options */
-    const char *model, *path, *out;
+    run_state state;                 /* out, steps, saves, resume          */
+    const char *model, *path;
     int epochs, limit, batch, threads, warmup, test_every;
     int dim, depth, heads, image, patch, bf16;
     float lr, layer_decay, drop_path, mixup, cutmix, smoothing;
@@ -40,11 +48,17 @@ typedef struct training {
     int32_t *order;                  /* the training images in use         */
     int32_t *all_test, *guess;
     size_t train_count, test_count, pixels;
-    int32_t steps;                   /* in an epoch                        */
-    int done;                        /* epochs                             */
-    FILE *log;
+    int32_t per_epoch;               /* steps                              */
+    int shuffled;                    /* epochs that `order` has seen       */
+    double sum;                      /* of this epoch's losses so far      */
+    int finished;                    /* the last test was made             */
+    char *rows;                      /* of log.csv, one an epoch           */
+    size_t row_bytes, row_room;
+    int row_count;
     progress line;                   /* main ends it, after the save       */
-    char model_file[1100], trouble[640];
+    char *command;
+    char folder[1100];               /* of the images                      */
+    char trouble[640];
 } training;
 
 /* ------------------------------------------------------------- targets */
@@ -133,18 +147,42 @@ static void test_all(smask_ctx *c, training *t)
 
 /* ----------------------------------------------------------------- log */
 
-static void log_line(training *t, int epoch, double loss, int tested)
+static void add_row(training *t, const char *row)
+{
+    const size_t bytes = strlen(row);
+
+    if (t->row_bytes + bytes + 1 > t->row_room) {
+        const size_t room = 2 * t->row_room + bytes + 4096;
+        char *more = (char *)realloc(t->rows, room);
+        if (more == NULL) fail("no memory for the rows of the log");
+        t->rows = more;
+        t->row_room = room;
+    }
+    memcpy(t->rows + t->row_bytes, row, bytes + 1);
+    t->row_bytes += bytes;
+    t->row_count++;
+}
+
+/* A number after a comma, or nothing after a comma. */
+static char *put_share(char *to, double share, int known)
+{
+    if (known) return to + sprintf(to, ",%.2f", 100 * share);
+    return to + sprintf(to, ",");
+}
+
+/* The row of an epoch: mean loss and, if it was tested, accuracies. */
+static void log_epoch(training *t, int epoch, double loss, int tested)
 {
     const int32_t classes = t->data.classes;
+    char *row = (char *)malloc(128 + 16 * (size_t)classes), *to = row;
     int32_t k;
     size_t i;
 
-    fprintf(t->log, "%d,%g,%.5f", epoch, (double)t->adam.rate, loss);
-    if (tested)
-        fprintf(t->log, ",%.2f", 100 * evaluation_accuracy(t->guess,
-            t->data.test.label, t->test_count));
-    else
-        fprintf(t->log, ",");
+    if (row == NULL) fail("no memory for a row of the log");
+    to += sprintf(to, "%d,%g,%.5f", epoch,
+        (double)smask_adam_rate(&t->adam, t->adam.step - 1), loss);
+    to = put_share(to, tested ? evaluation_accuracy(t->guess,
+        t->data.test.label, t->test_count) : 0, tested);
     for (k = 0; k < classes; k++) {
         int seen = 0, hits = 0;
         for (i = 0; i < t->test_count && tested; i++)
@@ -152,38 +190,160 @@ static void log_line(training *t, int epoch, double loss, int tested)
                 seen++;
                 hits += t->guess[i] == k;
             }
-        if (seen > 0) fprintf(t->log, ",%.2f", 100.0 * hits / seen);
-        else fprintf(t->log, ",");
+        to = put_share(to, seen > 0 ? (double)hits / seen : 0, seen > 0);
     }
-    fprintf(t->log, "\n");
-    if (fflush(t->log) != 0)
-        fail("%s/log.csv: the disk is full; make room", t->out);
+    strcpy(to, "\n");
+    add_row(t, row);
+    if (t->state.log != NULL) {
+        fputs(row, t->state.log);
+        fflush(t->state.log);            /* a failure shows at the save    */
+    }
+    free(row);
 }
 
-/* The log, once the model has been read. Files of an earlier run keep their
-   content under another name. */
-static void open_log(training *t)
+static void write_log(void *user, FILE *file)
 {
-    char path[1100];
+    const training *t = (const training *)user;
     int32_t k;
 
-    if (file_keep(t->out, "model.safetensors") + file_keep(t->out, "log.csv")
-        > 0)
-        warn("%s held an earlier run: its files are now named .old", t->out);
-    snprintf(path, sizeof path, "%s/log.csv", t->out);
-    t->log = fopen(path, "w");
-    if (t->log == NULL) fail("--out: %s: %s", path, strerror(errno));
-    fprintf(t->log, "epoch,lr,loss,top1");
+    fprintf(file, "epoch,lr,loss,top1");
     for (k = 0; k < t->data.classes; k++) {
         const char *name = t->data.class_name[k];
-        fputc(',', t->log);
+        fputc(',', file);
         for (; *name != '\0'; name++)
-            fputc(*name == ',' || *name == '"' ? '_' : *name, t->log);
+            fputc(*name == ',' || *name == '"' ? '_' : *name, file);
     }
-    fprintf(t->log, "\n");
+    fprintf(file, "\n");
+    if (t->rows != NULL) fputs(t->rows, file);
+}
+
+/* One line of any length, with its end, or NULL. */
+static char *read_line(FILE *file)
+{
+    size_t room = 0, used = 0;
+    char *line = NULL;
+
+    do {
+        char *more = (char *)realloc(line, room += 4096);
+        if (more == NULL) fail("no memory for a row of the log");
+        line = more;
+        if (fgets(line + used, (int)(room - used), file) == NULL) break;
+        used += strlen(line + used);
+    } while (used > 0 && line[used - 1] != '\n');
+    if (used > 0 && line[used - 1] == '\n') return line;
+    free(line);
+    return NULL;
+}
+
+/* The rows of a resumed run, up to `epochs`; later ones are made again. */
+static void read_log(training *t, int epochs)
+{
+    FILE *file = fopen(t->state.log_file, "r");
+    char *line;
+
+    while (file != NULL && (line = read_line(file)) != NULL) {
+        const long epoch = strtol(line, NULL, 10);
+        if (epoch == t->row_count + 1 && epoch <= epochs) add_row(t, line);
+        free(line);
+    }
+    if (file != NULL) fclose(file);
+    if (t->row_count < epochs)
+        warn("%s lacks rows of the %d epochs made", t->state.log_file,
+            epochs);
 }
 
 /* ---------------------------------------------------------------- work */
+
+static int save(smask_ctx *c, void *user)
+{
+    training *t = (training *)user;
+
+    sprintf(t->state.note, "%.17g", t->sum);
+    return run_save(c, &t->state, "finetune", &t->v, NULL, &t->adam);
+}
+
+/* Its images, in an order of the epoch's own. */
+static const int32_t *batch_of(training *t, int64_t step)
+{
+    smask_random random;
+
+    for (; t->shuffled <= step / t->per_epoch; t->shuffled++) {
+        smask_seed(&random, t->seed, 100 + (uint64_t)t->shuffled);
+        smask_shuffle(&random, t->order, (int32_t)t->train_count);
+    }
+    return t->order + (size_t)(step % t->per_epoch) * (size_t)t->batch;
+}
+
+/* Does an epoch end after so many steps? The last may be cut short. */
+static int ends_epoch(const training *t, int64_t step)
+{
+    return step > 0
+        && (step % t->per_epoch == 0 || step == t->state.steps);
+}
+
+/* The test, where one is due, and the row of the log. */
+static void end_epoch(smask_ctx *c, training *t)
+{
+    const int last = t->adam.step == t->state.steps;
+    const int64_t begun = (t->adam.step - 1) / t->per_epoch;
+    const int epoch = (int)begun + 1;
+    const int tested = last || epoch % t->test_every == 0;
+
+    if (tested) test_all(c, t);
+    if (smask_error(c) != SMASK_OK) return;
+    log_epoch(t, epoch, t->sum
+        / (double)(t->adam.step - begun * t->per_epoch), tested);
+    t->finished = last;
+}
+
+/* All steps from where the optimiser stands. The model is saved before the
+   test at the end of an epoch, so a resumed run repeats that test. */
+static void train(smask_ctx *c, training *t)
+{
+    progress *line = &t->line;
+    smask_random before;
+
+    stop_catch();
+    progress_start(line, "fine-tune", (double)t->state.steps * t->batch);
+    line->first = line->done = (double)t->adam.step * t->batch;
+    t->state.saved_time = seconds_now();
+    if (ends_epoch(t, t->adam.step)) end_epoch(c, t);
+    while (t->adam.step < t->state.steps && !stop_wanted()
+        && smask_error(c) == SMASK_OK) {
+        float loss;
+        before = c->random;
+        loss = train_step(c, t, batch_of(t, t->adam.step), t->adam.step);
+        if (smask_error(c) != SMASK_OK) {
+            progress_end(line);
+            run_failed(c, &t->state, t->adam.step, (double)t->lr, &before,
+                save, t);
+        }
+        if (ends_epoch(t, t->adam.step - 1)) t->sum = 0;
+        t->sum += (double)loss;
+        /* First save, then print: a print may wait for its reader. */
+        if (run_save_due(&t->state, t->adam.step) && !save(c, t))
+            run_not_saved(&t->state, t->adam.step);
+        if (stop_wanted()) return;
+        progress_loss(line, (double)t->adam.step * t->batch, (double)loss);
+        if (ends_epoch(t, t->adam.step)) end_epoch(c, t);
+    }
+}
+
+/* The weights that training starts from. The head begins anew, nearly at
+   zero: one in the file is of another task. Its two tensors are the last,
+   and hidden while reading. */
+static void read_encoder(smask_ctx *c, training *t)
+{
+    int32_t missing;
+
+    t->v.params.count -= 2;
+    evaluation_model_read(c, &t->file, &t->v, &missing, t->trouble,
+        sizeof t->trouble);
+    t->v.params.count += 2;
+    if (smask_error(c) == SMASK_OK && missing > 0)
+        fail("--model %s: %d weights of the encoder are not in the file",
+            t->model, (int)missing);
+}
 
 /* The model and its optimiser; then every epoch. In a dry run one step of
    each kind. */
@@ -191,68 +351,56 @@ static smask_result work(smask_ctx *c, void *user)
 {
     training *t = (training *)user;
     smask_adam_desc adam;
-    smask_random random;
-    progress *line = &t->line;
-    int32_t missing, b;
-    int epoch;
 
-    /* The head begins anew, nearly at zero: one in the file is of another
-       task. Its two tensors are the last, and hidden while reading. */
-    if (smask_vit_init(c, &t->v, &t->file.desc) != SMASK_OK)
-        return smask_error(c);
-    t->v.params.count -= 2;
-    evaluation_model_read(c, &t->file, &t->v, &missing, t->trouble,
-        sizeof t->trouble);
-    t->v.params.count += 2;
+    smask_vit_init(c, &t->v, &t->file.desc);
+    if (smask_error(c) == SMASK_OK && !t->state.resume) read_encoder(c, t);
     if (smask_error(c) != SMASK_OK) return smask_error(c);
-    if (missing > 0)
-        fail("--model %s: %d weights of the encoder are not in the file",
-            t->model, (int)missing);
     memset(&adam, 0, sizeof adam);
     adam.lr = t->lr;
     adam.beta2 = 0.999f;
     adam.weight_decay = t->weight_decay > 0 ? t->weight_decay : -1;
     adam.clip = -1;
     adam.layer_decay = t->layer_decay;
-    adam.steps = (int64_t)t->epochs * t->steps;
-    adam.warmup = (int64_t)t->warmup * t->steps;
+    adam.steps = t->state.steps;
+    adam.warmup = (int64_t)t->warmup * t->per_epoch;
     adam.final_lr = 1e-6f;
     smask_adam_init(c, &t->adam, &adam, &t->v.params);
     if (smask_error(c) != SMASK_OK) return smask_error(c);
+    if (t->state.resume)
+        run_read(c, &t->state, &t->v, NULL, &t->adam);
     if (smask_is_dry(c)) {
         train_step(c, t, t->order, 0);
         test_all(c, t);
         return smask_error(c);
     }
-    open_log(t);
-    stop_catch();
-    progress_start(line, "fine-tune", (double)adam.steps
-        * (double)t->batch);
-    for (epoch = 0; epoch < t->epochs; epoch++) {
-        const int tested = epoch + 1 == t->epochs
-            || (epoch + 1) % t->test_every == 0;
-        double sum = 0;
-
-        smask_seed(&random, t->seed, 100 + (uint64_t)epoch);
-        smask_shuffle(&random, t->order, t->train_count);
-        for (b = 0; b < t->steps; b++) {
-            const int64_t step = (int64_t)epoch * t->steps + b;
-            const float loss = train_step(c, t,
-                t->order + (size_t)b * (size_t)t->batch, step);
-            if (smask_error(c) != SMASK_OK) return smask_error(c);
-            if (stop_wanted()) return SMASK_OK;
-            sum += loss;
-            progress_loss(line, (double)(step + 1) * (double)t->batch,
-                loss);
-        }
-        if (tested) test_all(c, t);
-        log_line(t, epoch + 1, sum / t->steps, tested);
-        t->done = epoch + 1;
-    }
+    if (t->state.resume)                 /* its last epoch's is made again */
+        read_log(t, (int)((t->adam.step - ends_epoch(t, t->adam.step))
+            / t->per_epoch));
+    else
+        run_keep_earlier(&t->state);
+    if (!run_write_log(&t->state))
+        fail("--out: %s: %s; choose another folder", t->state.log_file,
+            strerror(errno));
+    t->sum = strtod(t->state.note, NULL);
+    train(c, t);
     return smask_error(c);
 }
 
 /* ---------------------------------------------------------------- main */
+
+static const char *const may_change[] = { "--out", "--threads", "--resume",
+    "--save-every", "--save-minutes", "--epochs", NULL };
+
+/* What follows from the number of epochs. */
+static void settle_epochs(training *t)
+{
+    if (t->warmup < 0) t->warmup = t->epochs / 10;
+    if (t->warmup >= t->epochs)
+        fail("--warmup %d: must be less than the %d epochs", t->warmup,
+            t->epochs);
+    if (t->test_every == 0)
+        t->test_every = t->epochs < 10 ? 1 : t->epochs / 10;
+}
 
 static void read_options(training *t, int argc, char **argv)
 {
@@ -262,10 +410,12 @@ static void read_options(training *t, int argc, char **argv)
         { "--data", OPTION_TEXT, &t->path, 0, 0,
           "shapes, or a folder: CIFAR-10, IDX, train/CLASS/* with "
           "val/CLASS/*, or CLASS/* (every fifth image is for testing)" },
-        { "--out", OPTION_TEXT, &t->out, 0, 0,
+        { "--out", OPTION_TEXT, &t->state.out, 0, 0,
           "folder for model.safetensors and log.csv" },
         { "--epochs", OPTION_INT, &t->epochs, 1, 100000,
           "passes over the images" },
+        { "--steps", OPTION_INT, &t->state.steps, 0, 100000000,
+          "updates, instead of --epochs; 0: by epochs" },
         { "--limit", OPTION_INT, &t->limit, 0, 1e9,
           "use N training images, balanced; 0: all" },
         { "--batch", OPTION_INT, &t->batch, 1, 65536, "images in a step" },
@@ -294,13 +444,22 @@ static void read_options(training *t, int argc, char **argv)
         { "--patch", OPTION_INT, &t->patch, 1, 256,
           "P in pixels, with random" },
         { "--bf16", OPTION_FLAG, &t->bf16, 0, 0, BF16_TEXT },
+        { "--save-every", OPTION_INT, &t->state.save_every, 0, 100000000,
+          "steps between saves; 0: a tenth of all" },
+        { "--save-minutes", OPTION_REAL, &t->state.save_minutes, 0, 1e6,
+          "save also when so many minutes have passed since the last; 0: "
+          "never" },
+        { "--resume", OPTION_FLAG, &t->state.resume, 0, 0,
+          "go on from DIR/model.safetensors; give the same options again" },
         { "--threads", OPTION_INT, &t->threads, 0, 1024, "0: all cores" },
         { "--seed", OPTION_SEED, &t->seed, 0, 0,
           "seed of all random draws" }
     };
+    size_t length;
 
     t->path = "shapes";
-    t->out = "out/finetune";
+    t->state.out = "out/finetune";
+    t->state.save_minutes = 10;
     t->epochs = 50;
     t->batch = 64;
     t->lr = 1e-3f;
@@ -315,32 +474,86 @@ static void read_options(training *t, int argc, char **argv)
     t->depth = 6;
     t->image = 32;
     t->patch = 4;
-    options_read("a classifier on a pre-trained encoder", table,
-        (int)(sizeof table / sizeof table[0]), argc, argv);
+    run_options(&t->state, table, (int)(sizeof table / sizeof table[0]));
+    options_read("a classifier on a pre-trained encoder", t->state.table,
+        t->state.options, argc, argv);
     if (t->model == NULL)
         fail("--model is missing: give a model file, or random");
     t->isa = isa_for(t->bf16);
-    if (t->warmup < 0) t->warmup = t->epochs / 10;
-    if (t->warmup >= t->epochs)
-        fail("--warmup %d: must be less than --epochs %d", t->warmup,
-            t->epochs);
-    if (t->test_every == 0)
-        t->test_every = t->epochs < 10 ? 1 : t->epochs / 10;
+    if (t->state.steps == 0) settle_epochs(t);
+    length = strlen(t->path);
+    if (length > 1000) fail("--data: the path is too long");
+    while (length > 1 && t->path[length - 1] == '/') length--;
+    sprintf(t->folder, "%.*s", (int)length, t->path);
+    t->path = t->folder;                 /* folder/ is folder              */
+    t->state.program = "finetune";
+    t->state.path = t->path;
+    t->state.may_change = may_change;
+    t->state.write_log = write_log;
+    t->state.user = t;
+    t->state.note_key = "epoch.loss";
 }
 
+/* A resumed run has its model from its own file: that of --model may have
+   gone. */
 static void open_model(training *t)
 {
-    evaluation_model_choose(&t->file, t->model, t->image, t->patch, t->dim,
-        t->depth, t->heads);
+    if (t->state.resume) {
+        if (evaluation_model_open(&t->file, t->state.model_file, t->trouble,
+                sizeof t->trouble) != SMASK_OK)
+            fail("--resume: %s", t->trouble);
+    } else {
+        evaluation_model_choose(&t->file, t->model, t->image, t->patch,
+            t->dim, t->depth, t->heads);
+    }
     t->file.desc.drop_path = t->drop_path;
     if (!(t->layer_decay > 0))
-        t->layer_decay = t->file.path[0] == '\0' ? 1 : 0.75f;
+        t->layer_decay = strcmp(t->model, "random") == 0 ? 1 : 0.75f;
+}
+
+/* The hash of the labels, of both splits. */
+static const char *labels_text(const data_set *data, char text[17])
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    size_t i;
+
+    for (i = 0; i < data->train.count + data->test.count; i++) {
+        hash ^= (uint64_t)(i < data->train.count ? data->train.label[i]
+            : data->test.label[i - data->train.count]);
+        hash *= 0x100000001b3u;
+    }
+    sprintf(text, "%08lx%08lx", (unsigned long)(hash >> 32),
+        (unsigned long)(hash & 0xffffffffu));
+    return text;
+}
+
+/* What a resumed run must find unchanged, and how pixels are normalised. */
+static void add_facts(training *t)
+{
+    char pixels[2][128], labels[17];
+    smask_metadata pixel[2];
+    int32_t i;
+
+    for (i = 0; i < 4; i++) {
+        const int known = t->file.channels == t->data.channels;
+        t->mean[i] = known ? t->file.mean[i] : t->data.mean[i];
+        t->deviation[i] = known ? t->file.deviation[i]
+            : t->data.deviation[i];
+    }
+    notes_pixels(pixel, pixels, t->mean, t->deviation, t->data.channels);
+    run_add_fact(&t->state, "mean", pixels[0], "other pixels");
+    run_add_fact(&t->state, "std", pixels[1], "other pixels");
+    run_data_facts(&t->state, &t->data, t->train_count, "data.mean",
+        "data.std");
+    run_add_fact(&t->state, "data.labels", labels_text(&t->data, labels),
+        "other labels");
 }
 
 static void open_data(training *t)
 {
     smask_vit_desc *d = &t->file.desc;
     data_set *data = &t->data;
+    int64_t steps;
     size_t i;
 
     data->threads = t->threads;
@@ -360,25 +573,16 @@ static void open_data(training *t)
     if (t->train_count == 0) fail("no memory for the list of images");
     for (i = 0; i < t->test_count; i++) t->all_test[i] = (int32_t)i;
     if ((size_t)t->batch > t->train_count) t->batch = (int)t->train_count;
-    t->steps = (int32_t)(t->train_count / (size_t)t->batch);
-    for (i = 0; i < 4; i++) {
-        const int told = t->file.channels == d->channels;
-        t->mean[i] = told ? t->file.mean[i] : data->mean[i];
-        t->deviation[i] = told ? t->file.deviation[i] : data->deviation[i];
-    }
-}
-
-static void save(smask_ctx *c, training *t)
-{
-    char pixels[2][128], data[1100];
-    smask_metadata notes[4];
-
-    notes_pixels(notes, pixels, t->mean, t->deviation, t->v.desc.channels);
-    notes[2].key = "data";
-    notes[2].value = note_text(data, sizeof data, t->path);
-    notes[3].key = "method";
-    notes[3].value = "finetune";
-    model_save(c, &t->v, notes, 4, t->model_file);
+    t->per_epoch = (int32_t)(t->train_count / (size_t)t->batch);
+    steps = (int64_t)t->epochs * t->per_epoch;
+    if (t->state.steps == 0 && steps > 100000000)
+        fail("--epochs %d: more than 100000000 steps", t->epochs);
+    if (t->state.steps == 0) t->state.steps = (int)steps;
+    t->epochs = (t->state.steps - 1) / t->per_epoch + 1;
+    settle_epochs(t);
+    if (t->state.save_every == 0)
+        t->state.save_every = t->state.steps < 10 ? 1 : t->state.steps / 10;
+    add_facts(t);
 }
 
 int main(int argc, char **argv)
@@ -390,14 +594,15 @@ int main(int argc, char **argv)
     smask_ctx c;
 
     read_options(&t, argc, argv);
+    t.command = run_command(argc, argv);
+    run_open(&t.state);
+    if (file_same(t.state.model_file, t.model))
+        fail("--out %s: the model of --model lies there, and would be "
+            "replaced; give another folder", t.state.out);
     open_model(&t);
     open_data(&t);
-    snprintf(t.model_file, sizeof t.model_file, "%.1000s/model.safetensors",
-        t.out);
-    if (file_same(t.model_file, t.model))
-        fail("--out %s: the model of --model lies there, and would be "
-            "replaced; give another folder", t.out);
-    folder_lock(t.out);
+    run_check(&t.state);
+    folder_lock(t.state.out);
     if (smask_threads_start(&pool, t.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     t.hook = smask_threads_hook(&pool);
@@ -406,28 +611,29 @@ int main(int argc, char **argv)
     desc.seed = t.seed;
     desc.isa = t.isa;
     context_for(&c, &desc, work, &t, &sizes, t.model);
-    if (work(&c, &t) == SMASK_NUMERIC && t.trouble[0] == '\0')
-        fail("epoch %d: the loss or its gradient is not finite; try a lower "
-            "--lr (now %g)", t.done + 1, (double)t.lr);
-    if (smask_error(&c) != SMASK_OK)
+    if (work(&c, &t) != SMASK_OK)
         fail("%s", t.trouble[0] != '\0' ? t.trouble : smask_detail(&c));
     /* First the model: printing may fail. */
-    save(&c, &t);
+    run_save_log(&t.state);
+    if (t.state.saved_step != t.adam.step && !save(&c, &t))
+        fail("%s", t.state.why);
     progress_end(&t.line);
-    if (t.done == t.epochs) {
+    if (t.finished) {
         result("finetune_top1", 100 * evaluation_accuracy(t.guess,
             t.data.test.label, t.test_count), 2);
         result("planned_mb", (double)sizes.bytes / 1e6, 1);
     } else {
-        warn("stopped after %d of %d epochs; the model as it is now lies in "
-            "%s", t.done, t.epochs, t.model_file);
+        warn("stopped at step %ld of %d and saved; go on with: %s --resume",
+            (long)t.adam.step, t.state.steps, t.command);
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);
-    fclose(t.log);
+    if (t.state.log != NULL) fclose(t.state.log);
     data_close(&t.data);
     free(t.order);
     free(t.all_test);
     free(t.guess);
-    return t.done == t.epochs ? 0 : 130;
+    free(t.rows);
+    free(t.command);
+    return t.finished ? 0 : 130;
 }

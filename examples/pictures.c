@@ -18,6 +18,7 @@ enum { ROWS = 3, COLUMNS = 6, ZOOM = 4, GAP = 8, SAMPLE = 64, WHITE = 15 };
 
 typedef struct pictures {
     const char *model, *path, *out;
+    int threads;
     uint64_t seed;
     evaluation_model file;           /* for the normalisation of pixels    */
     smask_vit v;
@@ -185,13 +186,18 @@ static void write_png(const pictures *p)
         head[4 + x] = (unsigned char)(p->height >> (24 - 8 * x) & 255);
     }
     head[8] = 4;                         /* bits; grey is 0 in head[9]     */
-    s.f = fopen(p->out, "wb");
-    if (s.f == NULL) fail("--out %s: %s", p->out, strerror(errno));
+    s.f = part_open(p->out);
+    if (s.f == NULL) fail("--out %s: %s", p->out, part_error());
     fwrite(mark, 1, 8, s.f);
     write_chunk(s.f, "IHDR", head, 13);
     write_chunk(s.f, "IDAT", s.at, s.used);
     write_chunk(s.f, "IEND", NULL, 0);
-    if (ferror(s.f) | fclose(s.f)) fail("--out %s: not written", p->out);
+    if (!part_rename(s.f, p->out)) {
+        part_remove(p->out);
+        fail("--out %s: not written: %s; make room and try again", p->out,
+            strerror(errno));
+    }
+    fclose(s.f);
     free(s.at);
     free(raw);
 }
@@ -255,8 +261,8 @@ static void draw(pictures *p, const smask_losses *l)
     if (patch == NULL) fail("no memory for the patches");
     for (b = 0; b < 2; b++)
         for (row = 0; row < ROWS; row++) {
-            smask_patches(p->images + (size_t)row * pixels, 1, C,
-                (size_t)p->v.desc.image, (size_t)P, patch);
+            smask_patches(p->images + (size_t)row * pixels, 1,
+                p->v.desc.channels, p->v.desc.image, P, patch);
             for (n = 0; n < N && b == 0; n++) {
                 draw_patch(p, row, 0, n, patch + (size_t)n * d, P, 1);
                 draw_token(p, row, 1, n, l->tokens[row * N + n],
@@ -359,8 +365,10 @@ int main(int argc, char **argv)
         { "--data", OPTION_TEXT, &p.path, 0, 0, "the images it was trained "
           "on, as for pretrain" },
         { "--out", OPTION_TEXT, &p.out, 0, 0, "the PNG to write" },
-        { "--seed", OPTION_SEED, &p.seed, 0, 0, "of the split" }
+        { "--threads", OPTION_INT, &p.threads, 0, 1024, "0: all cores" },
+        { "--seed", OPTION_SEED, &p.seed, 0, 0, "seed of the split" }
     };
+    smask_threads pool;
     char trouble[640];
     smask_desc desc;
     smask_ctx c;
@@ -373,15 +381,22 @@ int main(int argc, char **argv)
     options_read("a model's predictions as a picture", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
     if (p.model == NULL) fail("--model is missing: give a model file");
+    file_check_output("--out", p.out);
+    if (file_same(p.out, p.model))
+        fail("--out %s: is the model; give another name", p.out);
     if (evaluation_model_open(&p.file, p.model, trouble, sizeof trouble)
         != SMASK_OK)
         fail("--model %s", trouble);
+    if (smask_threads_start(&pool, p.threads) != SMASK_OK)
+        fail("the threads cannot be started; use --threads 1");
     memset(&desc, 0, sizeof desc);
+    desc.parallel = smask_threads_hook(&pool);
     desc.memory_size = (size_t)512 << 20;
     if (smask_setup(&c, &desc) != SMASK_OK) fail("no memory for the model");
     read_model(&c, &p);
     side = (size_t)p.v.desc.image;
     pixels = (size_t)p.v.desc.channels * side * side;
+    p.data.threads = p.threads;
     data_open(&p.data, p.path, p.v.desc.image, p.v.desc.channels);
     if (p.file.channels == p.v.desc.channels) {
         memcpy(p.data.mean, p.file.mean, sizeof p.data.mean);
@@ -406,6 +421,7 @@ int main(int argc, char **argv)
     smask_end_step(&c);
     write_png(&p);
     smask_shutdown(&c);
+    smask_threads_stop(&pool);
     data_close(&p.data);
     free(p.tokens.count);
     free(p.images);

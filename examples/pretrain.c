@@ -29,17 +29,15 @@
 #include "support/support.h"
 #include "support/evaluation.h"
 #include "support/report.h"
+#include "support/run.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #define FIT_PATCHES 200000               /* that a codebook is learnt from */
 #define FIT_BYTES 64000000               /* and the most they may take     */
-#define OPTIONS 60                   /* capacity of the table              */
 
 /* Streams of the seed, and numbers of data_augmented's steps, that training
    does not use. */
@@ -49,24 +47,23 @@
 #define STEP_FIT ((int64_t)1 << 40)
 #define STEP_TOKENS ((int64_t)1 << 41)
 #define STEP_VIEWS ((int64_t)1 << 42)
-#define NOISE_BATCHES 10
+#define NOISE_BATCHES 10                 /* at the end; at saves 2         */
 
 typedef struct run {
     /* options */
-    const char *path, *out;
+    run_state state;                     /* out, steps, saves, resume      */
+    const char *path;
     int method, tokenizer, preset, mask;
     int vocab, dim, depth, heads, decoder_depth, image, patch, channels;
-    int batch, epochs, steps, limit, warmup, save_every, threads;
+    int batch, epochs, limit, warmup, threads;
     int no_inpaint, no_match, official, sincos, recompute, extras, bf16;
     int raw_features, all_negatives, stop_keys, no_decoder_embed;
     int shared_positions, splits, match_decoder;
     float view_jitter;
-    int half_resolution, full, centre, uniform01, euclidean, resume;
+    int half_resolution, full, centre, uniform01, euclidean;
     float ratio, inpaint_weight, match_weight, temperature;
-    float layer_scale, drop_path, lr, weight_decay, crop, save_minutes;
+    float layer_scale, drop_path, lr, weight_decay, crop;
     uint64_t seed;
-    option table[OPTIONS];
-    int options;
     char *command;
     /* what they lead to */
     smask_vit_desc vit_desc;
@@ -79,7 +76,6 @@ typedef struct run {
     size_t train_count, pixels;
     int32_t per_epoch, epoch;            /* epoch: the one in `order`      */
     int asked_batch;                     /* before there were too few      */
-    size_t spare;                        /* bytes to read the old file     */
     /* what is made */
     smask_vit v;
     smask_tokenizer t;
@@ -90,12 +86,11 @@ typedef struct run {
     report_step *row;
     size_t rows, rows_room;
     double busy, trained;                /* seconds, images, of this run   */
+    double noise;                        /* match accuracy on noise, as last
+                                            measured; NAN: not yet         */
     smask_sizes sizes;
-    FILE *log;                           /* NULL: could not be written     */
     progress line;
-    int begun, saved;                    /* training; at least once        */
     char folder[1100];                   /* of the images                  */
-    char model_file[1100], log_file[1100], report_file[1100];
 } run;
 
 /* ----------------------------------------------------------------- data */
@@ -110,7 +105,7 @@ static const int32_t *batch_of(run *r, int64_t step)
     if (epoch != r->epoch) {
         memcpy(r->order, r->chosen, r->train_count * sizeof *r->order);
         smask_seed(&random, r->seed, STREAM_ORDER + (uint64_t)epoch);
-        smask_shuffle(&random, r->order, r->train_count);
+        smask_shuffle(&random, r->order, (int32_t)r->train_count);
         r->epoch = epoch;
     }
     return r->order + (size_t)(step % r->per_epoch) * (size_t)r->batch;
@@ -130,7 +125,8 @@ static int fit_progress(void *user, int done, int total, double distance)
    image come as few as it takes, so that they come from many. */
 static void fit_tokenizer(smask_ctx *c, run *r)
 {
-    const size_t d = (size_t)r->t.width, N = smask_tokenizer_rows(&r->t);
+    const size_t d = (size_t)r->t.width;
+    const size_t N = (size_t)smask_tokenizer_rows(&r->t);
     const size_t B = (size_t)r->batch;
     size_t count = FIT_PATCHES, most = FIT_BYTES / (d * sizeof(float));
     size_t each, taken = 0, b, k;
@@ -154,7 +150,7 @@ static void fit_tokenizer(smask_ctx *c, run *r)
             data_augmented(&r->data, batch_of(r, step), r->batch,
                 r->data.mean, r->data.deviation, r->crop, r->seed,
                 STEP_FIT + step, &r->hook, images);
-            smask_tokenizer_patches(&r->t, images, B, rows);
+            smask_tokenizer_patches(&r->t, images, (int32_t)B, rows);
             for (b = 0; b < B; b++)
                 for (k = 0; k < each && taken < count; k++)
                     memcpy(patches + taken++ * d, rows + (b * N
@@ -163,7 +159,8 @@ static void fit_tokenizer(smask_ctx *c, run *r)
         }
     memset(&line, 0, sizeof line);
     if (!smask_is_dry(c)) progress_start(&line, "codebook", 20);
-    smask_tokenizer_fit(c, &r->t, patches, count, 20, fit_progress, &line);
+    smask_tokenizer_fit(c, &r->t, patches, (int32_t)count, 20, fit_progress,
+        &line);
     if (!smask_is_dry(c)) progress_end(&line);
     smask_end_step(c);
 }
@@ -172,7 +169,8 @@ static void fit_tokenizer(smask_ctx *c, run *r)
    training images that is large enough for it and cheap. */
 static void study_words(smask_ctx *c, run *r)
 {
-    const size_t N = smask_tokenizer_rows(&r->t), B = (size_t)r->batch;
+    const size_t N = (size_t)smask_tokenizer_rows(&r->t);
+    const size_t B = (size_t)r->batch;
     const double cost = 2.0 * r->t.width * r->vocab;
     double patches = 2e11 / cost;
     int32_t *ids;
@@ -215,7 +213,7 @@ static void choose_scenes(smask_ctx *c, run *r)
     const data_split *split = test ? &r->data.test : &r->data.train;
     const size_t most = r->image > 128 ? 4 : 6;
     const size_t K = split->count < most ? split->count : most;
-    const size_t N = smask_tokenizer_rows(&r->t);
+    const size_t N = (size_t)smask_tokenizer_rows(&r->t);
     report_scenes *s = &r->scenes;
     int32_t which[6], b;
     size_t count = 0, i, k;
@@ -332,10 +330,23 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     r->objective.view_images[0] = r->objective.view_images[1] = NULL;
 }
 
-/* The match accuracy on images of noise, 0 .. 1. Halves of noise share nothing
-   except the way they were split, so a model that matches by content is at
-   chance. The generator that training draws from is not moved. */
-static double match_noise(smask_ctx *c, run *r)
+/* Groups of images that share a split; negatives come from the same group. */
+static int groups_of(const run *r)
+{
+    return r->splits > 1 && r->splits < r->batch ? r->splits : 1;
+}
+
+/* Is there a match that could be solved by the split alone? */
+static int has_match(const run *r)
+{
+    return r->method == 0 && !r->objective.no_match && r->batch > 1;
+}
+
+/* The match accuracy on images of noise, 0 .. 1, over some batches. Halves of
+   noise share nothing except the way they were split, so a model that matches
+   by content is at chance. The generator that training draws from is not
+   moved. */
+static double match_noise(smask_ctx *c, run *r, int batches)
 {
     const smask_random saved = c->random;
     const smask_losses losses = r->losses;
@@ -348,14 +359,14 @@ static double match_noise(smask_ctx *c, run *r)
     smask_seed(&random, r->seed, STREAM_NOISE);
     smask_record(c, 0);
     r->v.training = 0;
-    for (n = 0; n < NOISE_BATCHES && smask_error(c) == SMASK_OK; n++) {
+    for (n = 0; n < batches && smask_error(c) == SMASK_OK; n++) {
         smask_begin_step(c);
         float *images = (float *)smask_alloc(c,
             (size_t)r->batch * r->pixels * sizeof(float));
         for (k = 0; images != NULL && k < (size_t)r->batch * r->pixels; k++)
             images[k] = smask_normal(&random);
         objective_loss(c, r, images, r->batch);
-        sum += (double)r->losses.match_accuracy / NOISE_BATCHES;
+        sum += (double)r->losses.match_accuracy / batches;
         smask_end_step(c);
     }
     smask_record(c, 1);
@@ -367,14 +378,15 @@ static double match_noise(smask_ctx *c, run *r)
 /* ----------------------------------------------------------------- log */
 
 static const char log_header[] = "step,lr,loss,inpaint_loss,match_loss,"
-    "token_accuracy,match_accuracy,images_per_s\n";
+    "token_accuracy,match_accuracy,images_per_s,noise_match_accuracy\n";
 
-static void log_row(run *r, const report_step *row)
+static void log_row(FILE *file, const report_step *row)
 {
-    if (r->log == NULL) return;          /* log_write makes up for it      */
-    fprintf(r->log, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f\n",
+    fprintf(file, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f,",
         (long)row->step, row->lr, row->loss, row->inpaint, row->match,
         row->accuracy, row->match_accuracy, row->images_per_s);
+    if (isnan(row->noise)) fprintf(file, "\n");
+    else fprintf(file, "%.9g\n", row->noise);
 }
 
 static void add_row(run *r, const report_step *row)
@@ -394,14 +406,15 @@ static void add_row(run *r, const report_step *row)
 static void log_read(run *r, int64_t done)
 {
     char line[512];
-    FILE *f = fopen(r->log_file, "r");
+    FILE *f = fopen(r->state.log_file, "r");
 
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
         report_step row;
         long step;
-        double x[7];
-        if (sscanf(line, "%ld,%lf,%lf,%lf,%lf,%lf,%lf,%lf", &step, &x[0],
-                &x[1], &x[2], &x[3], &x[4], &x[5], &x[6]) != 8
+        double x[8];
+        x[7] = NAN;                      /* not there before version 0.2   */
+        if (sscanf(line, "%ld,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf", &step, &x[0],
+                &x[1], &x[2], &x[3], &x[4], &x[5], &x[6], &x[7]) < 8
             || step != (long)r->rows + 1 || step > (long)done)
             continue;
         row.step = step;
@@ -412,55 +425,22 @@ static void log_read(run *r, int64_t done)
         row.accuracy = (float)x[4];
         row.match_accuracy = (float)x[5];
         row.images_per_s = x[6];
+        row.noise = r->noise = x[7];
         add_row(r, &row);
     }
     if (f != NULL) fclose(f);
     if (r->rows < (size_t)done)
         warn("%s lacks rows of the %ld steps made; curves begin late",
-            r->log_file, (long)done);
+            r->state.log_file, (long)done);
 }
 
-/* A new run does not wipe out an older one that lies in its place. */
-static void keep_earlier(run *r)
+static void write_log(void *user, FILE *file)
 {
-    const int model = file_keep(r->out, "model.safetensors");
-
-    if (file_keep(r->out, "log.csv") + file_keep(r->out, "report.html")
-        + model > 0)
-        warn("%s held an earlier run: its files are now named .old%s",
-            r->out, model ? "; --resume would have gone on with it" : "");
-}
-
-/* The log with the rows that are known, ready for more: 1, or 0 and errno. */
-static int log_write(run *r)
-{
+    const run *r = (const run *)user;
     size_t i;
-    int why;
 
-    if (r->log != NULL) fclose(r->log);
-    r->log = part_open(r->log_file);
-    if (r->log == NULL) return 0;
-    fputs(log_header, r->log);
-    for (i = 0; i < r->rows; i++) log_row(r, &r->row[i]);
-    if (part_rename(r->log, r->log_file)) return 1;
-    why = errno;
-    fclose(r->log);
-    r->log = NULL;
-    part_remove(r->log_file);
-    errno = why;
-    return 0;
-}
-
-/* Bring the log to the disk. If rows were lost (the disk was full) or the
-   file is gone (its folder was removed), it is written again from memory. */
-static void log_save(run *r)
-{
-    if (r->log != NULL && access(r->log_file, F_OK) == 0
-        && file_sync(r->log))
-        return;
-    if (!log_write(r))
-        warn("%s: not written: %s; it is tried again at the next save",
-            r->log_file, strerror(errno));
+    fputs(log_header, file);
+    for (i = 0; i < r->rows; i++) log_row(file, &r->row[i]);
 }
 
 /* Means over the last tenth of the steps made. */
@@ -485,60 +465,28 @@ static report_step last_part(const run *r)
     return mean;
 }
 
-/* In millions of bytes. */
-static double peak_memory_mb(void)
-{
-    struct rusage use;
-
-    if (getrusage(RUSAGE_SELF, &use) != 0) return 0;
-#ifdef __APPLE__
-    return (double)use.ru_maxrss / 1e6;  /* bytes there                    */
-#else
-    return (double)use.ru_maxrss * 1024 / 1e6;
-#endif
-}
-
 /* ------------------------------------------------------------- options */
 
 /* Options that may differ between a run and its continuation. The named
    models and the epochs are in what follows from them. */
-static int is_free(const char *name)
+static const char *const may_change[] = { "--out", "--threads", "--resume",
+    "--save-every", "--save-minutes", "--epochs", "--model", "--recompute",
+    NULL };
+
+/* What an option was in a file that does not name it: version 0.1.0 had no
+   such option. Returns 0 if every version has it. */
+static int value_before(const smask_file *file, const char *name, char *out,
+    size_t bytes)
 {
-    static const char *const names[] = { "--out", "--threads", "--resume",
-        "--save-every", "--save-minutes", "--epochs", "--model",
-        "--recompute" };
-    size_t i;
-
-    for (i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(name, names[i]) == 0) return 1;
-    return 0;
-}
-
-/* The value of an option as text. */
-static const char *option_value(const option *o, char *text, size_t bytes)
-{
-    const char *at = o->text;
-    int k;
-
-    switch (o->kind) {
-    case OPTION_TEXT: return note_text(text, bytes, *(const char **)o->to);
-    case OPTION_REAL:
-        snprintf(text, bytes, "%.7g", (double)*(const float *)o->to);
-        break;
-    case OPTION_SEED:
-        snprintf(text, bytes, "%llu",
-            (unsigned long long)*(const uint64_t *)o->to);
-        break;
-    case OPTION_CHOICE:
-        for (k = *(const int *)o->to; k > 0; k--)
-            at += strcspn(at, "|") + 1;
-        snprintf(text, bytes, "%.*s", (int)strcspn(at, "| "), at);
-        break;
-    default:
-        snprintf(text, bytes, "%d", *(const int *)o->to);
-        break;
-    }
-    return text;
+    if (strcmp(name, "--no-decoder-embed") == 0)
+        return smask_read_metadata(file, "option--no-bridge", out, bytes)
+            >= 0;
+    if (strcmp(name, "--splits") == 0)   /* one for each image             */
+        return smask_read_metadata(file, "option--batch", out, bytes) >= 0;
+    if (strcmp(name, "--match-decoder") == 0) snprintf(out, bytes, "1");
+    else if (strcmp(name, "--view-jitter") == 0) snprintf(out, bytes, "0");
+    else return 0;
+    return 1;
 }
 
 static void read_options(run *r, int argc, char **argv)
@@ -570,7 +518,7 @@ static void read_options(run *r, int argc, char **argv)
         { "--batch", OPTION_INT, &r->batch, 1, 65536, "images in a step" },
         { "--epochs", OPTION_INT, &r->epochs, 1, 1000000,
           "passes over the images" },
-        { "--steps", OPTION_INT, &r->steps, 0, 100000000,
+        { "--steps", OPTION_INT, &r->state.steps, 0, 100000000,
           "updates, instead of --epochs; 0: by epochs" },
         { "--limit", OPTION_INT, &r->limit, 0, 1e9,
           "use N training images, balanced; 0: all" },
@@ -643,29 +591,25 @@ static void read_options(run *r, int argc, char **argv)
           "projection draws from 0 .. 1, not -1 .. 1" },
         { "--euclidean", OPTION_FLAG, &r->euclidean, 0, 0,
           "the nearest token by distance, not by angle" },
-        { "--out", OPTION_TEXT, &r->out, 0, 0,
+        { "--out", OPTION_TEXT, &r->state.out, 0, 0,
           "folder for model.safetensors, log.csv and report.html" },
-        { "--save-every", OPTION_INT, &r->save_every, 0, 100000000,
+        { "--save-every", OPTION_INT, &r->state.save_every, 0, 100000000,
           "steps between saves; 0: a tenth of all" },
-        { "--save-minutes", OPTION_REAL, &r->save_minutes, 0, 1e6,
+        { "--save-minutes", OPTION_REAL, &r->state.save_minutes, 0, 1e6,
           "save also when so many minutes have passed since the last; 0: "
           "never" },
-        { "--resume", OPTION_FLAG, &r->resume, 0, 0,
+        { "--resume", OPTION_FLAG, &r->state.resume, 0, 0,
           "go on from DIR/model.safetensors; give the same options again" },
         { "--threads", OPTION_INT, &r->threads, 0, 1024, "0: all cores" },
         { "--seed", OPTION_SEED, &r->seed, 0, 0,
           "seed of all random draws" }
     };
 
-    /* Does not compile with more options than there is room for. */
-    typedef char enough[sizeof table <= sizeof r->table ? 1 : -1];
+    run_state *state = &r->state;
     size_t length;
 
-    r->options = (int)(sizeof table / sizeof table[0]);
-    (void)sizeof(enough);
-    memcpy(r->table, table, sizeof table);
     r->path = "shapes";
-    r->out = "out/pretrain";
+    state->out = "out/pretrain";
     r->image = 32;
     r->channels = 3;
     r->decoder_depth = 2;
@@ -676,47 +620,21 @@ static void read_options(run *r, int argc, char **argv)
     r->inpaint_weight = r->match_weight = 1;
     r->temperature = 0.2f;
     r->drop_path = -1;
-    r->save_minutes = 10;
+    state->save_minutes = 10;
+    run_options(state, table, (int)(sizeof table / sizeof table[0]));
     options_read("teach an encoder to see, from images without labels",
-        r->table, r->options, argc, argv);
+        state->table, state->options, argc, argv);
     length = strlen(r->path);
     if (length > 1000) fail("--data: the path is too long");
     while (length > 1 && r->path[length - 1] == '/') length--;
     sprintf(r->folder, "%.*s", (int)length, r->path);
     r->path = r->folder;                 /* folder/ is folder              */
-}
-
-/* The command line again, quoted for a shell, without --resume. */
-static char *command_of(int argc, char **argv)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
-    size_t room = 1;
-    char *text, *to;
-    int i;
-
-    for (i = 0; i < argc; i++) room += 4 * strlen(argv[i]) + 3;
-    to = text = (char *)malloc(room);
-    if (text == NULL) fail("no memory for a line of text");
-    for (i = 0; i < argc; i++) {
-        const char *from = argv[i];
-        const int quoted = from[0] == '\0'
-            || from[strspn(from, plain)] != '\0';
-        if (strcmp(from, "--resume") == 0) continue;
-        if (i > 0) *to++ = ' ';
-        if (quoted) *to++ = '\'';
-        for (; *from != '\0'; from++) {
-            if (*from == '\'') {
-                memcpy(to, "'\\''", 4);
-                to += 4;
-            } else {
-                *to++ = *from;
-            }
-        }
-        if (quoted) *to++ = '\'';
-    }
-    *to = '\0';
-    return text;
+    state->program = "pretrain";
+    state->path = r->path;
+    state->may_change = may_change;
+    state->value_before = value_before;
+    state->write_log = write_log;
+    state->user = r;
 }
 
 /* Sizes of the named models: width, blocks, heads. */
@@ -849,196 +767,31 @@ static void open_data(run *r)
         r->lr = 1.5e-3f * (float)sqrt(r->batch / 128.0)
             * (r->dim > 192 ? 192 / (float)r->dim : 1);
     r->pixels = (size_t)r->channels * (size_t)r->image * (size_t)r->image;
+    run_data_facts(&r->state, data, r->train_count, "mean", "std");
     r->per_epoch = (int32_t)(r->train_count / (size_t)r->batch);
     r->epoch = -1;
     steps = (int64_t)r->epochs * r->per_epoch;
-    if (r->steps == 0 && steps > 100000000)
+    if (r->state.steps == 0 && steps > 100000000)
         fail("--epochs %d: more than 100000000 steps", r->epochs);
-    if (r->steps == 0) r->steps = (int)steps;
+    if (r->state.steps == 0) r->state.steps = (int)steps;
     if (r->warmup < 0) {
-        r->warmup = r->steps / 10;
+        r->warmup = r->state.steps / 10;
         if (r->warmup > 10 * r->per_epoch) r->warmup = 10 * r->per_epoch;
     }
-    if (r->warmup > r->steps)
-        fail("--warmup %d: there are only %d steps", r->warmup, r->steps);
-    if (r->save_every == 0)
-        r->save_every = r->steps < 10 ? 1 : r->steps / 10;
+    if (r->warmup > r->state.steps)
+        fail("--warmup %d: there are only %d steps", r->warmup, r->state.steps);
+    if (r->state.save_every == 0)
+        r->state.save_every = r->state.steps < 10 ? 1 : r->state.steps / 10;
 }
 
 /* ---------------------------------------------------- saving, resuming */
 
-/* The hash of the names of the training files: their order is what the
-   shuffle starts from. */
-static const char *names_text(const run *r, char text[17])
+static int save(smask_ctx *c, void *user)
 {
-    const uint64_t hash = r->data.names_hash;
+    run *r = (run *)user;
 
-    sprintf(text, "%08lx%08lx", (unsigned long)(hash >> 32),
-        (unsigned long)(hash & 0xffffffffu));
-    return text;
-}
-
-/* All that is needed later, and nothing of where or how fast it ran: the
-   same run gives the same file. The folder is made again if it is gone.
-   Returns 1, or 0 and the reason. */
-static int save(smask_ctx *c, run *r, char *why, size_t why_bytes)
-{
-    char pixels[2][128], data[1100], images[32], names[17];
-    char value[OPTIONS][1100], key[OPTIONS][40];
-    smask_metadata notes[OPTIONS + 6];
-    int32_t count = 2, i;
-
-    notes_pixels(notes, pixels, r->data.mean, r->data.deviation,
-        r->channels);
-    snprintf(images, sizeof images, "%ld", (long)r->train_count);
-    notes[count].key = "data";
-    notes[count++].value = note_text(data, sizeof data, r->path);
-    notes[count].key = "method";
-    notes[count++].value = r->method == 1 ? "beit" : "splitmask";
-    notes[count].key = "images";
-    notes[count++].value = images;
-    if (r->data.names_hash != 0) {
-        notes[count].key = "data.names";
-        notes[count++].value = names_text(r, names);
-    }
-    for (i = 0; i < r->options; i++) {
-        if (is_free(r->table[i].name)) continue;
-        snprintf(key[i], sizeof key[i], "option%.32s", r->table[i].name);
-        notes[count].key = key[i];
-        notes[count++].value = option_value(&r->table[i], value[i],
-            sizeof value[i]);
-    }
-    if (!folder_try_lock(r->out, why, why_bytes)) return 0;
-    log_save(r);
-    if (!model_try_save(c, &r->v, &r->t, &r->adam, NULL, notes, count,
-            r->model_file, why, why_bytes))
-        return 0;
-    r->saved = 1;
-    return 1;
-}
-
-static FILE *open_state(const run *r, smask_io *io)
-{
-    FILE *stream = fopen(r->model_file, "rb");
-
-    if (stream == NULL)
-        fail("--resume: %s: %s; run without --resume to begin", r->model_file,
-            strerror(errno));
-    *io = io_reading(stream);
-    return stream;
-}
-
-/* What an option was in a file that does not name it: version 0.1.0 had no
-   such option. Returns 0 if every version has it. */
-static int value_before(const smask_file *file, const char *name, char *out,
-    size_t bytes)
-{
-    if (strcmp(name, "--no-decoder-embed") == 0)
-        return smask_read_metadata(file, "option--no-bridge", out, bytes)
-            >= 0;
-    if (strcmp(name, "--splits") == 0)   /* one for each image             */
-        return smask_read_metadata(file, "option--batch", out, bytes) >= 0;
-    if (strcmp(name, "--match-decoder") == 0) snprintf(out, bytes, "1");
-    else if (strcmp(name, "--view-jitter") == 0) snprintf(out, bytes, "0");
-    else return 0;
-    return 1;
-}
-
-/* Is the file one of this very run? Each option that matters has to be what
-   it was; else the rest of the run would not belong to its beginning. */
-static void check_state(run *r)
-{
-    char key[40], value[1100], old[1100], images[32], pixels[2][128];
-    char names[17];
-    smask_metadata pixel[2];
-    smask_vit_desc desc;
-    smask_ctx c;
-    smask_io io;
-    smask_file file;
-    FILE *stream = open_state(r, &io);
-    int i;
-
-    if (smask_setup(&c, NULL) != SMASK_OK)
-        fail("--resume: no memory for the header of %s", r->model_file);
-    if (smask_open(&c, &file, &io) != SMASK_OK)
-        fail("--resume: %s: %s; run without --resume to begin",
-            r->model_file, smask_detail(&c));
-    if (smask_read_vit_desc(&c, &file, &desc) != SMASK_OK)
-        fail("--resume: %s: %s", r->model_file, smask_detail(&c));
-    for (i = 0; i < r->options; i++) {
-        const option *o = &r->table[i];
-        const char *now;
-        if (is_free(o->name)) continue;
-        snprintf(key, sizeof key, "option%.32s", o->name);
-        if (smask_read_metadata(&file, key, old, sizeof old) < 0
-            && !value_before(&file, o->name, old, sizeof old))
-            fail("--resume: %s was not written by pretrain; give another "
-                "--out", r->model_file);
-        now = option_value(o, value, sizeof value);
-        if (strcmp(old, now) != 0 && strcmp(o->name, "--steps") == 0)
-            fail("--resume: %s was trained for %s steps, not %s (epochs "
-                "times steps in one); the learning rate was planned for "
-                "them, so give the same, or begin anew with another --out",
-                r->model_file, old, now);
-        if (strcmp(old, now) != 0)
-            fail("--resume: %s was trained with %s %s, not %s; give the "
-                "same options, or another --out without --resume",
-                r->model_file, o->name, old, now);
-    }
-    snprintf(images, sizeof images, "%ld", (long)r->train_count);
-    if (smask_read_metadata(&file, "images", old, sizeof old) < 0
-        || strcmp(old, images) != 0)
-        fail("--resume: %s was trained on %s images, and --data %s now has "
-            "%s", r->model_file, old, r->path, images);
-    notes_pixels(pixel, pixels, r->data.mean, r->data.deviation,
-        r->channels);
-    for (i = 0; i < 2; i++)
-        if (smask_read_metadata(&file, pixel[i].key, old, sizeof old) < 0
-            || strcmp(old, pixel[i].value) != 0)
-            fail("--resume: the images of --data %s are not those that %s "
-                "was trained on: the %s of their pixels is %s, not %s",
-                r->path, r->model_file, pixel[i].key, pixel[i].value, old);
-    /* A file of 0.1.0 has no such entry. */
-    if (smask_read_metadata(&file, "data.names", old, sizeof old) >= 0
-        && strcmp(old, names_text(r, names)) != 0)
-        fail("--resume: the files of --data %s have other names, or another "
-            "order, than those that %s was trained on; give them their names "
-            "back, or start a new run with another --out", r->path,
-            r->model_file);
-    if (smask_read_metadata(&file, "adam.step", old, sizeof old) >= 0
-        && strtod(old, NULL) > r->steps)
-        fail("--resume: %s is at step %.20s, and --steps is %d; the file is "
-            "damaged; start a new run with another --out", r->model_file, old,
-            r->steps);
-    r->spare = 2 * file.header_bytes + 65536
-        + (size_t)file.count * sizeof(smask_file_entry);
-    smask_shutdown(&c);
-    fclose(stream);
-}
-
-static void read_state(smask_ctx *c, run *r)
-{
-    smask_io io;
-    smask_file file;
-    FILE *stream;
-    int32_t missing = 0;
-
-    smask_begin_step(c);
-    if (smask_is_dry(c)) {
-        smask_alloc(c, r->spare);
-        smask_end_step(c);
-        return;
-    }
-    stream = open_state(r, &io);
-    if (smask_open(c, &file, &io) != SMASK_OK
-        || smask_read(c, &file, &r->v, &r->t, &r->adam, NULL, &missing)
-            != SMASK_OK)
-        fail("--resume: %s: %s", r->model_file, smask_detail(c));
-    if (missing > 0)
-        fail("--resume: %s lacks %d of the weights", r->model_file,
-            (int)missing);
-    smask_end_step(c);
-    fclose(stream);
+    return run_save(c, &r->state, r->method == 1 ? "beit" : "splitmask",
+        &r->v, &r->t, &r->adam);
 }
 
 /* Exchange the weights with those in `other`. */
@@ -1108,9 +861,9 @@ static void gather_results(const run *r, result_line *line)
 
 static void write_report(smask_ctx *c, run *r)
 {
-    report_pair results[RESULTS], options[OPTIONS];
+    report_pair results[RESULTS], options[RUN_OPTIONS];
     result_line line[RESULTS];
-    char result_text[RESULTS][32], option_text[OPTIONS][1100], title[1200];
+    char result_text[RESULTS][32], option_text[RUN_OPTIONS][1100], title[1200];
     report page;
     int32_t i, option_count = 0;
 
@@ -1124,9 +877,9 @@ static void write_report(smask_ctx *c, run *r)
         results[i].name = line[i].name;
         results[i].value = result_text[i];
     }
-    for (i = 0; i < r->options; i++) {
-        const option *o = &r->table[i];
-        if (is_free(o->name)) continue;
+    for (i = 0; i < r->state.options; i++) {
+        const option *o = &r->state.table[i];
+        if (run_may_change(&r->state, o->name)) continue;
         options[option_count].name = o->name;
         options[option_count].value = option_value(o,
             option_text[option_count], sizeof option_text[0]);
@@ -1137,8 +890,10 @@ static void write_report(smask_ctx *c, run *r)
     memset(&page, 0, sizeof page);
     page.title = title;
     page.command = r->command;
+    page.splits = groups_of(r);
+    page.noise = r->noise;
     page.done = r->adam.step;
-    page.steps = r->steps;
+    page.steps = r->state.steps;
     page.batch = r->batch;
     page.beit = r->method == 1;
     page.no_inpaint = r->no_inpaint;
@@ -1154,8 +909,9 @@ static void write_report(smask_ctx *c, run *r)
     memcpy(page.mean, r->data.mean, sizeof page.mean);
     memcpy(page.deviation, r->data.deviation, sizeof page.deviation);
     take_pictures(c, r, 1);
-    if (smask_error(c) == SMASK_OK && !report_write(&page, r->report_file))
-        warn("%s: not written: %s", r->report_file, strerror(errno));
+    if (smask_error(c) == SMASK_OK
+        && !report_write(&page, r->state.report_file))
+        warn("%s: not written: %s", r->state.report_file, strerror(errno));
 }
 
 /* ------------------------------------------------------------ training */
@@ -1172,8 +928,10 @@ static void keep_row(run *r, double seconds)
     row.accuracy = (double)r->losses.accuracy;
     row.match_accuracy = (double)r->losses.match_accuracy;
     row.images_per_s = seconds > 0 ? r->batch / seconds : 0;
+    row.noise = r->noise;
     add_row(r, &row);
-    log_row(r, &row);
+    /* Without a file, the next save writes all rows. */
+    if (r->state.log != NULL) log_row(r->state.log, &row);
     r->busy += seconds;
     r->trained += r->batch;
 }
@@ -1183,30 +941,31 @@ static void keep_row(run *r, double seconds)
 static void train(smask_ctx *c, run *r)
 {
     progress *line = &r->line;
-    double last = seconds_now();
-    char why[1400];
+    smask_random before;
 
     stop_catch();
-    progress_start(line, "pretrain", (double)r->steps * r->batch);
+    progress_start(line, "pretrain", (double)r->state.steps * r->batch);
     line->first = line->done = (double)r->adam.step * r->batch;
-    while (r->adam.step < r->steps && !stop_wanted()) {
+    while (r->adam.step < r->state.steps && !stop_wanted()) {
         const double begin = seconds_now();
+        before = c->random;
         train_step(c, r, r->adam.step);
         if (smask_error(c) != SMASK_OK) {
             progress_end(line);
-            return;
+            run_failed(c, &r->state, r->adam.step, (double)r->lr, &before,
+                save, r);
         }
         keep_row(r, seconds_now() - begin);
         /* First save, then print: a print may wait for its reader. */
-        if (r->adam.step == r->steps || stop_wanted()) return;
-        if (r->adam.step % r->save_every == 0 || (r->save_minutes > 0
-                && seconds_now() - last >= 60 * (double)r->save_minutes)) {
+        if (r->adam.step == r->state.steps || stop_wanted()) return;
+        if (run_save_due(&r->state, r->adam.step)) {
             /* What is in memory is worth more than what is on the disk:
                go on without the save, there may be room next time. */
-            if (save(c, r, why, sizeof why)) write_report(c, r);
-            else warn("step %ld: not saved, tried again later: %s",
-                (long)r->adam.step, why);
-            last = seconds_now();
+            const int saved = save(c, r);
+            if (has_match(r) && r->adam.step % r->state.save_every == 0)
+                r->noise = match_noise(c, r, 2);
+            if (saved) write_report(c, r);
+            else run_not_saved(&r->state, r->adam.step);
         }
         progress_loss(line, (double)r->adam.step * r->batch,
             (double)r->losses.total);
@@ -1225,18 +984,18 @@ static smask_result work(smask_ctx *c, void *user)
     adam.lr = r->lr;
     adam.weight_decay = r->weight_decay > 0 ? r->weight_decay : -1;
     adam.warmup = r->warmup;
-    adam.steps = r->steps;
+    adam.steps = r->state.steps;
     smask_vit_init(c, &r->v, &r->vit_desc);
     smask_tokenizer_init(c, &r->t, &r->token_desc);
     smask_adam_init(c, &r->adam, &adam, &r->v.params);
     if (smask_error(c) != SMASK_OK) return smask_error(c);
-    if (!r->resume) {
+    if (!r->state.resume) {
         fit_tokenizer(c, r);
     } else if (smask_is_dry(c)) {
-        read_state(c, r);
+        run_read(c, &r->state, &r->v, &r->t, &r->adam);
     } else {
         first = copy_weights(r);
-        read_state(c, r);
+        run_read(c, &r->state, &r->v, &r->t, &r->adam);
         swap_weights(r, first);
     }
     study_words(c, r);
@@ -1244,25 +1003,27 @@ static smask_result work(smask_ctx *c, void *user)
     take_pictures(c, r, 0);
     if (smask_is_dry(c)) train_step(c, r, 0);
     if (smask_is_dry(c) || smask_error(c) != SMASK_OK) return smask_error(c);
-    if (r->resume) {
+    if (r->state.resume) {
         swap_weights(r, first);
         free(first);
         log_read(r, r->adam.step);
+        if (has_match(r) && r->adam.step % r->state.save_every == 0)
+            r->noise = match_noise(c, r, 2);         /* as after that save */
     } else {
-        keep_earlier(r);
+        run_keep_earlier(&r->state);
     }
-    if (!log_write(r))
-        fail("%s: %s; choose another --out", r->log_file, strerror(errno));
-    r->begun = 1;
+    if (!run_write_log(&r->state))
+        fail("%s: %s; choose another --out", r->state.log_file,
+            strerror(errno));
+    r->state.saved_time = seconds_now();
     train(c, r);
     return smask_error(c);
 }
 
 /* Result lines of the match, and a warning if the split alone solves it. */
-static void report_noise(smask_ctx *c, run *r)
+static void report_noise(const run *r)
 {
-    const int k = r->splits > 1 && r->splits < r->batch ? r->splits : 1;
-    const double chance = (double)k / r->batch, noise = match_noise(c, r);
+    const double chance = (double)groups_of(r) / r->batch, noise = r->noise;
     const double trials = 2.0 * NOISE_BATCHES * r->batch;
 
     result("match_accuracy", 100 * last_part(r).match_accuracy, 2);
@@ -1272,6 +1033,9 @@ static void report_noise(smask_ctx *c, run *r)
         warn("halves of pure noise recognise each other, %.1f %% against %.1f "
             "by chance: the match reads how images are split, not what they "
             "show; use --splits 1", 100 * noise, 100 * chance);
+    else
+        warn("halves recognised by the split alone: %.3f, by chance %.3f",
+            noise, chance);
 }
 
 /* ---------------------------------------------------------------- main */
@@ -1290,27 +1054,12 @@ static void set_up(run *r, smask_ctx *c)
         warn("there are %d images, so that is the batch", r->batch);
     warn("%ld images of %d x %d, %ld steps of %d; %d + %d blocks, width %d; "
         "%s, %d threads", (long)r->train_count, r->image, r->image,
-        (long)r->steps, r->batch, r->depth, (int)r->vit_desc.decoder_depth,
-        r->dim, smask_isa_text(c), r->hook.workers);
+        (long)r->state.steps, r->batch, r->depth,
+        (int)r->vit_desc.decoder_depth, r->dim, smask_isa_text(c),
+        r->hook.workers);
     warn("planned %.1f MB: %.1f for model and optimiser, %.1f for a step",
         (double)r->sizes.bytes / 1e6, (double)r->sizes.kept_bytes / 1e6,
         (double)r->sizes.step_bytes / 1e6);
-}
-
-/* Training ended early: say why, and how to go on. */
-static void stopped(smask_ctx *c, run *r)
-{
-    if (!r->begun) fail("before the first step: %s", smask_detail(c));
-    log_save(r);
-    if (smask_error(c) != SMASK_NUMERIC)
-        fail("step %ld: %s", (long)r->adam.step + 1, smask_detail(c));
-    if (!r->saved && !r->resume)
-        fail("step %ld: the loss or its gradient is not finite; try a lower "
-            "--lr (now %g). Nothing was saved", (long)r->adam.step + 1,
-            (double)r->lr);
-    fail("step %ld: the loss or its gradient is not finite; try a lower "
-        "--lr (now %g). %s still holds the last good save",
-        (long)r->adam.step + 1, (double)r->lr, r->model_file);
 }
 
 int main(int argc, char **argv)
@@ -1319,55 +1068,49 @@ int main(int argc, char **argv)
     result_line line[RESULTS];
     smask_threads pool;
     smask_ctx c;
-    char why[1400];
     int i;
 
+    r.noise = NAN;
     read_options(&r, argc, argv);
     settle_options(&r);
-    r.command = command_of(argc, argv);
-    if (strlen(r.out) > 1000) fail("--out: the path is too long");
-    snprintf(r.model_file, sizeof r.model_file, "%s/model.safetensors",
-        r.out);
-    snprintf(r.log_file, sizeof r.log_file, "%s/log.csv", r.out);
-    snprintf(r.report_file, sizeof r.report_file, "%s/report.html", r.out);
-    if (r.resume) {
-        smask_io io;
-        fclose(open_state(&r, &io));
-        folder_lock(r.out);              /* no other run goes on meanwhile */
-    }
+    r.command = run_command(argc, argv);
+    run_open(&r.state);
     open_data(&r);
     describe(&r);
-    if (r.resume) check_state(&r);
-    folder_lock(r.out);
+    run_check(&r.state);
+    folder_lock(r.state.out);
     if (smask_threads_start(&pool, r.threads) != SMASK_OK)
         fail("the threads cannot be started; use --threads 1");
     r.hook = smask_threads_hook(&pool);
     set_up(&r, &c);
-    if (work(&c, &r) != SMASK_OK) stopped(&c, &r);
-    if (!save(&c, &r, why, sizeof why)) fail("%s", why);
+    if (work(&c, &r) != SMASK_OK)
+        fail("before the first step: %s", smask_detail(&c));
+    if (!save(&c, &r)) fail("%s", r.state.why);
     if (r.trained > 0)
         progress_loss(&r.line, (double)r.adam.step * r.batch,
             (double)r.losses.total);
     progress_end(&r.line);
+    if (r.adam.step == r.state.steps && has_match(&r))
+        r.noise = match_noise(&c, &r, NOISE_BATCHES);
     write_report(&c, &r);
     if (smask_error(&c) != SMASK_OK) fail("%s", smask_detail(&c));
-    if (r.adam.step < r.steps) {
+    if (r.adam.step < r.state.steps) {
         warn("stopped at step %ld of %d and saved; go on with: %s --resume",
-            (long)r.adam.step, r.steps, r.command);
+            (long)r.adam.step, r.state.steps, r.command);
     } else {
         gather_results(&r, line);
         for (i = 0; i < RESULTS; i++)
             if (!isnan(line[i].value))
                 result(line[i].name, line[i].value, line[i].decimals);
-        if (r.method == 0 && !r.objective.no_match) report_noise(&c, &r);
+        if (has_match(&r)) report_noise(&r);
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);
-    if (r.log != NULL) fclose(r.log);
+    if (r.state.log != NULL) fclose(r.state.log);
     data_close(&r.data);
     free(r.chosen);
     free(r.order);
     free(r.row);
     free(r.command);
-    return r.adam.step < r.steps ? 130 : 0;
+    return r.adam.step < r.state.steps ? 130 : 0;
 }

@@ -3,7 +3,8 @@
 #   CC=cc sh tests/lint.sh [FILE]        FILE: splitmask.h
 #
 #   text      80 columns, no tabs, no trailing blanks, no reminders, none of
-#             the private words; the numbered examples fit three pages
+#             the private words; the numbered examples fit three pages;
+#             the Makefile lists every source
 #   chapters  which chapter may call, include, allocate, read files or name
 #             an instruction set; the calls that banners list are right
 #   interface every public function has a comment and is defined in the
@@ -100,6 +101,32 @@ awk '
         }
     }' "$B/private" $private > "$B/returned"
 verdict "private words" "$B/returned"
+
+# The Makefile: a source without its line is not compiled again when it
+# changes, one that no list names is not compiled at all.
+# shellcheck disable=SC2016  # $B is make's
+makefile=$(sed -e :a -e '/\\$/{N;s/\\\n//;ba' -e '}' \
+    -e 's/\$B/tests\/bench/g' Makefile)
+: > "$B/makefile"
+listed() {                           # LIST WORD SOURCE
+    printf '%s\n' "$makefile" | grep "^$1 = " | grep -qF " $2" \
+        || echo "Makefile: $1 lacks $2" >> "$B/makefile"
+    [ -z "$3" ] || printf '%s\n' "$makefile" | grep -qxF "$2: $3" \
+        || echo "Makefile: no line \`$2: $3\`" >> "$B/makefile"
+}
+for source in examples/support/*.c examples/*.c tests/bench/*.c; do
+    name=${source##*/}
+    name=${name%.c}
+    case $source in
+    examples/support/splitmask.c) listed OBJECTS "build/$name.o" "$source" ;;
+    examples/support/*) listed SUPPORT "build/$name.o" "$source" ;;
+    examples/[0-9]*) listed SMALL "build/$name" "$source" ;;
+    examples/*) listed PROGRAMS "build/$name" "$source" ;;
+    *) listed BENCH "$source" "" ;;
+    esac
+done
+verdict "the Makefile lists every source and names it at its target" \
+    "$B/makefile"
 
 # ------------------------------------------------- the header, taken apart
 # code: `line <tab> chapter <tab> code` without comments and strings. A

@@ -15,7 +15,7 @@ passed=0
 failed=0
 rm -rf "$O"
 mkdir -p "$O" || exit 2
-for program in pretrain evaluate finetune embed pictures; do
+for program in pretrain evaluate finetune embed pictures bench; do
     [ -x "build/$program" ] || make -s "build/$program" || exit 2
 done
 
@@ -45,15 +45,26 @@ within() {
 # ----------------------------------------------------------------- help
 
 for program in pretrain evaluate finetune embed pictures bench; do
-    [ -x "build/$program" ] || continue
     "build/$program" --help > "$O/help" 2> "$O/log" && [ -s "$O/help" ] \
         && [ ! -s "$O/log" ] && ! awk 'length > 80' "$O/help" | grep -q .
     ok "$program --help prints its usage, 80 columns wide, and exits with 0"
 done
 
+for option in threads seed; do
+    for program in pretrain evaluate finetune embed pictures bench; do
+        "build/$program" --help | grep -q "^  --$option N"
+        ok "$program has --$option"
+    done
+done
+for command in gemm attention step forward scale tokenizer adam peak; do
+    build/bench $command --help | grep -q "^Usage: bench $command "
+    ok "bench $command has its own --help"
+done
+
 # ------------------------------------------------------------- bad input
 # refuse CASE COMMAND...: exit code 2, one line on standard error that names
-# the program, nothing on standard output, and no folder made.
+# the program (and bench's command), nothing on standard output, and no folder
+# made.
 refuse() {
     case=$1
     shift
@@ -61,7 +72,7 @@ refuse() {
     code=$?
     [ $code -eq 2 ] && [ ! -s "$O/stdout" ] && [ ! -e "$O/none" ] \
         && [ "$(wc -l < "$O/log")" -eq 1 ] \
-        && grep -q "^${1##*/}: " "$O/log"
+        && grep -q "^${1##*/}\( [a-z]*\)*: " "$O/log"
     good=$?
     cp "$O/log" "$O/stderr"
     [ $good -eq 0 ]
@@ -102,6 +113,40 @@ refuse "evaluate on a text" build/evaluate --model "$O/text" --data shapes:40
 refuse "finetune on a text" build/finetune --model "$O/text" \
     --data shapes:40 --out "$O/none"
 refuse "embed without input" build/embed --model "$O/text" --output "$O/e"
+refuse "pictures without model" build/pictures
+refuse "pictures with no such number of threads" build/pictures --threads x
+refuse "bench without command" build/bench
+refuse "bench with options alone" build/bench --threads 1
+refuse "bench with an unknown command" build/bench fast
+refuse "bench with an unknown option" build/bench step --speed 3
+refuse "bench with another command's option" build/bench gemm --depth 2
+refuse "bench with an unknown instruction set" build/bench adam --isa mmx
+refuse "bench with an image no multiple of patch" build/bench step --image 30
+
+# ---------------------------------------------------------------- bench
+
+build/bench gemm --m 9 --n 33 --k 5 --trans TN --threads 1 --repeat 1 \
+    --lanes scalar > "$O/result" 2> "$O/log" \
+    && grep -q 'isa scalar, 1 thread$' "$O/result" \
+    && within "$(value gflops "$O/result")" 0.0001 1000 \
+    && within "$(value peak_gflops "$O/result")" 0.01 1000000
+ok "bench gemm prints its speed; --lanes is another name of --isa"
+small="--dim 16 --depth 1 --heads 1 --image 16 --batch 2 --steps 2 --repeat 1"
+for method in splitmask beit; do
+    # shellcheck disable=SC2086  # several words are meant
+    build/bench step --method $method $small --vocab 8 --profile \
+        > "$O/result" 2> "$O/log" \
+        && ! grep -v '^#' "$O/result" | grep -qv '^[A-Za-z_0-9]* [-0-9.]*$'
+    ok "bench step --profile prints lines of name and value ($method)"
+done
+for name in loss ms images_per_s gflops peak_mb step_bytes matrix_share; do
+    within "$(value $name "$O/result")" 0.0001 1000000000
+    ok "bench step has the result line $name"
+done
+# shellcheck disable=SC2086
+printf 'go\ngo\n' | build/bench forward $small --serve > "$O/result" \
+    2> "$O/log" && [ "$(grep -cE '^(ready|ms [0-9.]*)$' "$O/result")" -eq 3 ]
+ok "bench forward --serve measures once for each line it reads"
 
 # ---------------------------------------------------------- tiny training
 
@@ -112,7 +157,7 @@ train() {
     $P $small "$@" > "$O/result" 2> "$O/log"
 }
 
-train --steps 20 --threads 1 --out "$O/one"
+train --steps 20 --threads 1 --out "$O/one" && cp "$O/log" "$O/messages"
 ok "20 steps on one thread"
 for name in loss inpaint_loss match_loss token_entropy token_accuracy \
         images_per_s peak_mb; do
@@ -124,6 +169,21 @@ ok "log.csv has a row per step"
 awk -F, 'NR == 1 { n = NF } NF != n || (NR > 1 && $1 != NR - 1) { bad = 1 }
     END { exit bad || n < 7 }' "$O/one/log.csv"
 ok "log.csv is a table"
+awk -F, 'NR == 1 { bad = $9 != "noise_match_accuracy" }
+    NR == 2 { bad = bad || $9 != "" }
+    NR == 21 { bad = bad || $9 == "" || $9 < 0 || $9 > 1 }
+    END { exit bad }' "$O/one/log.csv"
+ok "log.csv: match accuracy on noise, once it was measured"
+grep -q -e 'recognised by the split alone: 0\.[0-9]*, by chance 0\.0' \
+    -e 'halves of pure noise recognise each other' "$O/messages"
+ok "the run ends with match accuracy on noise, or a warning"
+grep -q 'recognised by the split alone, chance is 6\.[0-9]' \
+    "$O/one/report.html"
+ok "report.html has match accuracy on noise, and chance"
+train --steps 20 --no-match --threads 1 --out "$O/inpaint_only"
+! grep -q 'by the split alone' "$O/log" "$O/inpaint_only/report.html" \
+    && awk -F, 'NR > 1 && $9 != "" { exit 1 }' "$O/inpaint_only/log.csv"
+ok "without a match there is none of it"
 grep -q '</html>' "$O/one/report.html" \
     && ! grep -Eq '<script|(src|href)="[^d]|url\(|@import' \
         "$O/one/report.html"
@@ -190,8 +250,8 @@ ok "going on"
 cmp "$O/whole/model.safetensors" "$O/parts/model.safetensors" \
     > "$O/log" 2>&1
 ok "stopped and resumed, the same file as at a stretch"
-cut -d, -f1-7 "$O/whole/log.csv" > "$O/a"
-cut -d, -f1-7 "$O/parts/log.csv" > "$O/b"
+cut -d, -f1-7,9 "$O/whole/log.csv" > "$O/a"
+cut -d, -f1-7,9 "$O/parts/log.csv" > "$O/b"
 cmp "$O/a" "$O/b" > "$O/log" 2>&1
 ok "and the same log"
 within "$(value inpaint_loss "$O/result")" 0 \
@@ -532,6 +592,16 @@ ok "16 images, 64 tokens each"
 $E --model "$M" --input "$O/folder/val/bar/1.ppm" --output "$O/e" \
     > "$O/result" 2> "$O/log"
 ok "embed one image"
+
+build/pictures --model "$M" --data shapes:160 --out "$O/a.png" \
+    > "$O/result" 2> "$O/log" \
+    && build/pictures --model "$M" --data shapes:160 --out "$O/b.png" \
+        --threads 1 >> "$O/result" 2> "$O/log" \
+    && cmp "$O/a.png" "$O/b.png" > "$O/log" 2>&1
+ok "pictures; threads do not matter"
+build/pictures --model "$M" --data shapes:160 --out "$O/b.png" --seed 2 \
+    > "$O/result" 2> "$O/log" && ! cmp -s "$O/a.png" "$O/b.png"
+ok "pictures of another seed"
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -98,7 +98,7 @@ smask_result evaluation_model_open(evaluation_model *m, const char *path,
         m->desc.mask_token = 0;
         m->desc.classes = 0;
         m->spare = 2 * file.header_bytes + 65536
-            + (size_t)file.count * sizeof(smask_file_entry);
+            + (size_t)file.count * (sizeof(smask_file_entry) + 4);
         if (smask_read_metadata(&file, "mean", text, sizeof text) > 0)
             means = read_numbers(text, m->mean);
         if (smask_read_metadata(&file, "std", text, sizeof text) > 0
@@ -295,7 +295,7 @@ size_t evaluation_balanced(const int32_t *label, size_t count,
     shuffled = round + classes;
     for (i = 0; i < count; i++) shuffled[i] = (int32_t)i;
     smask_seed(&random, seed, 6);
-    smask_shuffle(&random, shuffled, count);
+    smask_shuffle(&random, shuffled, (int32_t)count);
     /* Image number r of its class is taken in round r. */
     for (round_at = 0; taken < limit; round_at++) {
         memset(round, 0, (size_t)classes * sizeof *round);
@@ -772,7 +772,7 @@ static size_t hold_out(const int32_t *label, size_t count, int32_t classes,
         total[label[i]]++;
     }
     smask_seed(&random, seed, 5);
-    smask_shuffle(&random, shuffled, count);
+    smask_shuffle(&random, shuffled, (int32_t)count);
     for (i = 0; i < count; i++) {
         const int32_t at = shuffled[i], class_at = label[at];
         if (seen[class_at]++ < total[class_at] - total[class_at] / 5)

@@ -195,13 +195,19 @@ static void read_value(const option *o, const char *value)
    0.1.0 still work. */
 static const option *find(const option *options, int count, const char *word)
 {
-    size_t length = strcspn(word, "=");
+    static const char *const renamed[][2] = {
+        { "--no-bridge", "--no-decoder-embed" }, { "--lanes", "--isa" }
+    };
+    size_t length = strcspn(word, "="), k;
     int i;
 
-    if (length == 11 && memcmp(word, "--no-bridge", length) == 0) {
-        word = "--no-decoder-embed";
-        length = strlen(word);
-    }
+    for (k = 0; k < sizeof renamed / sizeof renamed[0]; k++)
+        if (strlen(renamed[k][0]) == length
+            && memcmp(renamed[k][0], word, length) == 0) {
+            word = renamed[k][1];
+            length = strlen(word);
+            break;
+        }
     for (i = 0; i < count; i++)
         if (strlen(options[i].name) == length
             && memcmp(options[i].name, word, length) == 0)
@@ -221,7 +227,9 @@ void options_read(const char *summary, const option *options, int count,
     for (i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(summary, options, count, program);
-            exit(fflush(stdout) == 0 ? 0 : 2);
+            if (fflush(stdout) != 0)
+                fail("standard output: %s", strerror(errno));
+            exit(0);
         }
     for (i = 1; i < argc; i++) {
         const char *equals = strchr(argv[i], '=');
@@ -244,4 +252,32 @@ void options_read(const char *summary, const option *options, int count,
             read_value(o, argv[++i]);
         }
     }
+}
+
+const char *option_value(const option *o, char *text, size_t bytes)
+{
+    const char *at = o->text;
+    int k;
+
+    switch (o->kind) {
+    case OPTION_TEXT:
+        return note_text(text, bytes, *(const char **)o->to != NULL
+            ? *(const char **)o->to : "");
+    case OPTION_REAL:
+        snprintf(text, bytes, "%.7g", (double)*(const float *)o->to);
+        break;
+    case OPTION_SEED:
+        snprintf(text, bytes, "%llu",
+            (unsigned long long)*(const uint64_t *)o->to);
+        break;
+    case OPTION_CHOICE:
+        for (k = *(const int *)o->to; k > 0; k--)
+            at += strcspn(at, "|") + 1;
+        snprintf(text, bytes, "%.*s", (int)strcspn(at, "| "), at);
+        break;
+    default:
+        snprintf(text, bytes, "%d", *(const int *)o->to);
+        break;
+    }
+    return text;
 }

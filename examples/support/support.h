@@ -2,10 +2,10 @@
    and to tell results, a progress line, images from many formats, and
    augmentation. Nothing here is part of splitmask.h.
 
-     options.c    options_read
+     options.c    options_read, option_value
      progress.c   fail, warn, isa_for, context_for, progress_start,
-                  stop_wanted, result, folder_lock, part_open, file_keep,
-                  model_save
+                  stop_wanted, result, peak_memory_mb
+     saving.c     folder_lock, part_open, file_keep, model_save
      data.c       data_open, data_batch, image_list, image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
@@ -49,6 +49,8 @@ typedef struct option {
    Calls program_named. */
 void options_read(const char *summary, const option *options, int count,
     int argc, char **argv);
+/* The value of an option as text. */
+const char *option_value(const option *o, char *text, size_t bytes);
 
 /* -------------------------------------------------------------- failing */
 
@@ -112,6 +114,10 @@ int stop_wanted(void);
 
 /* `name value` on standard output, at once. */
 void result(const char *name, double value, int decimals);
+/* The most memory that the program has held, in 10^6 bytes. */
+double peak_memory_mb(void);
+
+/* --------------------------------------------------------------- saving */
 
 /* Make a folder and those above it, where they are missing. */
 void folder_make(const char *path);
@@ -123,18 +129,23 @@ void folder_lock(const char *path);
 /* The same, but returns 1, or 0 and the reason in `why`. */
 int folder_try_lock(const char *path, char *why, size_t why_bytes);
 /* A file is written as PATH.part, then renamed, so that no half file is ever
-   found under its name. part_open creates PATH.part, which must not exist;
-   with the lock, what a run that died left there is removed first. Returns
-   NULL and errno. part_rename brings it to the disk and moves it to PATH: 1,
-   or 0 and errno; the stream stays open. part_remove drops it and keeps
-   errno. */
+   found under its name. part_open creates PATH.part and locks it; what a
+   program that died left there is removed first. Returns NULL and errno, which
+   part_error puts into words: EEXIST if another program is writing the file.
+   part_rename brings it to the disk and moves it to PATH: 1,
+   or 0 and errno; the stream stays open. part_remove drops it, while it is
+   still open and so locked, and keeps errno. */
 FILE *part_open(const char *path);
+const char *part_error(void);
 int part_rename(FILE *file, const char *path);
 void part_remove(const char *path);
 /* What was written to a stream is on the disk: 1, or 0 and errno. */
 int file_sync(FILE *file);
 /* Are both there, and one and the same file? */
 int file_same(const char *a, const char *b);
+/* Fails if an output file cannot have this name: a folder or a device is
+   there, which must not be replaced. */
+void file_check_output(const char *option, const char *path);
 /* What an earlier run left at `folder`/`name` moves to `name`.old; 1 if there
    was something. */
 int file_keep(const char *folder, const char *name);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make bench` runs: sh tests/bench.sh CC CBLAS DNNL, from the top.
+# What `make bench` runs: sh tests/bench/bench.sh CC CBLAS DNNL, from the top.
 #   CBLAS  name of a CBLAS to link and to run in turns with ours, such as
 #          openblas; DNNL=1 does the same with oneDNN's sgemm.
 # Without either: a short tour of what the library reaches by itself.
@@ -53,8 +53,9 @@ fi
 
 # shellcheck disable=SC2086  # several words are meant
 if ! $CC -std=c99 -D_POSIX_C_SOURCE=200809L -O2 -I. ${BENCH_CFLAGS:-} \
-        $FLAGS examples/bench.c build/splitmask.o -o "$NAME" \
-        ${BENCH_LDFLAGS:-} $LIBS 2> build/bench_peer.log; then
+        $FLAGS tests/bench/*.c build/splitmask.o build/options.o \
+        build/progress.o -o "$NAME" ${BENCH_LDFLAGS:-} $LIBS \
+        2> build/bench_peer.log; then
     sed -n 1,5p build/bench_peer.log >&2
     echo "bench: cannot build with$WITH: install its development package" \
         "(Debian: libopenblas-dev, libdnnl-dev), or set BENCH_CFLAGS and" \
