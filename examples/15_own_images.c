@@ -26,7 +26,7 @@ static unsigned char pictures[BATCH][HEIGHT][WIDTH][3];
 static float images[BATCH * 3 * SIDE * SIDE];
 
 /* Decode your own files here, for example with stb_image.h. These are discs
-   of any colour on a ground that goes from one colour to another. */
+   of any colour on a background that goes from one colour to another. */
 static void next_pictures(smask_random *r)
 {
     int b, y, x, k;
