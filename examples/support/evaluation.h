@@ -24,6 +24,7 @@ typedef struct evaluation_model {
     int32_t channels;                /* of mean and deviation; 0: not told */
     float mean[4], deviation[4];     /* of the pixels it was trained on    */
     size_t spare;                    /* bytes to plan for reading it       */
+    char heads_line[160], pixels_line[160];    /* printed with the weights */
 } evaluation_model;
 
 /* Read the header of a model file. Returns SMASK_OK, or the reason in words
@@ -44,7 +45,8 @@ void evaluation_model_choose(evaluation_model *m, const model_options *o);
 /* One rule for all programs: how pixels are normalised, into m->mean and
    m->deviation. From --mean and --std; else from the file; else, for a file of
    others, from config.json beside it; else, for a model of ours, from the
-   data (or NULL). Fails where none says it. Prints what holds and why. */
+   data (or NULL). Fails where none says it. evaluation_model_read prints what
+   holds and why. */
 void evaluation_model_pixels(evaluation_model *m, const model_options *o,
     const float *data_mean, const float *data_deviation);
 

@@ -135,6 +135,10 @@ smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
         result = smask_read_prefix(c, &file, v, "head.", 1, missing);
     /* Opening has checked such a file: what lacks is a bias that is zero. */
     if (m->foreign) *missing = 0;
+    if (result == SMASK_OK && *missing == 0) {
+        if (m->heads_line[0] != '\0') warn("%s", m->heads_line);
+        if (m->pixels_line[0] != '\0') warn("%s", m->pixels_line);
+    }
     if (result != SMASK_OK)
         say(trouble, trouble_bytes, result, m->path, smask_detail(c), "");
     smask_end_step(c);
@@ -168,9 +172,9 @@ void evaluation_model_choose(evaluation_model *m, const model_options *o)
                     (int)m->desc.dim);
             m->desc.heads = o->heads;
         } else if (m->guessed_heads) {
-            warn("%d heads, guessed from the width %d: the file does not say; "
-                "give --heads if that is wrong", (int)m->desc.heads,
-                (int)m->desc.dim);
+            snprintf(m->heads_line, sizeof m->heads_line, "%d heads, guessed "
+                "from the width %d: the file does not say; give --heads if "
+                "that is wrong", (int)m->desc.heads, (int)m->desc.dim);
         }
         return;
     }
@@ -266,11 +270,13 @@ void evaluation_model_pixels(evaluation_model *m, const model_options *o,
                 (double)m->mean[i], (double)m->deviation[i]);
     m->channels = C;
     if (C == 3)
-        warn("pixels: mean %.3f %.3f %.3f, std %.3f %.3f %.3f, from %s",
+        snprintf(m->pixels_line, sizeof m->pixels_line,
+            "pixels: mean %.3f %.3f %.3f, std %.3f %.3f %.3f, from %s",
             (double)m->mean[0], (double)m->mean[1], (double)m->mean[2],
             (double)m->deviation[0], (double)m->deviation[1],
             (double)m->deviation[2], from);
     else
-        warn("pixels: mean %.3f, std %.3f, from %s", (double)m->mean[0],
+        snprintf(m->pixels_line, sizeof m->pixels_line,
+            "pixels: mean %.3f, std %.3f, from %s", (double)m->mean[0],
             (double)m->deviation[0], from);
 }
