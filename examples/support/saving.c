@@ -218,14 +218,14 @@ int file_same(const char *a, const char *b)
         && x.st_ino == y.st_ino;
 }
 
-void file_check_output(const char *option, const char *path)
+void file_check_output(const char *name, const char *path)
 {
     struct stat about;
 
-    if (strlen(path) > 1000) fail("%s: the path is too long", option);
+    if (strlen(path) > 1000) fail("%s: the path is too long", name);
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         fail("%s %s: is there, and no ordinary file; give another name",
-            option, path);
+            name, path);
 }
 
 int file_keep(const char *folder, const char *name)
