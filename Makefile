@@ -20,13 +20,17 @@ PROGRAMS = build/pretrain build/evaluate build/finetune build/embed \
     build/pictures
 SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
-    build/09_splitmask build/10_probe build/11_threads build/12_inference
+    build/09_splitmask build/10_probe build/11_threads build/12_inference \
+    build/14_files build/15_own_images
 SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
-    build/saving.o build/run.o build/report.o build/evaluation.o
+    build/saving.o build/run.o build/report.o build/report_png.o \
+    build/report_tokens.o build/report_plots.o build/report_pictures.o \
+    build/evaluation.o build/weights.o
 OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h \
     examples/support/evaluation.h examples/support/report.h \
-    examples/support/run.h examples/support/shapes.h
+    examples/support/report_parts.h examples/support/run.h \
+    examples/support/shapes.h
 B = tests/bench
 BENCH = $B/main.c $B/measure.c $B/gemm.c $B/peers.c $B/op.c $B/model.c \
     $B/profile.c $B/parts.c $B/scale.c
@@ -65,7 +69,12 @@ build/progress.o: examples/support/progress.c
 build/saving.o: examples/support/saving.c
 build/run.o: examples/support/run.c
 build/report.o: examples/support/report.c
+build/report_png.o: examples/support/report_png.c
+build/report_tokens.o: examples/support/report_tokens.c
+build/report_plots.o: examples/support/report_plots.c
+build/report_pictures.o: examples/support/report_pictures.c
 build/evaluation.o: examples/support/evaluation.c
+build/weights.o: examples/support/weights.c
 
 build/pretrain: examples/pretrain.c
 build/evaluate: examples/evaluate.c
@@ -85,6 +94,8 @@ build/09_splitmask: examples/09_splitmask.c
 build/10_probe: examples/10_probe.c
 build/11_threads: examples/11_threads.c
 build/12_inference: examples/12_inference.c
+build/14_files: examples/14_files.c
+build/15_own_images: examples/15_own_images.c
 
 # ------------------------------------------------------------------ run
 

@@ -13,18 +13,18 @@
 #include <stdio.h>
 
 #define POINTS 24
-#define TRUE_SLOPE 1.5f
-#define TRUE_START -0.5f
+#define TRUE_A 1.5f
+#define TRUE_B -0.5f
 
-/* What the tape has to find out: the mean squared error
+/* The line is y = a x + b. The mean squared error
 
-       loss = 1/n sum_i (gradient x_i + start - y_i)^2
+       loss = 1/n sum_i (a x_i + b - y_i)^2
 
    has, by the chain rule, the derivatives
 
-       d loss / d gradient = 2/n sum_i (gradient x_i + start - y_i) x_i
-       d loss / d start = 2/n sum_i (gradient x_i + start - y_i)           */
-static void gradients_by_formula(const float line[2], float design[POINTS][2],
+       d loss / d a = 2/n sum_i (a x_i + b - y_i) x_i
+       d loss / d b = 2/n sum_i (a x_i + b - y_i)                          */
+static void gradient_by_formula(const float line[2], float design[POINTS][2],
     const float *y, float gradient[2])
 {
     int i;
@@ -36,17 +36,17 @@ static void gradients_by_formula(const float line[2], float design[POINTS][2],
     }
 }
 
-/* The same loss as ops. With rows (x_i, 1) in `design`, all predictions at
-   once are one linear layer; the error is that layer minus y; and the sum
-   of squares is the product of the error with itself. */
+/* The same loss as ops. The rows of `design` are (x_i, 1), the line is (a, b):
+   one linear layer computes all predictions. Shapes are in brackets. */
 static smask_tensor *loss_by_tape(smask_ctx *c, smask_tensor *line,
-    float design[POINTS][2], const float *minus_y)
+    float design[POINTS][2], const float *y)
 {
-    smask_tensor *rows = smask_input(c, design[0], POINTS, 2, 0, 0);
-    smask_tensor *y = smask_input(c, minus_y, 1, POINTS, 0, 0);
-    smask_tensor *error = smask_linear_add(c, line, rows, NULL, y, NULL);
-    smask_tensor *square = smask_linear(c, error, error, NULL);
-    return smask_scale(c, square, 1.0f / POINTS);
+    smask_tensor *rows = smask_input(c, design[0], 1, POINTS, 2, 0);
+    smask_tensor *truth = smask_input(c, y, 1, POINTS, 1, 0);
+    smask_tensor *guess = smask_linear(c, rows, line, NULL); /* (1, n, 1)  */
+    smask_tensor *error = smask_sub(c, guess, truth);        /* (1, n, 1)  */
+    smask_tensor *square = smask_mul(c, error, error);       /* (1, n, 1)  */
+    return smask_mean_tokens(c, square, 0);                  /* (1, 1)     */
 }
 
 static void draw(const float line[2], float design[POINTS][2],
@@ -76,7 +76,7 @@ int main(void)
     smask_ctx c;
     smask_random r;
     smask_tensor *line;
-    float design[POINTS][2], y[POINTS], minus_y[POINTS];
+    float design[POINTS][2], y[POINTS];
     float formula[2], worst = 0;
     int i, step;
 
@@ -84,31 +84,29 @@ int main(void)
     for (i = 0; i < POINTS; i++) {
         design[i][0] = 2 * smask_uniform(&r) - 1;
         design[i][1] = 1;
-        y[i] = TRUE_SLOPE * design[i][0] + TRUE_START
-             + 0.15f * smask_normal(&r);
-        minus_y[i] = -y[i];
+        y[i] = TRUE_A * design[i][0] + TRUE_B + 0.15f * smask_normal(&r);
     }
 
     smask_setup(&c, NULL);
-    line = smask_parameter(&c, 1, 2, 0, 0);  /* gradient and start, both zero */
+    line = smask_parameter(&c, 1, 2, 0, 0);      /* (a, b), both zero      */
 
-    printf("step     loss    d/dslope formula, tape    d/dstart formula, "
+    printf("step     loss   d loss/d a: formula, tape   d loss/d b: formula, "
            "tape\n");
     for (step = 0; line && step <= 60; step++) {
         smask_tensor *loss;
         smask_begin_step(&c);
-        loss = loss_by_tape(&c, line, design, minus_y);
+        loss = loss_by_tape(&c, line, design, y);
         if (smask_backward(&c, loss) == SMASK_OK) {
-            gradients_by_formula(line->x, design, y, formula);
+            gradient_by_formula(line->x, design, y, formula);
             if (step % 10 == 0)
-                printf("%4d %8.4f %13.6f %10.6f %14.6f %10.6f\n", step,
+                printf("%4d %8.4f %15.6f %10.6f %16.6f %10.6f\n", step,
                        (double)loss->x[0], (double)formula[0],
                        (double)line->dx[0], (double)formula[1],
                        (double)line->dx[1]);
             for (i = 0; i < 2; i++) {
-                float apart = formula[i] - line->dx[i];
-                if (apart < 0) apart = -apart;
-                if (apart > worst) worst = apart;
+                float error = formula[i] - line->dx[i];
+                if (error < 0) error = -error;
+                if (error > worst) worst = error;
                 line->x[i] -= 0.3f * line->dx[i];    /* one step downhill  */
                 line->dx[i] = 0;         /* backward adds: clear it        */
             }
@@ -125,7 +123,7 @@ int main(void)
     }
     printf("\nfound y = %.2f x %+.2f; the points were made with "
            "%.2f x %+.2f and noise\n\n", (double)line->x[0],
-           (double)line->x[1], (double)TRUE_SLOPE, (double)TRUE_START);
+           (double)line->x[1], (double)TRUE_A, (double)TRUE_B);
     draw(line->x, design, y);
     printf("\nlargest difference between formula and tape: %.1e\n",
            (double)worst);

@@ -1,12 +1,12 @@
 /* 02  The gradient check: how to trust a derivative.
 
    Shows   that a derivative can be tested without knowing its formula: move
-           one number a little to both sides, and see how the loss answers;
+           one number a little to both sides and see how the loss changes;
            how small "a little" has to be; and that a wrong derivative does
            not pass.
    Build   cc -O2 -I. examples/02_gradcheck.c -o build/02_gradcheck -lm
-   Prints  the largest disagreement for a small network, over the size of
-           the move, as bars; then the same for a derivative that is wrong
+   Prints  the largest difference for a small network, by the size of the
+           move, as bars; then the same for a derivative that is wrong
            on purpose. Returns 1 if the right one fails or the wrong one
            passes. */
 
@@ -28,8 +28,8 @@ typedef struct network {
     const smask_user_op *last;               /* NULL, or an op to put last */
 } network;
 
-/* One attention layer and a classifier. smask_gradcheck calls this again
-   and again, so it builds the whole loss from its inputs each time. */
+/* One attention layer and a classifier. smask_gradcheck calls this many
+   times, so it builds the whole loss from its inputs each time. */
 static smask_tensor *network_loss(smask_ctx *c, void *user)
 {
     network *n = (network *)user;
@@ -42,7 +42,7 @@ static smask_tensor *network_loss(smask_ctx *c, void *user)
     return smask_cross_entropy(c, x, answer);
 }
 
-/* y = x^3, with a derivative that forgot its factor: x^2, not 3 x^2. */
+/* y = (1 + x)^3. The wrong derivative lacks the factor 3. */
 static void cube(smask_tensor *y, void *user)
 {
     size_t i;
@@ -53,7 +53,7 @@ static void cube(smask_tensor *y, void *user)
     }
 }
 
-static void cube_slope_right(smask_tensor *y, void *user)
+static void cube_backward_right(smask_tensor *y, void *user)
 {
     size_t i;
     (void)user;
@@ -63,7 +63,7 @@ static void cube_slope_right(smask_tensor *y, void *user)
     }
 }
 
-static void cube_slope_wrong(smask_tensor *y, void *user)
+static void cube_backward_wrong(smask_tensor *y, void *user)
 {
     size_t i;
     (void)user;
@@ -83,7 +83,7 @@ static smask_tensor *random_parameter(smask_ctx *c, int32_t d0, int32_t d1,
     return t;
 }
 
-/* The disagreement, with bars: each mark is a quarter of a power of ten. */
+/* The difference, with bars: each mark is a quarter of a power of ten. */
 static float check(smask_ctx *c, network *n, const char *what, float eps)
 {
     float worst = 1;
@@ -98,8 +98,8 @@ static float check(smask_ctx *c, network *n, const char *what, float eps)
 
 int main(void)
 {
-    const smask_user_op right = { "cube", cube, cube_slope_right, NULL };
-    const smask_user_op wrong = { "cube", cube, cube_slope_wrong, NULL };
+    const smask_user_op right = { "cube", cube, cube_backward_right, NULL };
+    const smask_user_op wrong = { "cube", cube, cube_backward_wrong, NULL };
     float best = 1, right_answer, wrong_answer, answer_here, eps;
     smask_ctx c;
     network n;

@@ -16,8 +16,8 @@
 #define POINTS 64
 #define UNITS 16
 
-/* y = sin(x). d loss / d x = d loss / d y * cos(x). A source that wants no
-   gradient has dx == NULL. */
+/* y = sin(x). d loss / d x = d loss / d y * cos(x). A source that requires
+   no gradient has dx == NULL. */
 static void sine(smask_tensor *y, void *user)
 {
     size_t i;
@@ -25,7 +25,7 @@ static void sine(smask_tensor *y, void *user)
     for (i = 0; i < smask_count(y); i++) y->x[i] = sinf(y->source[0]->x[i]);
 }
 
-static void sine_slope(smask_tensor *y, void *user)
+static void sine_backward(smask_tensor *y, void *user)
 {
     const smask_tensor *x = y->source[0];
     size_t i;
@@ -47,7 +47,7 @@ static void square_error(smask_tensor *y, void *user)
     }
 }
 
-static void square_error_slope(smask_tensor *y, void *user)
+static void square_error_backward(smask_tensor *y, void *user)
 {
     const smask_tensor *a = y->source[0], *b = y->source[1];
     size_t i, n = smask_count(a);
@@ -59,9 +59,9 @@ static void square_error_slope(smask_tensor *y, void *user)
     }
 }
 
-static const smask_user_op op_sine = { "sine", sine, sine_slope, NULL };
+static const smask_user_op op_sine = { "sine", sine, sine_backward, NULL };
 static const smask_user_op op_error = {
-    "square_error", square_error, square_error_slope, NULL
+    "square_error", square_error, square_error_backward, NULL
 };
 
 typedef struct problem {
@@ -105,7 +105,7 @@ int main(void)
         { UNITS, 1 }, { UNITS, 0 }, { 1, UNITS }, { 1, 0 }
     };
     static problem p;                        /* zeroed                     */
-    const smask_adam_desc speed = { .lr = 0.02f, .weight_decay = -1 };
+    const smask_adam_desc optim = { .lr = 0.02f, .weight_decay = -1 };
     const smask_params params = { .item = p.item, .count = 4 };
     smask_ctx c;
     smask_adam adam;
@@ -128,7 +128,7 @@ int main(void)
     }
     smask_gradcheck(&c, p.item[0].t, problem_loss, &p, 16, 1e-2f, &worst);
     printf("gradient check through both ops: %.1e\n\n", (double)worst);
-    smask_adam_init(&c, &adam, &speed, &params);
+    smask_adam_init(&c, &adam, &optim, &params);
     for (step = 0; step <= 1000 && smask_error(&c) == SMASK_OK; step++) {
         smask_tensor *loss;
         smask_begin_step(&c);

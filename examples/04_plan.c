@@ -1,23 +1,23 @@
 /* 04  The plan: training in a block of memory of exactly the right size.
 
    Shows   the dry run, which walks through your program without computing
-           and tells the bytes it will need; then a real training run in a
+           and returns the bytes it will need; then a real training run in a
            static array, without a single allocation; then that one byte
-           less is refused with a clear error instead of a crash.
+           less gives a clear error, not a crash.
    Build   cc -O2 -I. examples/04_plan.c -o build/04_plan -lm
    Prints  the plan for a few batch sizes, the loss falling inside the
-           planned block, the refusal. Returns 1 if the plan is wrong. */
+           planned block, the error. Returns 1 if the plan is wrong. */
 
-#define SPLITMASK_NO_MALLOC              /* there is no allocator to call  */
+#define SPLITMASK_NO_MALLOC              /* no allocator is called         */
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
 #include <stdio.h>
 
 #define SIDE 16                          /* pixels                         */
-#define MOST 16                          /* images in a batch, at most     */
+#define MAX_BATCH 16                     /* images                         */
 
 static unsigned char memory[8 << 20];    /* all that the library gets      */
-static float images[MOST * SIDE * SIDE];
+static float images[MAX_BATCH * SIDE * SIDE];
 
 typedef struct job {
     int32_t batch;
@@ -25,7 +25,7 @@ typedef struct job {
     float first, last;                   /* the loss, nats                 */
 } job;
 
-/* Squares of random place and size on a dark ground: a tiny data set. */
+/* Squares of random place and size on a dark background: a tiny data set. */
 static void draw_images(smask_random *r, int32_t count)
 {
     int32_t b, y, x;
@@ -43,9 +43,9 @@ static void draw_images(smask_random *r, int32_t count)
 }
 
 /* The whole program: model, tokenizer, optimiser, steps. It runs three
-   times: dry for the plan, for real, and in a block that is too small. In a
-   dry run all tensors have x == NULL, so read values only when there are
-   some; and one step is enough, since all steps are alike. */
+   times: dry, for the plan; in a block of that size; in one that is too small.
+   In a dry run all tensors have x == NULL: read values only when there are
+   some. One step is enough, because all steps are alike. */
 static smask_result train(smask_ctx *c, void *user)
 {
     job *j = (job *)user;
@@ -53,9 +53,8 @@ static smask_result train(smask_ctx *c, void *user)
     const smask_vit_desc model = { .image = SIDE, .channels = 1,
         .dim = 32, .depth = 2, .heads = 2, .vocabulary = 64,
         .decoder_depth = 1 };
-    const smask_tokenizer_desc codebook = { .image = SIDE, .channels = 1,
-        .vocabulary = 64 };
-    const smask_adam_desc speed = { .lr = 2e-3f };
+    const smask_adam_desc optim = { .lr = 2e-3f };
+    smask_tokenizer_desc codebook;
     smask_vit vit;
     smask_tokenizer tok;
     smask_adam adam;
@@ -63,8 +62,9 @@ static smask_result train(smask_ctx *c, void *user)
 
     smask_seed(&r, 4, 0);
     smask_vit_init(c, &vit, &model);
+    codebook = smask_tokenizer_desc_for(&vit);   /* the model's sizes      */
     smask_tokenizer_init(c, &tok, &codebook);
-    smask_adam_init(c, &adam, &speed, &vit.params);
+    smask_adam_init(c, &adam, &optim, &vit.params);
     for (step = 0; step < steps; step++) {
         smask_losses out;
         smask_tensor *loss;
@@ -86,7 +86,7 @@ static smask_result train(smask_ctx *c, void *user)
     return smask_error(c);
 }
 
-/* Run `j` for real in the first `bytes` of the block. */
+/* Run `j` in the first `bytes` of the block. */
 static smask_result run_in(size_t bytes, job *j)
 {
     const smask_desc desc = { .memory = memory, .memory_size = bytes };
@@ -97,13 +97,13 @@ static smask_result run_in(size_t bytes, job *j)
         printf("    %s (%s)\n", smask_result_text(smask_error(&c)),
                smask_detail(&c));
     result = smask_error(&c);
-    smask_shutdown(&c);                  /* forgets the error, too         */
+    smask_shutdown(&c);                  /* clears the error, too          */
     return result;
 }
 
 int main(void)
 {
-    /* A plan needs room for its nodes only, 250 bytes each. */
+    /* A plan stores only structs: 192 bytes a tensor, 96 a parameter. */
     const smask_desc desc = { .memory = memory,
                               .memory_size = sizeof memory };
     smask_sizes sizes;
@@ -113,7 +113,7 @@ int main(void)
 
     printf("%6s %12s %12s %12s %7s\n", "batch", "bytes", "kept", "step",
            "nodes");
-    for (j.batch = 2; j.batch <= MOST; j.batch *= 2) {
+    for (j.batch = 2; j.batch <= MAX_BATCH; j.batch *= 2) {
         smask_result r = smask_plan(&desc, train, &j, &sizes);
         if (r != SMASK_OK) {
             fprintf(stderr, "04_plan: the plan failed: %s\n",
@@ -124,7 +124,7 @@ int main(void)
                (unsigned long)sizes.bytes, (unsigned long)sizes.kept_bytes,
                (unsigned long)sizes.step_bytes, sizes.nodes);
     }
-    j.batch = MOST;                      /* sizes: that of the last plan   */
+    j.batch = MAX_BATCH;                 /* sizes: that of the last plan   */
     if (sizes.bytes > sizeof memory) {
         fprintf(stderr, "04_plan: make `memory` at least %lu bytes\n",
                 (unsigned long)sizes.bytes);

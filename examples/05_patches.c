@@ -19,7 +19,7 @@
 #define GRID (SIDE / P)                  /* patches on a side              */
 #define N (GRID * GRID)
 
-/* A bright ball, lit from the upper left, on a ground that gets lighter. */
+/* A bright ball, lit from the upper left, on a background that gets lighter. */
 static void draw_image(float *image)
 {
     int y, x;
@@ -33,23 +33,23 @@ static void draw_image(float *image)
 }
 
 /* Two pictures side by side; `show` (N) or NULL: 0 leaves a patch blank.
-   Letters are about twice as high as wide, so every other row is enough. */
+   Characters are about twice as high as wide: every other row is enough. */
 static void print_pair(const float *image, const int *show_a,
     const int *show_b)
 {
     const char *ramp = " .:-=+*#%@";
-    int y, x, half;
+    int y, x, side;
     for (y = 0; y < SIDE; y += 2) {
         printf("  |");
-        for (half = 0; half < 2; half++) {
-            const int *show = half ? show_b : show_a;
+        for (side = 0; side < 2; side++) {
+            const int *show = side ? show_b : show_a;
             for (x = 0; x < SIDE; x++) {
                 int level = (int)(image[y * SIDE + x] * 9.99f);
                 level = level < 0 ? 0 : level > 9 ? 9 : level;
                 putchar(!show || show[y / P * GRID + x / P]
                         ? ramp[level] : ' ');
             }
-            printf(half ? "|\n" : "|  |");
+            printf(side ? "|\n" : "|  |");
         }
     }
 }

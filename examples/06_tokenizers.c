@@ -2,11 +2,11 @@
 
    Shows   the codebooks that SplitMask can predict from: random directions,
            random patches of the data, and k-means centres; how many of
-           their tokens are in real use (perplexity); and what is left of a
+           their tokens are in use (perplexity); and what is left of a
            picture when each patch is replaced by its codebook vector.
    Build   cc -O2 -I. examples/06_tokenizers.c -o build/06_tokenizers -lm
    Prints  a table, then the picture and its three repainted copies.
-           Returns 1 if k-means does not use its book better than random
+           Returns 1 if k-means does not use its codebook better than random
            directions do, or does not repaint better. */
 
 #define SPLITMASK_IMPLEMENTATION
@@ -29,14 +29,14 @@ static int32_t ids[IMAGES * N];
 static void draw_image(smask_random *r, float *image)
 {
     float cx = 8 + 16 * smask_uniform(r), cy = 8 + 16 * smask_uniform(r);
-    float size = 6 + 6 * smask_uniform(r), turn = 6.28f * smask_uniform(r);
+    float size = 6 + 6 * smask_uniform(r), angle = 6.28f * smask_uniform(r);
     float wave = 0.2f + 0.3f * smask_uniform(r);
     int y, x;
     for (y = 0; y < SIDE; y++)
         for (x = 0; x < SIDE; x++) {
             float u = ((float)x - cx) / size, v = ((float)y - cy) / size;
             float z = 1 - u * u - v * v;
-            float way = (float)x * cosf(turn) + (float)y * sinf(turn);
+            float way = (float)x * cosf(angle) + (float)y * sinf(angle);
             image[y * SIDE + x] = z < 0 ? -0.7f + 0.5f * sinf(wave * way)
                 : 0.2f + 0.8f * (sqrtf(z) - 0.7f * u - 0.7f * v);
         }
@@ -68,7 +68,7 @@ static void print_pair(const float *a, const float *b)
 {
     const char *ramp = " .:-=+*#%@";
     int y, x;
-    for (y = 0; y < SIDE; y += 2) {      /* letters are twice as high      */
+    for (y = 0; y < SIDE; y += 2) {      /* characters are twice as high   */
         printf("  |");
         for (x = 0; x < 2 * SIDE; x++) {
             const float *image = x < SIDE ? a : b;

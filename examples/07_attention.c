@@ -1,13 +1,13 @@
 /* 07  Attention: where a token looks.
 
    Shows   a model with one attention layer that learns to fill gaps in
-           pictures whose right half mirrors the left. Nobody tells it about
-           mirrors; but the one place that knows what a hidden patch looks
-           like is its mirror image, and attention finds it.
+           pictures whose right half mirrors the left. It is not given that
+           rule. Only its mirror image shows what a hidden patch looks like,
+           and attention finds it.
    Build   cc -O2 -I. examples/07_attention.c -o build/07_attention -lm
-   Prints  for some hidden patches (?) how much each other patch is looked
-           at, before and after training, the mirror image in brackets; and
-           the loss. Returns 1 if attention misses too many mirrors. */
+   Prints  for some hidden patches (?) the attention to each other patch,
+           before and after training, the mirror image in brackets; and the
+           loss. Returns 1 if attention misses too many mirror images. */
 
 #define SPLITMASK_IMPLEMENTATION
 #include "splitmask.h"
@@ -49,8 +49,8 @@ static void draw_images(smask_random *r)
 }
 
 /* Where token `at` looks when its patch is hidden. The library never stores
-   attention weights (they would be N x N for every head and image), so we
-   take the queries and keys and compute the row we want. */
+   attention weights (N x N for every head and image), so this function
+   computes one row of them from the queries and keys. */
 static void attention_of(smask_ctx *c, const smask_vit *v, int at,
     float *weight)
 {
@@ -110,7 +110,7 @@ int main(void)
         .image = SIDE, .patch = P, .channels = 1, .vocabulary = KINDS };
     const smask_objective objective = { .mask = SMASK_MASK_UNIFORM,
         .ratio = 0.25f };
-    const smask_adam_desc speed = { .lr = 5e-3f, .weight_decay = -1,
+    const smask_adam_desc optim = { .lr = 5e-3f, .weight_decay = -1,
         .warmup = 50, .steps = 1500 };
     smask_ctx c;
     smask_vit vit;
@@ -123,7 +123,7 @@ int main(void)
     smask_seed(&r, 7, 0);
     smask_vit_init(&c, &vit, &model);
     smask_tokenizer_init(&c, &tok, &codebook);
-    smask_adam_init(&c, &adam, &speed, &vit.params);
+    smask_adam_init(&c, &adam, &optim, &vit.params);
     tok.given = ids;
     for (step = 0; step <= 1500 && smask_error(&c) == SMASK_OK; step++) {
         smask_losses out;
@@ -140,7 +140,7 @@ int main(void)
         smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
     }
-    printf("(where both patches of a pair are hidden it can but guess)\n\n");
+    printf("(where both patches of a pair are hidden it can only guess)\n\n");
     if (smask_error(&c) == SMASK_OK) found = draw_attention(&c, &vit);
     if (smask_error(&c) != SMASK_OK)
         fprintf(stderr, "07_attention: %s (%s)\n",

@@ -27,7 +27,7 @@ static float images[IMAGES * SIDE * SIDE];
 static float patches[IMAGES * N * P * P];
 static int32_t ids[IMAGES * N];
 
-/* A bright disc, square or diamond at a random place on a dark ground. */
+/* A bright disc, square or diamond at a random place on a dark background. */
 static void draw_image(smask_random *r, float *image)
 {
     float cx = 8 + 8 * smask_uniform(r), cy = 8 + 8 * smask_uniform(r);
@@ -76,7 +76,7 @@ int main(void)
         .mask_token = 1, .init_std = 0.06f };
     const smask_tokenizer_desc codebook = { .kind = SMASK_TOKENS_KMEANS,
         .image = SIDE, .patch = P, .channels = 1, .vocabulary = V };
-    const smask_adam_desc speed = { .lr = 3e-3f, .warmup = 30,
+    const smask_adam_desc optim = { .lr = 3e-3f, .warmup = 30,
         .steps = STEPS };
     smask_ctx c;
     smask_vit vit;
@@ -96,7 +96,7 @@ int main(void)
     smask_tokenize(&c, &tok, images, IMAGES, ids);
     smask_token_stats(&c, ids, IMAGES * N, V, NULL, &stats);
     smask_vit_init(&c, &vit, &model);
-    smask_adam_init(&c, &adam, &speed, &vit.params);
+    smask_adam_init(&c, &adam, &optim, &vit.params);
 
     for (step = 0; step <= STEPS && smask_error(&c) == SMASK_OK; step++) {
         smask_losses out;

@@ -3,8 +3,8 @@
    Shows   the whole method in one page: images are split into two halves of
            their patches, each half is encoded alone, and a small decoder
            predicts the visual tokens of the patches it did not see
-           (inpaint) while the two halves must recognise each other in the
-           batch (match).
+           (inpaint), while the two halves of an image must find each other
+           in the batch (match).
    Build   cc -O2 -I. examples/09_splitmask.c -o build/09_splitmask -lm
    Prints  both losses falling. Returns 1 if the model does not predict
            tokens better than by their frequency, or finds fewer than half of
@@ -28,12 +28,12 @@ static void next_images(smask_random *r)
     int b, y, x;
     for (b = 0; b < BATCH; b++) {
         float cx = 6 + 12 * smask_uniform(r), cy = 6 + 12 * smask_uniform(r);
-        float turn = 6.28f * smask_uniform(r), size = 4 + 4 * smask_uniform(r);
+        float angle = 6.28f * smask_uniform(r), size = 4 + 4 * smask_uniform(r);
         float wave = 0.3f + 0.7f * smask_uniform(r);
         for (y = 0; y < SIDE; y++)
             for (x = 0; x < SIDE; x++) {
                 float u = (float)x - cx, v = (float)y - cy;
-                float way = u * cosf(turn) + v * sinf(turn);
+                float way = u * cosf(angle) + v * sinf(angle);
                 images[(b * SIDE + y) * SIDE + x]
                     = u * u + v * v < size * size ? 2 : sinf(wave * way);
             }
@@ -45,10 +45,9 @@ int main(void)
     const smask_vit_desc model = { .image = SIDE, .patch = 4, .channels = 1,
         .dim = 48, .depth = 2, .heads = 2, .vocabulary = 64,
         .decoder_depth = 1, .init_std = 0.06f };
-    const smask_tokenizer_desc codebook = { .kind = SMASK_TOKENS_PROJECTION,
-        .image = SIDE, .patch = 4, .channels = 1, .vocabulary = 64 };
-    const smask_adam_desc speed = { .lr = 3e-3f, .warmup = 20,
+    const smask_adam_desc optim = { .lr = 3e-3f, .warmup = 20,
         .steps = STEPS };
+    smask_tokenizer_desc codebook;
     smask_ctx c;
     smask_vit vit;
     smask_tokenizer tok;
@@ -61,8 +60,10 @@ int main(void)
     smask_setup(&c, NULL);
     smask_seed(&r, 9, 0);
     smask_vit_init(&c, &vit, &model);
+    codebook = smask_tokenizer_desc_for(&vit);   /* the model's sizes      */
+    codebook.kind = SMASK_TOKENS_PROJECTION;
     smask_tokenizer_init(&c, &tok, &codebook);
-    smask_adam_init(&c, &adam, &speed, &vit.params);
+    smask_adam_init(&c, &adam, &optim, &vit.params);
     printf("%lu weights, %s\n", (unsigned long)
            smask_params_count(&vit.params), smask_isa_text(&c));
 

@@ -1,8 +1,8 @@
 /* 10  The linear probe: what do frozen features know?
 
    Shows   how to judge an encoder: freeze it, take the features of every
-           layer, and train nothing but a linear classifier on them. Here it
-           tells which way stripes run, from 16 labelled images a class.
+           layer, and train only a linear classifier on them. Here it finds
+           the direction of stripes, from 16 labelled images a class.
    Build   cc -O2 -I. examples/10_probe.c -o build/10_probe -lm
    Prints  accuracy on new images by layer, for an encoder that was never
            trained and one that was. Returns 1 if training does not help. */
@@ -16,7 +16,7 @@
 #define BATCH 32
 #define STEPS 200
 #define TRAIN 96                         /* labelled images                */
-#define ALL 480                          /* and those to be judged by      */
+#define ALL 480                          /* the rest is for the test       */
 #define D 48
 #define DEPTH 2
 #define CLASSES 6
@@ -26,16 +26,16 @@ static float features[(DEPTH + 1) * ALL * D], target[TRAIN * CLASSES];
 static int label[ALL];
 
 /* Stripes of six directions, any width and phase, under noise.
-   Returns the direction: 0 .. 5, 30 degrees apart, give or take 12. */
+   Returns the direction, 0 .. 5: 30 degrees from one to the next, +- 12. */
 static int draw_image(smask_random *r, float *image)
 {
     int kind = (int)smask_below(r, CLASSES), y, x;
-    float turn = 0.524f * ((float)kind - 0.4f + 0.8f * smask_uniform(r));
+    float angle = 0.524f * ((float)kind - 0.4f + 0.8f * smask_uniform(r));
     float wave = 0.5f + 0.7f * smask_uniform(r);
     float start = 6.28f * smask_uniform(r);
     for (y = 0; y < SIDE; y++)
         for (x = 0; x < SIDE; x++) {
-            float way = (float)x * cosf(turn) + (float)y * sinf(turn);
+            float way = (float)x * cosf(angle) + (float)y * sinf(angle);
             image[y * SIDE + x] = sinf(wave * way + start)
                                 + 0.6f * smask_normal(r);
         }
@@ -45,14 +45,13 @@ static int draw_image(smask_random *r, float *image)
 /* SplitMask on unlabelled images: the loop of 09_splitmask.c. */
 static void pretrain(smask_ctx *c, smask_vit *vit, smask_random *r)
 {
-    const smask_tokenizer_desc codebook = { .image = SIDE, .channels = 1,
-        .vocabulary = 64 };
-    const smask_adam_desc speed = { .lr = 3e-3f, .steps = STEPS };
+    const smask_tokenizer_desc codebook = smask_tokenizer_desc_for(vit);
+    const smask_adam_desc optim = { .lr = 3e-3f, .steps = STEPS };
     smask_tokenizer tok;
     smask_adam adam;
     int step, i;
     smask_tokenizer_init(c, &tok, &codebook);
-    smask_adam_init(c, &adam, &speed, &vit->params);
+    smask_adam_init(c, &adam, &optim, &vit->params);
     for (step = 0; step < STEPS && smask_error(c) == SMASK_OK; step++) {
         smask_tensor *loss;
         for (i = 0; i < BATCH; i++) draw_image(r, batch[i]);
@@ -81,7 +80,7 @@ static void standardise(float *x)
 /* Softmax regression on frozen features; share of the rest it gets right. */
 static double probe(smask_ctx *c, float *x)
 {
-    const smask_adam_desc speed = { .lr = 0.02f };
+    const smask_adam_desc optim = { .lr = 0.02f };
     smask_param item[2] = { { .decay = 1 }, { .decay = 0 } };
     smask_params params = { .item = item, .count = 2, .capacity = 2 };
     smask_adam adam;
@@ -90,7 +89,7 @@ static double probe(smask_ctx *c, float *x)
     standardise(x);
     item[0].t = smask_parameter(c, CLASSES, D, 0, 0);
     item[1].t = smask_parameter(c, CLASSES, 0, 0, 0);
-    smask_adam_init(c, &adam, &speed, &params);
+    smask_adam_init(c, &adam, &optim, &params);
     for (step = 0; step < 300 && smask_error(c) == SMASK_OK; step++) {
         smask_begin_step(c);
         score = smask_input(c, x, TRAIN, D, 0, 0);

@@ -1,9 +1,8 @@
 /* 11  Threads: more workers, the same bits.
 
-   Shows   how to put the pool of threads into the parallel hook, and that
-           the number of workers changes the time and nothing else: work is
-           cut into pieces by the problem alone, and sums are taken in the
-           order of the pieces.
+   Shows   how to put the thread pool into the parallel hook, and that the
+           number of workers changes only the time: pieces of work depend on
+           the problem alone, and their sums are added in a fixed order.
    Build   cc -O2 -I. examples/11_threads.c -o build/11_threads -lm -lpthread
    Prints  for no pool and for 1, 2 and 3 workers: milliseconds a step, and
            a hash of all weights after training. Returns 1 if a hash
@@ -34,12 +33,12 @@ static void draw_images(smask_random *r)
 {
     int b, y, x;
     for (b = 0; b < BATCH; b++) {
-        float turn = 6.28f * smask_uniform(r);
+        float angle = 6.28f * smask_uniform(r);
         float wave = 0.2f + 0.8f * smask_uniform(r);
         for (y = 0; y < SIDE; y++)
             for (x = 0; x < SIDE; x++)
                 images[(b * SIDE + y) * SIDE + x] = 1.4f * sinf(wave
-                    * ((float)x * cosf(turn) + (float)y * sinf(turn)));
+                    * ((float)x * cosf(angle) + (float)y * sinf(angle)));
     }
 }
 
@@ -62,9 +61,8 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
 {
     const smask_vit_desc model = { .image = SIDE, .channels = 1, .dim = 96,
         .depth = 3, .heads = 3, .vocabulary = 256, .decoder_depth = 1 };
-    const smask_tokenizer_desc codebook = { .image = SIDE, .channels = 1,
-        .vocabulary = 256 };
     smask_desc desc = { .seed = 11, .memory_size = 128 << 20 };
+    smask_tokenizer_desc codebook;
     smask_result result;
     smask_ctx c;
     smask_vit vit;
@@ -77,6 +75,7 @@ static smask_result train(smask_parallel hook, uint64_t *hash, double *time)
     smask_setup(&c, &desc);
     smask_seed(&r, 11, 0);
     smask_vit_init(&c, &vit, &model);
+    codebook = smask_tokenizer_desc_for(&vit);
     smask_tokenizer_init(&c, &tok, &codebook);
     smask_adam_init(&c, &adam, NULL, &vit.params);
     *time = seconds();
@@ -111,7 +110,7 @@ int main(void)
         smask_threads pool;
         smask_result result;
         if (workers > 0 && smask_threads_start(&pool, workers) != SMASK_OK) {
-            fprintf(stderr, "11_threads: no threads to be had\n");
+            fprintf(stderr, "11_threads: threads cannot be started\n");
             return 1;
         }
         result = train(workers > 0 ? smask_threads_hook(&pool) : none, &hash,

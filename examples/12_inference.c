@@ -4,8 +4,8 @@
            ROM; never copied), its memory is one static array, and the
            training half of the library is not compiled at all.
    Build   cc -O2 -I. examples/12_inference.c -o build/12_inference -lm
-           (with -DTRAIN it learns the table anew and prints it)
-   Prints  three pictures with what the model says of them, how many of 300
+           (with -DTRAIN it learns the table again and prints it)
+   Prints  three pictures with the answers of the model, how many of 300
            it gets right, and the bytes used. Returns 1 below nine in ten. */
 
 #ifndef TRAIN
@@ -42,14 +42,14 @@ static const smask_vit_desc shape = { .image = SIDE, .patch = 4,
 int main(void)
 {
     static float images[64][SIDE * SIDE], target[64][CLASSES];
-    const smask_adam_desc speed = { .lr = 0.02f, .steps = 6000 };
+    const smask_adam_desc optim = { .lr = 0.02f, .steps = 6000 };
     smask_ctx c;
     smask_vit vit;
     smask_adam adam;
     int i, k, step, column = 0;
     smask_setup(&c, NULL);
     smask_vit_init(&c, &vit, &shape);
-    smask_adam_init(&c, &adam, &speed, &vit.params);
+    smask_adam_init(&c, &adam, &optim, &vit.params);
     for (step = 0; step < 6000 && smask_error(&c) == SMASK_OK; step++) {
         smask_tensor *score;
         for (i = 0; i < 64; i++) {
@@ -58,8 +58,8 @@ int main(void)
         }
         smask_begin_step(&c);
         score = smask_vit_classify(&c, &vit, images[0], 64);
-        if (smask_backward(&c, smask_cross_entropy(&c, score, target[0]))
-            == SMASK_OK) smask_adam_update(&c, &adam, &vit.params);
+        smask_backward(&c, smask_cross_entropy(&c, score, target[0]));
+        smask_adam_update(&c, &adam, &vit.params);
         smask_end_step(&c);
     }
     for (i = 0; i < vit.params.count; i++)
@@ -131,14 +131,14 @@ int main(void)
 
     smask_plan(&desc, start, &d, &sizes);
     if (smask_setup(&c, &desc) == SMASK_OK) start(&c, &d);
-    smask_seed(&r, 2024, 0);             /* pictures it has not seen       */
+    smask_seed(&r, 2024, 0);             /* none of these was trained on   */
     for (i = 0; i < 300 && smask_error(&c) == SMASK_OK; i++) {
-        int truth = draw_image(&r, d.image), said = classify(&c, &d);
-        right += truth == said;
+        int truth = draw_image(&r, d.image), guess = classify(&c, &d);
+        right += truth == guess;
         for (k = 0; i < 3 && k < SIDE * SIDE; k++)
             printf("%s%s", d.image[k] > 0 ? "##" : " .",
                    k % SIDE == SIDE - 1 ? "\n" : "");
-        if (i < 3) printf("the model says: %s\n\n", name[said]);
+        if (i < 3) printf("the model's answer: %s\n\n", name[guess]);
     }
     printf("%d of 300 right, with %lu bytes of weights and %lu of memory\n",
            right, (unsigned long)sizeof weights, (unsigned long)sizes.bytes);

@@ -1,8 +1,8 @@
 // 13  C++: the same header, with a little class around it.
 //
-// Shows   that the header is C++11 as it stands; how a class gives the
-//         memory back by itself and turns the sticky error into an
-//         exception at the one place where it is looked at.
+// Shows   that the header is C++11, too; how a destructor frees the memory;
+//         and how the sticky error becomes an exception at the one place
+//         that checks it.
 // Build   c++ -O2 -I. examples/13_cplusplus.cpp -o build/13_cplusplus -lm
 // Prints  the plan of a training run and the loss falling. Returns 1 if it
 //         does not fall.
@@ -69,18 +69,18 @@ struct Trainer {
     void init(smask_ctx *c)
     {
         smask_vit_desc model = smask_vit_desc();    // all zero: defaults
-        smask_tokenizer_desc codebook = smask_tokenizer_desc();
-        smask_adam_desc speed = smask_adam_desc();
-        model.image = codebook.image = side;
-        model.channels = codebook.channels = 1;
-        model.vocabulary = codebook.vocabulary = 64;
+        smask_adam_desc optim = smask_adam_desc();
+        model.image = side;
+        model.channels = 1;
+        model.vocabulary = 64;
         model.dim = 32;
         model.depth = model.heads = 2;
         model.decoder_depth = 1;
-        speed.lr = 2e-3f;
+        optim.lr = 2e-3f;
         smask_vit_init(c, &vit, &model);
+        const smask_tokenizer_desc codebook = smask_tokenizer_desc_for(&vit);
         smask_tokenizer_init(c, &tok, &codebook);
-        smask_adam_init(c, &adam, &speed, &vit.params);
+        smask_adam_init(c, &adam, &optim, &vit.params);
     }
 
     // Rings of random place and width.

@@ -9,7 +9,10 @@
    The output is a safetensors file with
      tokens (B,N,D)   after the final norm; a class token comes first
      pooled (B,D)     the class token if the model has one, else the mean
-   Images pass through in batches, so that memory does not grow with B. */
+   The metadata entry `images` lists the files, row by row, as a JSON list, and
+   OUTPUT.csv does beside it. A file that cannot be read is left out, with a
+   warning that says why. Images pass through in batches; OUTPUT.floats.part
+   holds the tokens until their number is known. */
 #include "support/support.h"
 #include "support/evaluation.h"
 #include <errno.h>
@@ -19,19 +22,22 @@
 
 typedef struct embedding {
     /* options */
-    const char *model, *input, *output, *pool;
+    model_options about;
+    const char *input, *output, *pool;
     int batch, threads;
     /* the model */
     evaluation_model file;
     smask_vit v;
-    float mean[4], deviation[4];
     size_t D, rows, image_floats;    /* rows: N, with a class token N + 1  */
     /* where the images come from: a list of files or an open stream */
     char **path;
     FILE *stream;
-    size_t count;
+    size_t count, next, done;        /* in all; looked at; embedded        */
     /* where the features go */
     FILE *out;                       /* renamed when it is complete        */
+    FILE *floats;                    /* the tokens until then              */
+    char floats_name[1100];
+    float *work;                     /* one image's tokens                 */
     float *pooled;                   /* (B, D): written after all tokens   */
     char trouble[640];
 } embedding;
@@ -45,6 +51,10 @@ static void give_up(embedding *e, const char *format, const char *what,
     if (e->out != NULL) {
         part_remove(e->output);
         fclose(e->out);
+    }
+    if (e->floats != NULL) {
+        part_remove(e->floats_name);
+        fclose(e->floats);
     }
     snprintf(line, sizeof line, format, what, why);
     fail("%s", line);
@@ -98,7 +108,7 @@ static void open_tensors(embedding *e)
 
     e->stream = fopen(e->input, "rb");
     if (e->stream == NULL) fail("--input %s: %s", e->input, strerror(errno));
-    io = io_reading(e->stream);
+    io = smask_stdio(e->stream);
     if (smask_setup(&c, NULL) != SMASK_OK)
         fail("--input %s: not enough memory for its header", e->input);
     if (smask_open(&c, &file, &io) != SMASK_OK)
@@ -119,95 +129,124 @@ static void open_tensors(embedding *e)
     smask_shutdown(&c);
 }
 
-/* The next B images, normalised, into images (B,C,S,S). */
-static void next_images(embedding *e, size_t first, int32_t B, float *images)
+/* Up to B images, normalised, into images (B,C,S,S); returns how many. A file
+   that cannot be read is left out, with a warning. */
+static int32_t next_images(embedding *e, int32_t B, float *images)
 {
-    const size_t wanted = (size_t)B * e->image_floats;
     const size_t plane = e->image_floats / (size_t)e->file.desc.channels;
     char why[256];
-    int32_t i;
+    int32_t n = 0;
     size_t j;
 
-    if (e->stream != NULL) {
-        if (fread(images, sizeof(float), wanted, e->stream) != wanted)
-            give_up(e, "--input %s: %s", e->input, "the file ended early");
-        return;
-    }
-    for (i = 0; i < B; i++) {
-        float *image = images + (size_t)i * e->image_floats;
-        if (!image_load(e->path[first + (size_t)i], e->file.desc.channels,
-                e->file.desc.image, image, why, sizeof why))
-            give_up(e, "%s: %s", e->path[first + (size_t)i], why);
-        for (j = 0; j < e->image_floats; j++) {
-            const size_t channel = j / plane;
-            image[j] = (image[j] - e->mean[channel]) / e->deviation[channel];
+    for (; n < B && e->next < e->count; e->next++) {
+        float *image = images + (size_t)n * e->image_floats;
+        if (e->stream != NULL) {
+            if (fread(image, sizeof(float), e->image_floats, e->stream)
+                != e->image_floats)
+                give_up(e, "--input %s: %s", e->input, "the file ended early");
+            n++;
+            continue;
         }
+        if (!image_load(e->path[e->next], e->file.desc.channels,
+                e->file.desc.image, image, why, sizeof why)) {
+            warn("%s: left out: %s", e->path[e->next], why);
+            continue;
+        }
+        for (j = 0; j < e->image_floats; j++)
+            image[j] = (image[j] - e->file.mean[j / plane])
+                / e->file.deviation[j / plane];
+        e->path[e->done + (size_t)n++] = e->path[e->next];
     }
+    return n;
 }
 
 /* -------------------------------------------------------------- output */
 
-static void put(embedding *e, const void *data, size_t bytes)
+/* The names of the images as a JSON list, for the file's metadata. */
+static char *names_text(const embedding *e)
 {
-    if (fwrite(data, 1, bytes, e->out) != bytes)
-        give_up(e, "--output %s: %s; make room and try again", e->output,
-            strerror(errno));
+    size_t bytes = 3, i;
+    char *text, *at;
+    const char *s;
+
+    for (i = 0; i < e->done; i++) bytes += 2 * strlen(e->path[i]) + 3;
+    text = at = (char *)malloc(bytes);
+    if (text == NULL) fail("no memory for the names of the images");
+    *at++ = '[';
+    for (i = 0; i < e->done; i++) {
+        if (i > 0) *at++ = ',';
+        *at++ = '"';
+        for (s = e->path[i]; *s != '\0'; s++) {
+            if (*s == '"' || *s == '\\') *at++ = '\\';
+            *at++ = *s;
+        }
+        *at++ = '"';
+    }
+    *at++ = ']';
+    *at = '\0';
+    return text;
 }
 
-/* All sizes are known beforehand, so the header can go first. Its length
-   is padded to 8 bytes, which keeps the floats aligned for mmap. */
-static void put_header(embedding *e)
+/* Which row is which image: OUTPUT.csv. */
+static void write_names(const embedding *e)
 {
-    const size_t tokens = e->count * e->rows * e->D * sizeof(float);
-    const size_t pooled = e->count * e->D * sizeof(float);
-    char text[512];
-    unsigned char length[8];
-    size_t bytes;
-    int i;
-
-    bytes = (size_t)snprintf(text, sizeof text,
-        "{\"tokens\":{\"dtype\":\"F32\",\"shape\":[%lu,%lu,%lu],"
-        "\"data_offsets\":[0,%lu]},\"pooled\":{\"dtype\":\"F32\","
-        "\"shape\":[%lu,%lu],\"data_offsets\":[%lu,%lu]}}",
-        (unsigned long)e->count, (unsigned long)e->rows,
-        (unsigned long)e->D, (unsigned long)tokens,
-        (unsigned long)e->count, (unsigned long)e->D,
-        (unsigned long)tokens, (unsigned long)(tokens + pooled));
-    while (bytes % 8 != 0) text[bytes++] = ' ';
-    for (i = 0; i < 8; i++)
-        length[i] = (unsigned char)(bytes >> (8 * i) & 0xff);
-    put(e, length, sizeof length);
-    put(e, text, bytes);
-}
-
-/* safetensors is little-endian; so is every machine this writes fast on. */
-static void put_floats(embedding *e, const float *x, size_t count)
-{
-    const uint16_t one = 1;
-    unsigned char first, bytes[4];
-    uint32_t bits;
+    char path[1100];
+    FILE *f;
     size_t i;
 
-    memcpy(&first, &one, 1);
-    if (first == 1) {
-        put(e, x, count * sizeof(float));
-        return;
+    snprintf(path, sizeof path, "%s.csv", e->output);
+    f = part_open(path);
+    if (f == NULL) fail("%s: %s", path, part_error());
+    fprintf(f, "row,file\n");
+    for (i = 0; i < e->done; i++)
+        fprintf(f, "%lu,\"%s\"\n", (unsigned long)i, e->path[i]);
+    if (!part_rename(f, path)) {
+        part_remove(path);
+        fail("%s: not written: %s; make room and try again", path,
+            strerror(errno));
     }
-    for (i = 0; i < count; i++) {
-        memcpy(&bits, x + i, 4);
-        bytes[0] = (unsigned char)(bits & 0xff);
-        bytes[1] = (unsigned char)(bits >> 8 & 0xff);
-        bytes[2] = (unsigned char)(bits >> 16 & 0xff);
-        bytes[3] = (unsigned char)(bits >> 24);
-        put(e, bytes, 4);
+    fclose(f);
+}
+
+/* The features lie in a file of floats until it is known how many images could
+   be read; then the output is the header and they. */
+static void write_output(smask_ctx *c, embedding *e)
+{
+    const smask_shape shapes[2] = { { "tokens", 3, { (int32_t)e->done,
+        (int32_t)e->rows, (int32_t)e->D, 0 } }, { "pooled", 2,
+        { (int32_t)e->done, (int32_t)e->D, 0, 0 } } };
+    const size_t row = e->rows * e->D;
+    char *names = e->path != NULL ? names_text(e) : NULL;
+    char *clean = names != NULL ? (char *)malloc(strlen(names) + 1) : NULL;
+    smask_metadata about;
+    smask_writer w;
+    smask_io io = smask_stdio(e->out);
+    size_t i;
+
+    about.key = "images";
+    about.value = clean != NULL
+        ? note_text(clean, strlen(names) + 1, names) : "";
+    smask_write_begin(c, &w, &io, shapes, 2, &about, clean != NULL);
+    rewind(e->floats);
+    for (i = 0; i < e->done && smask_error(c) == SMASK_OK; i++) {
+        if (fread(e->work, sizeof(float), row, e->floats) != row)
+            give_up(e, "--output %s: its part file changed%s", e->output,
+                "");
+        smask_write_floats(c, &w, e->work, row);
     }
+    smask_write_floats(c, &w, e->pooled, e->done * e->D);
+    if (smask_write_end(c, &w) != SMASK_OK)
+        give_up(e, "--output %s: %s; make room and try again", e->output,
+            strerror(errno));
+    free(names);
+    free(clean);
 }
 
 /* Nothing that is read here may be written over, nor what is no file. */
 static void check_output(const embedding *e)
 {
     size_t i;
-    int taken = file_same(e->output, e->model)
+    int taken = file_same(e->output, e->about.model)
         || file_same(e->output, e->input);
 
     file_check_output("--output", e->output);
@@ -226,7 +265,6 @@ static smask_result work(smask_ctx *c, void *user)
     embedding *e = (embedding *)user;
     const smask_vit_desc *d = &e->file.desc;
     int32_t missing = 0;
-    size_t first;
     progress line;
 
     memset(&line, 0, sizeof line);
@@ -235,23 +273,23 @@ static smask_result work(smask_ctx *c, void *user)
             sizeof e->trouble) != SMASK_OK)
         return smask_error(c);
     if (missing > 0)
-        give_up(e, "--model %s: %s", e->model,
+        give_up(e, "--model %s: %s", e->about.model,
             "some weights of the encoder are not in the file");
     smask_vit_pack(c, &e->v);
-    if (!smask_is_dry(c)) {
-        put_header(e);
-        progress_start(&line, "embed", (double)e->count);
-    }
-    for (first = 0; first < e->count; first += (size_t)e->batch) {
-        const size_t left = e->count - first;
-        const int32_t B = left < (size_t)e->batch ? (int32_t)left : e->batch;
+    if (!smask_is_dry(c)) progress_start(&line, "embed", (double)e->count);
+    while (e->next < e->count) {
         smask_tensor *tokens, *pooled;
+        int32_t B = e->batch;
         float *images;
 
         smask_begin_step(c);
         images = (float *)smask_alloc(c,
             (size_t)B * e->image_floats * sizeof(float));
-        if (images != NULL) next_images(e, first, B, images);
+        if (images != NULL) B = next_images(e, B, images);
+        if (B == 0) {                    /* only damaged files were left   */
+            smask_end_step(c);
+            break;
+        }
         tokens = smask_vit_encode(c, &e->v, images, B);
         pooled = smask_vit_pool(c, &e->v, tokens);
         if (pooled == NULL || smask_is_dry(c)) {
@@ -261,15 +299,21 @@ static smask_result work(smask_ctx *c, void *user)
         if (!evaluation_finite(tokens->x, smask_count(tokens)))
             give_up(e, "--input %s: %s", e->input, "its features are not "
                 "finite; the weights of --model or the images are damaged");
-        put_floats(e, tokens->x, smask_count(tokens));
-        memcpy(e->pooled + first * e->D, pooled->x,
+        if (fwrite(tokens->x, sizeof(float), smask_count(tokens), e->floats)
+            != smask_count(tokens))
+            give_up(e, "--output %s: %s; make room and try again", e->output,
+                strerror(errno));
+        memcpy(e->pooled + e->done * e->D, pooled->x,
             (size_t)B * e->D * sizeof(float));
         smask_end_step(c);
-        progress_at(&line, (double)first + B);
+        e->done += (size_t)B;
+        progress_at(&line, (double)e->next);
     }
     progress_end(&line);
-    put_floats(e, e->pooled, e->count * e->D);
-    return SMASK_OK;
+    if (e->done == 0) give_up(e, "--input %s: %s", e->input, "no image there "
+        "can be read; the lines above say why");
+    write_output(c, e);
+    return smask_error(c);
 }
 
 /* ---------------------------------------------------------------- main */
@@ -278,13 +322,19 @@ static void read_options(embedding *e, int argc, char **argv)
 {
     uint64_t seed = 0;
     const option table[] = {
-        { "--model", OPTION_TEXT, &e->model, 0, 0,
+        { "--model", OPTION_TEXT, &e->about.model, 0, 0,
           "the encoder: a .safetensors file, ours or timm's (required)" },
         { "--input", OPTION_TEXT, &e->input, 0, 0,
           "an image, a folder, or a .safetensors file with `images` "
           "(required)" },
         { "--output", OPTION_TEXT, &e->output, 0, 0,
           "the .safetensors file to write (required)" },
+        { "--mean", OPTION_TEXT, &e->about.mean, 0, 0,
+          "of the pixels, one number a channel, 0 .. 1; default: as the "
+          "model file says" },
+        { "--std", OPTION_TEXT, &e->about.std, 0, 0, "of the pixels" },
+        { "--heads", OPTION_INT, &e->about.heads, 0, 512,
+          "heads H of a file that does not say; 0: D / 64" },
         { "--pool", OPTION_TEXT, &e->pool, 0, 0,
           "mean or class; default: class if the model has the token" },
         { "--batch", OPTION_INT, &e->batch, 1, 65536,
@@ -296,28 +346,12 @@ static void read_options(embedding *e, int argc, char **argv)
     e->batch = 32;
     options_read("images in, features out", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
-    if (e->model == NULL) fail("--model is missing: give a model file");
+    if (e->about.model == NULL) fail("--model is missing: give a model file");
     if (e->input == NULL) fail("--input is missing: give images");
     if (e->output == NULL) fail("--output is missing: give a file to write");
     if (e->pool != NULL && strcmp(e->pool, "mean") != 0
         && strcmp(e->pool, "class") != 0)
         fail("--pool %s: give mean or class", e->pool);
-}
-
-/* Pixels are normalised as the model file says. Files by timm do not say:
-   ImageNet's numbers, which most of them were trained with. */
-static void set_normalisation(embedding *e)
-{
-    static const float mean[3] = { 0.485f, 0.456f, 0.406f };
-    static const float deviation[3] = { 0.229f, 0.224f, 0.225f };
-    int32_t i;
-
-    for (i = 0; i < 4; i++) {
-        const int told = i < e->file.channels;
-        e->mean[i] = told ? e->file.mean[i] : i < 3 ? mean[i] : 0.5f;
-        e->deviation[i] = told ? e->file.deviation[i]
-            : i < 3 ? deviation[i] : 0.25f;
-    }
 }
 
 int main(int argc, char **argv)
@@ -329,9 +363,9 @@ int main(int argc, char **argv)
     smask_ctx c;
 
     read_options(&e, argc, argv);
-    if (evaluation_model_open(&e.file, e.model, e.trouble, sizeof e.trouble)
-        != SMASK_OK)
-        fail("--model %s", e.trouble);
+    if (strcmp(e.about.model, "random") == 0)
+        fail("--model random: give a model file");
+    evaluation_model_choose(&e.file, &e.about);
     if (e.pool != NULL) e.file.desc.pool_class = e.pool[0] == 'c';
     if (e.file.desc.pool_class && !e.file.desc.class_token)
         fail("--pool class: the model has no class token; use mean");
@@ -341,7 +375,8 @@ int main(int argc, char **argv)
     e.rows = (size_t)(e.file.desc.image / e.file.desc.patch)
         * (size_t)(e.file.desc.image / e.file.desc.patch)
         + (size_t)(e.file.desc.class_token != 0);
-    set_normalisation(&e);
+    if (!ends_with(e.input, ".safetensors"))
+        evaluation_model_pixels(&e.file, &e.about, NULL, NULL);
     if (ends_with(e.input, ".safetensors")) {
         open_tensors(&e);
     } else {
@@ -358,25 +393,36 @@ int main(int argc, char **argv)
     memset(&desc, 0, sizeof desc);
     desc.parallel = smask_threads_hook(&pool);
     desc.inference = 1;
-    context_for(&c, &desc, work, &e, &sizes, e.model);
+    context_for(&c, &desc, work, &e, &sizes, e.about.model);
     e.pooled = malloc(e.count * e.D * sizeof(float));
     if (e.pooled == NULL)
         fail("no memory for the features of %lu images",
             (unsigned long)e.count);
+    e.work = malloc(e.rows * e.D * sizeof(float));
+    if (e.work == NULL) fail("no memory for the features of an image");
     e.out = part_open(e.output);
     if (e.out == NULL) fail("--output %s: %s", e.output, part_error());
+    snprintf(e.floats_name, sizeof e.floats_name, "%s.floats", e.output);
+    e.floats = part_open(e.floats_name);
+    if (e.floats == NULL)
+        give_up(&e, "--output %s: %s", e.output, part_error());
     if (work(&c, &e) != SMASK_OK)
-        give_up(&e, "--model %s%s", e.trouble[0] != '\0' ? "" : e.model,
+        give_up(&e, "--model %s%s", e.trouble[0] != '\0' ? "" : e.about.model,
             e.trouble[0] != '\0' ? e.trouble : smask_detail(&c));
     if (!part_rename(e.out, e.output))
         give_up(&e, "--output %s: not written: %s; make room and try again",
             e.output, strerror(errno));
     fclose(e.out);
-    result("images", (double)e.count, 0);
+    part_remove(e.floats_name);
+    fclose(e.floats);
+    if (e.path != NULL) write_names(&e);
+    result("images", (double)e.done, 0);
+    result("left_out", (double)(e.count - e.done), 0);
     smask_shutdown(&c);
     smask_threads_stop(&pool);
     if (e.stream != NULL) fclose(e.stream);
     free(e.pooled);
+    free(e.work);
     free(e.path);
     return 0;
 }

@@ -25,9 +25,9 @@
 
 typedef struct study {
     /* options */
-    const char *model, *path;
+    model_options about;
+    const char *path;
     int knn, probe, k, layer, limit, batch, threads;
-    int dim, depth, heads, image, patch;
     float temperature;
     uint64_t seed;
     /* what they lead to */
@@ -35,7 +35,6 @@ typedef struct study {
     data_set data;
     smask_vit v;
     smask_parallel hook;
-    float mean[4], deviation[4];
     int32_t *chosen;                 /* the training images in use         */
     int32_t *all_test;               /* 0, 1, 2, ...                       */
     int32_t *train_label, *guess;
@@ -55,7 +54,7 @@ static void fill(void *user, size_t first, int32_t count, float *images)
 
     data_batch(&s->data, from->test,
         from->test ? s->all_test + first : s->chosen + first, count,
-        s->mean, s->deviation, images);
+        s->file.mean, s->file.deviation, images);
     progress_at(from->line, (double)first
         + (from->test ? (double)s->train_count : 0));
 }
@@ -89,7 +88,7 @@ static smask_result take_features(smask_ctx *c, void *user)
     if (smask_error(c) != SMASK_OK) return smask_error(c);
     if (missing > 0)
         fail("--model %s: %d weights of the encoder are not in the file",
-            s->model, (int)missing);
+            s->about.model, (int)missing);
     smask_vit_pack(c, &s->v);
     if (!smask_is_dry(c))
         progress_start(&line, "features",
@@ -123,11 +122,11 @@ static void run_model(study *s)
     desc.parallel = s->hook;
     desc.inference = 1;
     desc.seed = s->seed;
-    context_for(&c, &desc, take_features, s, &sizes, s->model);
+    context_for(&c, &desc, take_features, s, &sizes, s->about.model);
     result = take_features(&c, s);
     if (result == SMASK_NUMERIC)
         fail("--model %s: features are not finite; its weights are damaged",
-            s->model);
+            s->about.model);
     if (result != SMASK_OK)
         fail("%s", s->trouble[0] != '\0' ? s->trouble : smask_detail(&c));
     smask_shutdown(&c);
@@ -163,7 +162,8 @@ static float *pixels(study *s, int test, size_t count, size_t small)
     size_t i;
 
     for (i = 0; i < count; i++) {
-        data_batch(&s->data, test, which + i, 1, s->mean, s->deviation,
+        data_batch(&s->data, test, which + i, 1, s->file.mean,
+            s->file.deviation,
             image);
         evaluation_shrink(image, 1, C, S, small, out + i * C * small * small);
     }
@@ -239,7 +239,7 @@ static void probe(study *s)
 static void read_options(study *s, int argc, char **argv)
 {
     const option table[] = {
-        { "--model", OPTION_TEXT, &s->model, 0, 0,
+        { "--model", OPTION_TEXT, &s->about.model, 0, 0,
           "a .safetensors file, or random (required)" },
         { "--data", OPTION_TEXT, &s->path, 0, 0,
           "shapes, or a folder: CIFAR-10, IDX, train/CLASS/* with "
@@ -257,13 +257,20 @@ static void read_options(study *s, int argc, char **argv)
           "layer whose features are used: 1 .. L after a block, L + 1 the "
           "final norm; 0: the last" },
         { "--batch", OPTION_INT, &s->batch, 1, 65536, "images at a time" },
-        { "--dim", OPTION_INT, &s->dim, 8, 8192, "width D, with random" },
-        { "--depth", OPTION_INT, &s->depth, 1, 128, "blocks L, with random" },
-        { "--heads", OPTION_INT, &s->heads, 0, 512,
-          "heads H, with random; 0: D / 32, at least 1" },
-        { "--image", OPTION_INT, &s->image, 4, 1024,
+        { "--mean", OPTION_TEXT, &s->about.mean, 0, 0,
+          "of the pixels, one number a channel, 0 .. 1; default: as the "
+          "model file says" },
+        { "--std", OPTION_TEXT, &s->about.std, 0, 0, "of the pixels" },
+        { "--dim", OPTION_INT, &s->about.dim, 8, 8192,
+          "width D, with random" },
+        { "--depth", OPTION_INT, &s->about.depth, 1, 128,
+          "blocks L, with random" },
+        { "--heads", OPTION_INT, &s->about.heads, 0, 512,
+          "heads H, with random or a file that does not say; 0: D / 32, at "
+          "least 1; of such a file D / 64" },
+        { "--image", OPTION_INT, &s->about.image, 4, 1024,
           "side in pixels, with random" },
-        { "--patch", OPTION_INT, &s->patch, 1, 256,
+        { "--patch", OPTION_INT, &s->about.patch, 1, 256,
           "P in pixels, with random" },
         { "--threads", OPTION_INT, &s->threads, 0, 1024, "0: all cores" },
         { "--seed", OPTION_SEED, &s->seed, 0, 0,
@@ -274,13 +281,13 @@ static void read_options(study *s, int argc, char **argv)
     s->k = 20;
     s->temperature = 0.07f;
     s->batch = 128;
-    s->dim = 128;
-    s->depth = 6;
-    s->image = 32;
-    s->patch = 4;
+    s->about.dim = 128;
+    s->about.depth = 6;
+    s->about.image = 32;
+    s->about.patch = 4;
     options_read("how much a frozen encoder knows about classes", table,
         (int)(sizeof table / sizeof table[0]), argc, argv);
-    if (s->model == NULL)
+    if (s->about.model == NULL)
         fail("--model is missing: give a model file, or random");
     if (!s->knn && !s->probe) s->knn = s->probe = 1;
 }
@@ -289,8 +296,7 @@ static void open_model(study *s)
 {
     const smask_vit_desc *d = &s->file.desc;
 
-    evaluation_model_choose(&s->file, s->model, s->image, s->patch, s->dim,
-        s->depth, s->heads);
+    evaluation_model_choose(&s->file, &s->about);
     if (s->layer > d->depth + 1)
         fail("--layer %d: the model has %d blocks; give 1 .. %d", s->layer,
             (int)d->depth, (int)d->depth + 1);
@@ -322,12 +328,7 @@ static void open_data(study *s)
     for (i = 0; i < s->train_count; i++)
         s->train_label[i] = data->train.label[s->chosen[i]];
     for (i = 0; i < s->test_count; i++) s->all_test[i] = (int32_t)i;
-    /* As the encoder was trained, where its file says how. */
-    for (i = 0; i < 4; i++) {
-        const int told = s->file.channels == d->channels;
-        s->mean[i] = told ? s->file.mean[i] : data->mean[i];
-        s->deviation[i] = told ? s->file.deviation[i] : data->deviation[i];
-    }
+    evaluation_model_pixels(&s->file, &s->about, data->mean, data->deviation);
 }
 
 int main(int argc, char **argv)

@@ -31,9 +31,10 @@
 typedef struct training {
     /* options */
     run_state state;                 /* out, steps, saves, resume          */
-    const char *model, *path;
+    model_options about;
+    const char *path;
     int epochs, limit, batch, threads, warmup, test_every;
-    int dim, depth, heads, image, patch, bf16;
+    int bf16;
     float lr, layer_decay, drop_path, mixup, cutmix, smoothing;
     float weight_decay, crop;
     uint64_t seed;
@@ -44,7 +45,6 @@ typedef struct training {
     smask_isa isa;
     smask_vit v;
     smask_adam adam;
-    float mean[4], deviation[4];
     int32_t *order;                  /* the training images in use         */
     int32_t *all_test, *guess;
     size_t train_count, test_count, pixels;
@@ -94,7 +94,7 @@ static float train_step(smask_ctx *c, training *t, const int32_t *which,
     targets = (float *)smask_alloc(c,
         (size_t)B * (size_t)t->data.classes * sizeof(float));
     if (!smask_is_dry(c) && smask_error(c) == SMASK_OK) {
-        data_augmented(&t->data, which, B, t->mean, t->deviation,
+        data_augmented(&t->data, which, B, t->file.mean, t->file.deviation,
             t->crop, t->seed, step, &t->hook, images);
         smooth_targets(t, which, B, targets);
         mix_batch(images, targets, B, t->v.desc.channels, t->v.desc.image,
@@ -130,8 +130,8 @@ static void test_all(smask_ctx *c, training *t)
         images = (float *)smask_alloc(c,
             (size_t)B * t->pixels * sizeof(float));
         if (images != NULL)
-            data_batch(&t->data, 1, t->all_test + first, B, t->mean,
-                t->deviation, images);
+            data_batch(&t->data, 1, t->all_test + first, B, t->file.mean,
+                t->file.deviation, images);
         scores = smask_vit_classify(c, &t->v, images, B);
         for (i = 0; i < B && scores != NULL && scores->x != NULL; i++) {
             const float *row = scores->x + i * classes;
@@ -330,19 +330,17 @@ static void train(smask_ctx *c, training *t)
 }
 
 /* The weights that training starts from. The head begins anew, nearly at
-   zero: one in the file is of another task. Its two tensors are the last,
-   and hidden while reading. */
+   zero: one in the file is of another task, and evaluation_model_read leaves
+   it out. */
 static void read_encoder(smask_ctx *c, training *t)
 {
     int32_t missing;
 
-    t->v.params.count -= 2;
     evaluation_model_read(c, &t->file, &t->v, &missing, t->trouble,
         sizeof t->trouble);
-    t->v.params.count += 2;
     if (smask_error(c) == SMASK_OK && missing > 0)
         fail("--model %s: %d weights of the encoder are not in the file",
-            t->model, (int)missing);
+            t->about.model, (int)missing);
 }
 
 /* The model and its optimiser; then every epoch. In a dry run one step of
@@ -405,7 +403,7 @@ static void settle_epochs(training *t)
 static void read_options(training *t, int argc, char **argv)
 {
     const option table[] = {
-        { "--model", OPTION_TEXT, &t->model, 0, 0,
+        { "--model", OPTION_TEXT, &t->about.model, 0, 0,
           "a .safetensors file, or random (required)" },
         { "--data", OPTION_TEXT, &t->path, 0, 0,
           "shapes, or a folder: CIFAR-10, IDX, train/CLASS/* with "
@@ -435,13 +433,20 @@ static void read_options(training *t, int argc, char **argv)
           "least share of the image that a crop keeps" },
         { "--test-every", OPTION_INT, &t->test_every, 0, 100000,
           "epochs between rows with accuracies; 0: a tenth of all" },
-        { "--dim", OPTION_INT, &t->dim, 8, 8192, "width D, with random" },
-        { "--depth", OPTION_INT, &t->depth, 1, 128, "blocks L, with random" },
-        { "--heads", OPTION_INT, &t->heads, 0, 512,
-          "heads H, with random; 0: D / 32, at least 1" },
-        { "--image", OPTION_INT, &t->image, 4, 1024,
+        { "--mean", OPTION_TEXT, &t->about.mean, 0, 0,
+          "of the pixels, one number a channel, 0 .. 1; default: as the "
+          "model file says" },
+        { "--std", OPTION_TEXT, &t->about.std, 0, 0, "of the pixels" },
+        { "--dim", OPTION_INT, &t->about.dim, 8, 8192,
+          "width D, with random" },
+        { "--depth", OPTION_INT, &t->about.depth, 1, 128,
+          "blocks L, with random" },
+        { "--heads", OPTION_INT, &t->about.heads, 0, 512,
+          "heads H, with random or a file that does not say; 0: D / 32, at "
+          "least 1; of such a file D / 64" },
+        { "--image", OPTION_INT, &t->about.image, 4, 1024,
           "side in pixels, with random" },
-        { "--patch", OPTION_INT, &t->patch, 1, 256,
+        { "--patch", OPTION_INT, &t->about.patch, 1, 256,
           "P in pixels, with random" },
         { "--bf16", OPTION_FLAG, &t->bf16, 0, 0, BF16_TEXT },
         { "--save-every", OPTION_INT, &t->state.save_every, 0, 100000000,
@@ -470,14 +475,14 @@ static void read_options(training *t, int argc, char **argv)
     t->cutmix = 1;
     t->smoothing = 0.1f;
     t->crop = 0.25f;
-    t->dim = 128;
-    t->depth = 6;
-    t->image = 32;
-    t->patch = 4;
+    t->about.dim = 128;
+    t->about.depth = 6;
+    t->about.image = 32;
+    t->about.patch = 4;
     run_options(&t->state, table, (int)(sizeof table / sizeof table[0]));
     options_read("a classifier on a pre-trained encoder", t->state.table,
         t->state.options, argc, argv);
-    if (t->model == NULL)
+    if (t->about.model == NULL)
         fail("--model is missing: give a model file, or random");
     t->isa = isa_for(t->bf16);
     if (t->state.steps == 0) settle_epochs(t);
@@ -503,12 +508,11 @@ static void open_model(training *t)
                 sizeof t->trouble) != SMASK_OK)
             fail("--resume: %s", t->trouble);
     } else {
-        evaluation_model_choose(&t->file, t->model, t->image, t->patch,
-            t->dim, t->depth, t->heads);
+        evaluation_model_choose(&t->file, &t->about);
     }
     t->file.desc.drop_path = t->drop_path;
     if (!(t->layer_decay > 0))
-        t->layer_decay = strcmp(t->model, "random") == 0 ? 1 : 0.75f;
+        t->layer_decay = strcmp(t->about.model, "random") == 0 ? 1 : 0.75f;
 }
 
 /* The hash of the labels, of both splits. */
@@ -532,15 +536,11 @@ static void add_facts(training *t)
 {
     char pixels[2][128], labels[17];
     smask_metadata pixel[2];
-    int32_t i;
 
-    for (i = 0; i < 4; i++) {
-        const int known = t->file.channels == t->data.channels;
-        t->mean[i] = known ? t->file.mean[i] : t->data.mean[i];
-        t->deviation[i] = known ? t->file.deviation[i]
-            : t->data.deviation[i];
-    }
-    notes_pixels(pixel, pixels, t->mean, t->deviation, t->data.channels);
+    evaluation_model_pixels(&t->file, &t->about, t->data.mean,
+        t->data.deviation);
+    notes_pixels(pixel, pixels, t->file.mean, t->file.deviation,
+        t->data.channels);
     run_add_fact(&t->state, "mean", pixels[0], "other pixels");
     run_add_fact(&t->state, "std", pixels[1], "other pixels");
     run_data_facts(&t->state, &t->data, t->train_count, "data.mean",
@@ -596,7 +596,7 @@ int main(int argc, char **argv)
     read_options(&t, argc, argv);
     t.command = run_command(argc, argv);
     run_open(&t.state);
-    if (file_same(t.state.model_file, t.model))
+    if (file_same(t.state.model_file, t.about.model))
         fail("--out %s: the model of --model lies there, and would be "
             "replaced; give another folder", t.state.out);
     open_model(&t);
@@ -610,7 +610,7 @@ int main(int argc, char **argv)
     desc.parallel = t.hook;
     desc.seed = t.seed;
     desc.isa = t.isa;
-    context_for(&c, &desc, work, &t, &sizes, t.model);
+    context_for(&c, &desc, work, &t, &sizes, t.about.model);
     if (work(&c, &t) != SMASK_OK)
         fail("%s", t.trouble[0] != '\0' ? t.trouble : smask_detail(&c));
     /* First the model: printing may fail. */

@@ -292,7 +292,7 @@ static void read_model(smask_ctx *c, pictures *p)
     FILE *f = fopen(p->model, "rb");
 
     if (f == NULL) fail("--model %s: %s", p->model, strerror(errno));
-    io = io_reading(f);
+    io = smask_stdio(f);
     smask_open(c, &file, &io);
     smask_read_vit_desc(c, &file, &model);
     smask_read_tokenizer_desc(c, &file, &tokens);

@@ -47,7 +47,7 @@
 #define STEP_FIT ((int64_t)1 << 40)
 #define STEP_TOKENS ((int64_t)1 << 41)
 #define STEP_VIEWS ((int64_t)1 << 42)
-#define NOISE_BATCHES 10
+#define NOISE_BATCHES 10                 /* at the end; at saves 2         */
 
 typedef struct run {
     /* options */
@@ -86,6 +86,8 @@ typedef struct run {
     report_step *row;
     size_t rows, rows_room;
     double busy, trained;                /* seconds, images, of this run   */
+    double noise;                        /* match accuracy on noise, as last
+                                            measured; NAN: not yet         */
     smask_sizes sizes;
     progress line;
     char folder[1100];                   /* of the images                  */
@@ -328,10 +330,23 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     r->objective.view_images[0] = r->objective.view_images[1] = NULL;
 }
 
-/* The match accuracy on images of noise, 0 .. 1. Halves of noise share nothing
-   except the way they were split, so a model that matches by content is at
-   chance. The generator that training draws from is not moved. */
-static double match_noise(smask_ctx *c, run *r)
+/* Groups of images that share a split; negatives come from the same group. */
+static int groups_of(const run *r)
+{
+    return r->splits > 1 && r->splits < r->batch ? r->splits : 1;
+}
+
+/* Is there a match that could be solved by the split alone? */
+static int has_match(const run *r)
+{
+    return r->method == 0 && !r->objective.no_match && r->batch > 1;
+}
+
+/* The match accuracy on images of noise, 0 .. 1, over some batches. Halves of
+   noise share nothing except the way they were split, so a model that matches
+   by content is at chance. The generator that training draws from is not
+   moved. */
+static double match_noise(smask_ctx *c, run *r, int batches)
 {
     const smask_random saved = c->random;
     const smask_losses losses = r->losses;
@@ -344,14 +359,14 @@ static double match_noise(smask_ctx *c, run *r)
     smask_seed(&random, r->seed, STREAM_NOISE);
     smask_record(c, 0);
     r->v.training = 0;
-    for (n = 0; n < NOISE_BATCHES && smask_error(c) == SMASK_OK; n++) {
+    for (n = 0; n < batches && smask_error(c) == SMASK_OK; n++) {
         smask_begin_step(c);
         float *images = (float *)smask_alloc(c,
             (size_t)r->batch * r->pixels * sizeof(float));
         for (k = 0; images != NULL && k < (size_t)r->batch * r->pixels; k++)
             images[k] = smask_normal(&random);
         objective_loss(c, r, images, r->batch);
-        sum += (double)r->losses.match_accuracy / NOISE_BATCHES;
+        sum += (double)r->losses.match_accuracy / batches;
         smask_end_step(c);
     }
     smask_record(c, 1);
@@ -363,13 +378,15 @@ static double match_noise(smask_ctx *c, run *r)
 /* ----------------------------------------------------------------- log */
 
 static const char log_header[] = "step,lr,loss,inpaint_loss,match_loss,"
-    "token_accuracy,match_accuracy,images_per_s\n";
+    "token_accuracy,match_accuracy,images_per_s,noise_match_accuracy\n";
 
 static void log_row(FILE *file, const report_step *row)
 {
-    fprintf(file, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f\n",
+    fprintf(file, "%ld,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.1f,",
         (long)row->step, row->lr, row->loss, row->inpaint, row->match,
         row->accuracy, row->match_accuracy, row->images_per_s);
+    if (isnan(row->noise)) fprintf(file, "\n");
+    else fprintf(file, "%.9g\n", row->noise);
 }
 
 static void add_row(run *r, const report_step *row)
@@ -394,9 +411,10 @@ static void log_read(run *r, int64_t done)
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
         report_step row;
         long step;
-        double x[7];
-        if (sscanf(line, "%ld,%lf,%lf,%lf,%lf,%lf,%lf,%lf", &step, &x[0],
-                &x[1], &x[2], &x[3], &x[4], &x[5], &x[6]) != 8
+        double x[8];
+        x[7] = NAN;                      /* not there before version 0.2   */
+        if (sscanf(line, "%ld,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf", &step, &x[0],
+                &x[1], &x[2], &x[3], &x[4], &x[5], &x[6], &x[7]) < 8
             || step != (long)r->rows + 1 || step > (long)done)
             continue;
         row.step = step;
@@ -407,6 +425,7 @@ static void log_read(run *r, int64_t done)
         row.accuracy = (float)x[4];
         row.match_accuracy = (float)x[5];
         row.images_per_s = x[6];
+        row.noise = r->noise = x[7];
         add_row(r, &row);
     }
     if (f != NULL) fclose(f);
@@ -871,6 +890,8 @@ static void write_report(smask_ctx *c, run *r)
     memset(&page, 0, sizeof page);
     page.title = title;
     page.command = r->command;
+    page.splits = groups_of(r);
+    page.noise = r->noise;
     page.done = r->adam.step;
     page.steps = r->state.steps;
     page.batch = r->batch;
@@ -907,6 +928,7 @@ static void keep_row(run *r, double seconds)
     row.accuracy = (double)r->losses.accuracy;
     row.match_accuracy = (double)r->losses.match_accuracy;
     row.images_per_s = seconds > 0 ? r->batch / seconds : 0;
+    row.noise = r->noise;
     add_row(r, &row);
     /* Without a file, the next save writes all rows. */
     if (r->state.log != NULL) log_row(r->state.log, &row);
@@ -939,7 +961,10 @@ static void train(smask_ctx *c, run *r)
         if (run_save_due(&r->state, r->adam.step)) {
             /* What is in memory is worth more than what is on the disk:
                go on without the save, there may be room next time. */
-            if (save(c, r)) write_report(c, r);
+            const int saved = save(c, r);
+            if (has_match(r) && r->adam.step % r->state.save_every == 0)
+                r->noise = match_noise(c, r, 2);
+            if (saved) write_report(c, r);
             else run_not_saved(&r->state, r->adam.step);
         }
         progress_loss(line, (double)r->adam.step * r->batch,
@@ -982,6 +1007,8 @@ static smask_result work(smask_ctx *c, void *user)
         swap_weights(r, first);
         free(first);
         log_read(r, r->adam.step);
+        if (has_match(r) && r->adam.step % r->state.save_every == 0)
+            r->noise = match_noise(c, r, 2);         /* as after that save */
     } else {
         run_keep_earlier(&r->state);
     }
@@ -994,10 +1021,9 @@ static smask_result work(smask_ctx *c, void *user)
 }
 
 /* Result lines of the match, and a warning if the split alone solves it. */
-static void report_noise(smask_ctx *c, run *r)
+static void report_noise(const run *r)
 {
-    const int k = r->splits > 1 && r->splits < r->batch ? r->splits : 1;
-    const double chance = (double)k / r->batch, noise = match_noise(c, r);
+    const double chance = (double)groups_of(r) / r->batch, noise = r->noise;
     const double trials = 2.0 * NOISE_BATCHES * r->batch;
 
     result("match_accuracy", 100 * last_part(r).match_accuracy, 2);
@@ -1007,6 +1033,9 @@ static void report_noise(smask_ctx *c, run *r)
         warn("halves of pure noise recognise each other, %.1f %% against %.1f "
             "by chance: the match reads how images are split, not what they "
             "show; use --splits 1", 100 * noise, 100 * chance);
+    else
+        warn("halves recognised by the split alone: %.3f, by chance %.3f",
+            noise, chance);
 }
 
 /* ---------------------------------------------------------------- main */
@@ -1041,6 +1070,7 @@ int main(int argc, char **argv)
     smask_ctx c;
     int i;
 
+    r.noise = NAN;
     read_options(&r, argc, argv);
     settle_options(&r);
     r.command = run_command(argc, argv);
@@ -1060,6 +1090,8 @@ int main(int argc, char **argv)
         progress_loss(&r.line, (double)r.adam.step * r.batch,
             (double)r.losses.total);
     progress_end(&r.line);
+    if (r.adam.step == r.state.steps && has_match(&r))
+        r.noise = match_noise(&c, &r, NOISE_BATCHES);
     write_report(&c, &r);
     if (smask_error(&c) != SMASK_OK) fail("%s", smask_detail(&c));
     if (r.adam.step < r.state.steps) {
@@ -1070,7 +1102,7 @@ int main(int argc, char **argv)
         for (i = 0; i < RESULTS; i++)
             if (!isnan(line[i].value))
                 result(line[i].name, line[i].value, line[i].decimals);
-        if (r.method == 0 && !r.objective.no_match) report_noise(&c, &r);
+        if (has_match(&r)) report_noise(&r);
     }
     smask_shutdown(&c);
     smask_threads_stop(&pool);

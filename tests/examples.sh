@@ -10,7 +10,8 @@ case "$#$1" in
 esac
 
 names="01_tape 02_gradcheck 03_user_op 04_plan 05_patches 06_tokenizers
-07_attention 08_beit 09_splitmask 10_probe 11_threads 12_inference"
+07_attention 08_beit 09_splitmask 10_probe 11_threads 12_inference
+14_files 15_own_images"
 if command -v "${CXX:=c++}" > /dev/null 2>&1; then
     names="$names 13_cplusplus"
 else

@@ -115,7 +115,7 @@ train() {
     $P $small "$@" > "$O/result" 2> "$O/log"
 }
 
-train --steps 20 --threads 1 --out "$O/one"
+train --steps 20 --threads 1 --out "$O/one" && cp "$O/log" "$O/messages"
 ok "20 steps on one thread"
 for name in loss inpaint_loss match_loss token_entropy token_accuracy \
         images_per_s peak_mb; do
@@ -127,6 +127,21 @@ ok "log.csv has a row per step"
 awk -F, 'NR == 1 { n = NF } NF != n || (NR > 1 && $1 != NR - 1) { bad = 1 }
     END { exit bad || n < 7 }' "$O/one/log.csv"
 ok "log.csv is a table"
+awk -F, 'NR == 1 { bad = $9 != "noise_match_accuracy" }
+    NR == 2 { bad = bad || $9 != "" }
+    NR == 21 { bad = bad || $9 == "" || $9 < 0 || $9 > 1 }
+    END { exit bad }' "$O/one/log.csv"
+ok "log.csv: match accuracy on noise, once it was measured"
+grep -q -e 'recognised by the split alone: 0\.[0-9]*, by chance 0\.0' \
+    -e 'halves of pure noise recognise each other' "$O/messages"
+ok "the run ends with match accuracy on noise, or a warning"
+grep -q 'recognised by the split alone, chance is 6\.[0-9]' \
+    "$O/one/report.html"
+ok "report.html has match accuracy on noise, and chance"
+train --steps 20 --no-match --threads 1 --out "$O/inpaint_only"
+! grep -q 'by the split alone' "$O/log" "$O/inpaint_only/report.html" \
+    && awk -F, 'NR > 1 && $9 != "" { exit 1 }' "$O/inpaint_only/log.csv"
+ok "without a match there is none of it"
 grep -q '</html>' "$O/one/report.html" \
     && ! grep -Eq '<script|(src|href)="[^d]|url\(|@import' \
         "$O/one/report.html"
@@ -193,8 +208,8 @@ ok "going on"
 cmp "$O/whole/model.safetensors" "$O/parts/model.safetensors" \
     > "$O/log" 2>&1
 ok "stopped and resumed, the same file as at a stretch"
-cut -d, -f1-7 "$O/whole/log.csv" > "$O/a"
-cut -d, -f1-7 "$O/parts/log.csv" > "$O/b"
+cut -d, -f1-7,9 "$O/whole/log.csv" > "$O/a"
+cut -d, -f1-7,9 "$O/parts/log.csv" > "$O/b"
 cmp "$O/a" "$O/b" > "$O/log" 2>&1
 ok "and the same log"
 within "$(value inpaint_loss "$O/result")" 0 \

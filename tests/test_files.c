@@ -1348,6 +1348,450 @@ static void one_tensor_at_a_time(void)
     free(file.data);
 }
 
+/* ------------------------------------------------- a part of the weights */
+
+/* All weights of a model, one after the other. */
+static size_t copy_weights(const model *m, float *out)
+{
+    size_t n = 0;
+    int32_t i;
+
+    for (i = 0; i < m->v.params.count; i++) {
+        const smask_tensor *t = m->v.params.item[i].t;
+        memcpy(out + n, t->x, smask_count(t) * sizeof *out);
+        n += smask_count(t);
+    }
+    return n;
+}
+
+/* Are the weights that `prefix` or `except` picks those of a, and all others
+   those that b had before? The classifiers may differ in size. */
+static int picked(const model *a, const model *b, const float *before,
+    const char *prefix, int except)
+{
+    int32_t i, j;
+    int good = 1;
+
+    for (i = 0; i < b->v.params.count; i++) {
+        const smask_param *p = &b->v.params.item[i];
+        const size_t n = smask_count(p->t);
+        const float *right = before;
+        if ((strncmp(p->name, prefix, strlen(prefix)) == 0) != except) {
+            right = NULL;
+            for (j = 0; j < a->v.params.count; j++)
+                if (strcmp(a->v.params.item[j].name, p->name) == 0)
+                    right = a->v.params.item[j].t->x;
+        }
+        if (right == NULL || !same_floats(p->t->x, right, n)) {
+            printf("    %s\n", p->name);
+            good = 0;
+        }
+        before += n;
+    }
+    return good;
+}
+
+static smask_result read_part(model *m, memory *file, const char *prefix,
+    int except, int32_t *missing)
+{
+    smask_file f;
+    smask_io io = io_of(file);
+    smask_result result;
+
+    file->at = 0;
+    smask_begin_step(&m->c);
+    result = smask_open(&m->c, &f, &io);
+    if (result == SMASK_OK)
+        result = smask_read_prefix(&m->c, &f, &m->v, prefix, except, missing);
+    smask_end_step(&m->c);
+    return result;
+}
+
+/* What is read is what the prefix says, and nothing else changes: no weight,
+   no moment, no mean, no generator. The file is read to its end. */
+static void parts_of_a_model(void)
+{
+    static const char *prefix[] = { "blocks.", "blocks.1.", "norm.weight",
+        "head.", "", "none." };
+    static model a, b;
+    static float before[20000];
+    smask_vit_desc d = small_desc();
+    memory file;
+    int i, except;
+
+    d.classes = 5;
+    make(&a, &d, 1, 0);
+    train(&a, 2, 0);
+    file = write_model(&a, 1, NULL, 0);
+    for (i = 0; i < 6; i++)
+        for (except = 0; except < 2; except++) {
+            int32_t missing = -1;
+            smask_random random;
+            make(&b, &d, 2, 0);
+            train(&b, 1, 0);
+            random = b.c.random;
+            CHECK(copy_weights(&b, before) < 20000);
+            SAME(read_part(&b, &file, prefix[i], 7 * except, &missing),
+                SMASK_OK);
+            SAME(missing, 0);
+            SAME(file.at, file.size);
+            if (!CHECK(picked(&a, &b, before, prefix[i], except)))
+                printf("    \"%s\", except %d\n", prefix[i], except);
+            SAME(b.a.step, 1);
+            CHECK(random.state == b.c.random.state);
+            CHECK(!same_floats(b.a.m[0], a.a.m[0], 256));
+            CHECK(!same_floats(b.e.mean[0], a.e.mean[0], 256));
+            smask_shutdown(&b.c);
+        }
+    free(file.data);
+    smask_shutdown(&a.c);
+}
+
+static void parts_that_differ(void)
+{
+    static model a, b;
+    static float before[20000];
+    smask_vit_desc d = small_desc();
+    int32_t missing = -1, all;
+    memory file;
+
+    /* Another number of classes: read all but the classifier. */
+    d.classes = 5;
+    d.vocabulary = d.decoder_depth = 0;
+    make(&a, &d, 1, 0);
+    file = write_model(&a, 0, NULL, 0);
+    d.classes = 3;
+    make(&b, &d, 2, 0);
+    copy_weights(&b, before);
+    SAME(read_part(&b, &file, "head.", 1, &missing), SMASK_OK);
+    SAME(missing, 0);
+    CHECK(picked(&a, &b, before, "head.", 1));
+    smask_shutdown(&b.c);
+
+    /* What the file lacks counts if it was asked for, and keeps its values. */
+    d.vocabulary = 12;
+    d.decoder_depth = 1;
+    make(&b, &d, 2, 0);
+    copy_weights(&b, before);
+    SAME(read_model(&b, &file, 0, &all), SMASK_OK);
+    CHECK(all > 2);
+    smask_shutdown(&b.c);
+    make(&b, &d, 2, 0);
+    SAME(read_part(&b, &file, "decoder.", 0, &missing), SMASK_OK);
+    SAME(missing, all - 2);              /* all but the classifier's two   */
+    CHECK(picked(&a, &b, before, "none.", 0));
+    SAME(read_part(&b, &file, "decoder.", 1, &missing), SMASK_OK);
+    SAME(missing, 2);
+    SAME(read_part(&b, &file, "blocks.", 0, NULL), SMASK_OK);
+    smask_shutdown(&b.c);
+
+    /* A shape that differs is an error where it is asked for. */
+    d = small_desc();
+    d.vocabulary = d.decoder_depth = 0;
+    d.classes = 5;
+    d.image = 16;
+    make(&b, &d, 2, 0);
+    copy_weights(&b, before);
+    SAME(read_part(&b, &file, "pos_", 0, &missing), SMASK_FORMAT);
+    CHECK_TEXT(smask_detail(&b.c),
+        "pos_embed: its shape in the file differs from the model's");
+    smask_clear(&b.c);
+    SAME(read_part(&b, &file, "head.", 1, &missing), SMASK_FORMAT);
+    smask_clear(&b.c);
+    CHECK(picked(&a, &b, before, "none.", 0));
+    SAME(read_part(&b, &file, "pos_", 1, &missing), SMASK_OK);
+    SAME(missing, 0);
+    CHECK(picked(&a, &b, before, "pos_", 1));
+    smask_shutdown(&a.c);
+    smask_shutdown(&b.c);
+    free(file.data);
+
+    /* So is a type that cannot be read. */
+    file = file_of("{\"norm.bias\":{\"dtype\":\"I64\",\"shape\":[16],"
+        "\"data_offsets\":[0,128]}}", 128);
+    d = small_desc();
+    make(&b, &d, 2, 0);
+    SAME(read_part(&b, &file, "norm.", 0, &missing), SMASK_FORMAT);
+    smask_clear(&b.c);
+    SAME(read_part(&b, &file, "blocks.", 0, &missing), SMASK_OK);
+    CHECK(missing > 0);
+    smask_shutdown(&b.c);
+    free(file.data);
+}
+
+/* ------------------------------------------------- tensors in portions */
+
+#define PARTS 4
+
+static const smask_shape part_shape[PARTS] = { { "one", 1, { 1, 0, 0, 0 } },
+    { "a.b", 4, { 2, 3, 5, 7 } }, { "c", 2, { 100, 11, 0, 0 } },
+    { "d", 3, { 3, 1, 2, 0 } } };
+enum { PART_FLOATS = 1 + 210 + 1100 + 6 };
+
+/* The four tensors in portions of n floats; n 0: of changing sizes, an empty
+   one among them. */
+static memory in_portions(smask_ctx *c, const float *x, size_t n,
+    const smask_metadata *metadata, int32_t count)
+{
+    memory file;
+    smask_io io;
+    smask_writer w;
+    size_t at, more;
+
+    memset(&file, 0, sizeof file);
+    io = io_of(&file);
+    SAME(smask_write_begin(c, &w, &io, part_shape, PARTS, metadata, count),
+        SMASK_OK);
+    memset(&io, 0, sizeof io);           /* the writer has its own copy    */
+    for (at = 0; at < PART_FLOATS; at += more) {
+        more = n > 0 ? n : at * at % 300;
+        if (n == 0 && at == 0) {
+            SAME(smask_write_floats(c, &w, x, 0), SMASK_OK);
+            more = 3;
+        }
+        if (more == 0) more = 1;
+        if (more > PART_FLOATS - at) more = PART_FLOATS - at;
+        SAME(smask_write_floats(c, &w, x + at, more), SMASK_OK);
+    }
+    SAME(smask_write_end(c, &w), SMASK_OK);
+    return file;
+}
+
+static void portions(void)
+{
+    static const size_t size[] = { 1, 2, 255, 256, 257, 1000, 0 };
+    static float x[PART_FLOATS], y[PART_FLOATS];
+    smask_metadata metadata[2] = { { "unit", "metres" }, { "a\"b", "" } };
+    char out[16];
+    memory whole;
+    smask_file f;
+    smask_io io;
+    smask_ctx c;
+    size_t i;
+
+    smask_setup(&c, NULL);
+    for (i = 0; i < PART_FLOATS; i++) x[i] = smask_normal(&c.random);
+    whole = in_portions(&c, x, PART_FLOATS, NULL, 0);
+    for (i = 0; i < sizeof size / sizeof *size; i++) {
+        memory file = in_portions(&c, x, size[i], NULL, 0);
+        SAME(file.size, whole.size);
+        CHECK(memcmp(file.data, whole.data, whole.size) == 0);
+        free(file.data);
+    }
+    free(whole.data);
+
+    whole = in_portions(&c, x, 0, metadata, 2);      /* and what it says   */
+    io = io_of(&whole);
+    SAME(smask_open(&c, &f, &io), SMASK_OK);
+    SAME(f.count, PARTS);
+    SAME(smask_read_metadata(&f, "unit", out, sizeof out), 6);
+    CHECK_TEXT(out, "metres");
+    SAME(smask_read_metadata(&f, "a\"b", out, sizeof out), 0);
+    SAME(smask_read_metadata(&f, "format", out, sizeof out), 2);
+    SAME(smask_read_tensor(&c, &f, "one", y, 1), SMASK_OK);
+    SAME(smask_read_tensor(&c, &f, "a.b", y + 1, 210), SMASK_OK);
+    SAME(smask_read_tensor(&c, &f, "c", y + 211, 1100), SMASK_OK);
+    SAME(smask_read_tensor(&c, &f, "d", y + 1311, 6), SMASK_OK);
+    CHECK(same_floats(x, y, PART_FLOATS));
+    for (i = 0; i < PARTS; i++) {
+        SAME(f.entry[i].rank, part_shape[i].rank);
+        CHECK(memcmp(f.entry[i].shape, part_shape[i].shape,
+            (size_t)part_shape[i].rank * sizeof(int32_t)) == 0);
+    }
+    free(whole.data);
+    smask_shutdown(&c);
+}
+
+/* A model's weights, streamed: smask_read takes them as those of smask_write,
+   and the floats are the same bytes. */
+static void a_streamed_model(void)
+{
+    static model a, b;
+    static smask_shape shapes[128];
+    const smask_vit_desc d = small_desc();
+    memory whole, file;
+    smask_io io;
+    smask_writer w;
+    int32_t i, missing = -1;
+    size_t bytes;
+
+    make(&a, &d, 1, 0);
+    make(&b, &d, 2, 0);
+    whole = write_model(&a, 0, NULL, 0);
+    memset(&file, 0, sizeof file);
+    io = io_of(&file);
+    CHECK(a.v.params.count <= 128);
+    for (i = 0; i < a.v.params.count; i++) {
+        const smask_param *p = &a.v.params.item[i];
+        shapes[i].name = p->name;
+        shapes[i].rank = p->rank;
+        memcpy(shapes[i].shape, p->shape, sizeof p->shape);
+    }
+    smask_write_begin(&a.c, &w, &io, shapes, a.v.params.count, NULL, 0);
+    for (i = 0; i < a.v.params.count; i++)
+        smask_write_floats(&a.c, &w, a.v.params.item[i].t->x,
+            smask_count(a.v.params.item[i].t));
+    SAME(smask_write_end(&a.c, &w), SMASK_OK);
+    bytes = 4 * smask_params_count(&a.v.params);
+    CHECK(file.size > bytes && whole.size > file.size);
+    CHECK(memcmp(file.data + file.size - bytes,
+        whole.data + whole.size - bytes, bytes) == 0);
+    SAME(read_model(&b, &file, 0, &missing), SMASK_OK);
+    SAME(missing, 0);
+    CHECK(same_model(&a, &b, 0));
+    free(whole.data);
+    free(file.data);
+    smask_shutdown(&a.c);
+    smask_shutdown(&b.c);
+}
+
+static smask_result plan_portions(smask_ctx *c, void *user)
+{
+    smask_io io = io_of((memory *)user);
+    smask_writer w;
+
+    SAME(smask_write_begin(c, &w, &io, part_shape, PARTS, NULL, 0), SMASK_OK);
+    SAME(smask_write_floats(c, &w, NULL, PART_FLOATS), SMASK_OK);
+    return smask_write_end(c, &w);
+}
+
+static void portions_that_do_not_fit(void)
+{
+    static const float x[PART_FLOATS + 1] = { 0 };
+    const smask_metadata no_value = { "key", NULL };
+    smask_sizes sizes;
+    smask_writer w;
+    smask_ctx c;
+    memory file;
+    smask_io io;
+    size_t size;
+
+    memset(&file, 0, sizeof file);
+    io = io_of(&file);
+    smask_setup(&c, NULL);
+    /* Too many: refused before the first byte of the portion. */
+    smask_write_begin(&c, &w, &io, part_shape, PARTS, NULL, 0);
+    SAME(smask_write_floats(&c, &w, x, PART_FLOATS - 1), SMASK_OK);
+    size = file.size;
+    SAME(smask_write_floats(&c, &w, x, 2), SMASK_STATE);
+    SAME(file.size, size);
+    SAME(smask_write_floats(&c, &w, x, 1), SMASK_STATE);     /* it sticks  */
+    SAME(smask_write_end(&c, &w), SMASK_STATE);
+    SAME(file.size, size);
+    smask_clear(&c);
+    /* Too few: known at the end. */
+    SAME(smask_write_end(&c, &w), SMASK_STATE);
+    smask_clear(&c);
+    SAME(smask_write_floats(&c, &w, x, 1), SMASK_OK);
+    SAME(smask_write_end(&c, &w), SMASK_OK);
+    /* The disk is full in the header, in the floats. */
+    file.limit = file.size + 40;
+    SAME(smask_write_begin(&c, &w, &io, part_shape, PARTS, NULL, 0), SMASK_IO);
+    SAME(file.size, file.limit);
+    smask_clear(&c);
+    file.limit = 0;
+    smask_write_begin(&c, &w, &io, part_shape, PARTS, NULL, 0);
+    file.limit = file.size + 4000;
+    SAME(smask_write_floats(&c, &w, x, 1000), SMASK_OK);
+    SAME(smask_write_floats(&c, &w, x, 1), SMASK_IO);
+    smask_clear(&c);
+    file.limit = 0;
+    SAME(smask_write_begin(&c, &w, &io, part_shape, PARTS, &no_value, 1),
+        SMASK_ARG);
+    smask_clear(&c);
+    SAME(smask_write_begin(&c, &w, NULL, part_shape, PARTS, NULL, 0),
+        SMASK_ARG);
+    smask_shutdown(&c);
+    /* In a dry run nothing is written, and nothing is missing at the end. */
+    size = file.size;
+    SAME(smask_plan(NULL, plan_portions, &file, &sizes), SMASK_OK);
+    SAME(file.size, size);
+    free(file.data);
+}
+
+/* ----------------------------------------------------------------- stdio */
+
+static void streams(void)
+{
+    static model a, b;
+    const smask_vit_desc d = small_desc();
+    FILE *stream = tmpfile();
+    smask_io io = smask_stdio(stream);
+    memory file;
+    smask_file f;
+    int32_t missing = -1;
+    size_t cut;
+    int byte, bad = 0;
+
+    if (!CHECK(stream != NULL)) return;
+    make(&a, &d, 1, 0);
+    make(&b, &d, 2, 0);
+    train(&a, 2, 0);
+    file = write_model(&a, 1, NULL, 0);
+    SAME(smask_write(&a.c, &io, &a.v, &a.t, &a.a, &a.e, NULL, 0), SMASK_OK);
+    rewind(stream);
+    for (cut = 0; cut < file.size; cut++) bad += fgetc(stream)
+        != file.data[cut];
+    SAME(bad, 0);
+    byte = fgetc(stream);
+    SAME(byte, EOF);
+    rewind(stream);
+    smask_begin_step(&b.c);
+    SAME(smask_open(&b.c, &f, &io), SMASK_OK);
+    SAME(smask_read(&b.c, &f, &b.v, &b.t, &b.a, &b.e, &missing), SMASK_OK);
+    SAME(missing, 0);
+    CHECK(same_model(&a, &b, 1));
+    smask_end_step(&b.c);
+    fclose(stream);
+
+    /* The stream ends in the floats, in the header, at once. */
+    for (cut = file.size - 1;; cut /= 200) {
+        stream = tmpfile();
+        if (!CHECK(stream != NULL)) break;
+        SAME(fwrite(file.data, 1, cut, stream), cut);
+        rewind(stream);
+        io = smask_stdio(stream);
+        smask_begin_step(&b.c);
+        if (smask_open(&b.c, &f, &io) == SMASK_OK)
+            smask_read(&b.c, &f, &b.v, NULL, NULL, NULL, NULL);
+        SAME(smask_error(&b.c), SMASK_IO);
+        smask_end_step(&b.c);
+        smask_clear(&b.c);
+        fclose(stream);
+        if (cut == 0) break;
+    }
+    free(file.data);
+    smask_shutdown(&a.c);
+    smask_shutdown(&b.c);
+}
+
+/* A device that takes nothing. Without a buffer the first write fails; with
+   one a small file seems written until fclose, as the comment says. */
+static void a_full_device(void)
+{
+    const smask_shape one = { "x", 1, { 1, 0, 0, 0 } };
+    const float x = 1;
+    int buffered;
+
+    for (buffered = 0; buffered < 2; buffered++) {
+        FILE *full = fopen("/dev/full", "wb");
+        smask_io io = smask_stdio(full);
+        smask_writer w;
+        smask_ctx c;
+        if (full == NULL) {
+            printf("skip a_full_device: no /dev/full\n");
+            return;
+        }
+        if (!buffered) setvbuf(full, NULL, _IONBF, 0);
+        smask_setup(&c, NULL);
+        smask_write_begin(&c, &w, &io, &one, 1, NULL, 0);
+        smask_write_floats(&c, &w, &x, 1);
+        SAME(smask_write_end(&c, &w), buffered ? SMASK_OK : SMASK_IO);
+        CHECK((fclose(full) != 0) == buffered);
+        smask_shutdown(&c);
+    }
+}
+
 /* ---------------------------------------------------------- other rules */
 
 /* A disk that is full after any number of bytes. */
@@ -1469,6 +1913,13 @@ int main(void)
     RUN(float64);
     RUN(odd_names);
     RUN(one_tensor_at_a_time);
+    RUN(parts_of_a_model);
+    RUN(parts_that_differ);
+    RUN(portions);
+    RUN(a_streamed_model);
+    RUN(portions_that_do_not_fit);
+    RUN(streams);
+    RUN(a_full_device);
     RUN(a_writer_that_stops);
     RUN(dry_runs);
     RUN(constant_weights);

@@ -76,6 +76,32 @@ static void add_right(const trial *t, double *const *p, double *y)
     for (i = 0; i < t->outputs; i++) y[i] = p[0][i] + p[1][i];
 }
 
+static smask_tensor *sub_build(smask_ctx *c, const trial *t,
+    smask_tensor *const *p)
+{
+    (void)t;
+    return smask_sub(c, p[0], p[1]);
+}
+
+static void sub_right(const trial *t, double *const *p, double *y)
+{
+    size_t i;
+    for (i = 0; i < t->outputs; i++) y[i] = p[0][i] - p[1][i];
+}
+
+static smask_tensor *mul_build(smask_ctx *c, const trial *t,
+    smask_tensor *const *p)
+{
+    (void)t;
+    return smask_mul(c, p[0], p[1]);
+}
+
+static void mul_right(const trial *t, double *const *p, double *y)
+{
+    size_t i;
+    for (i = 0; i < t->outputs; i++) y[i] = p[0][i] * p[1][i];
+}
+
 static smask_tensor *scale_build(smask_ctx *c, const trial *t,
     smask_tensor *const *p)
 {
@@ -512,6 +538,14 @@ static void elementwise(void)
         t.D = n;
         tensor(&t, 3, n, 0, 0, 1);
         tensor(&t, 3, n, 0, 0, 1);
+        if (n <= 192 || n == 40000) for_each_isa(&t, n <= 192 ? 12 : 3);
+        t.name = "sub";
+        t.build = sub_build;
+        t.right = sub_right;
+        if (n <= 192 || n == 40000) for_each_isa(&t, n <= 192 ? 12 : 3);
+        t.name = "mul";
+        t.build = mul_build;
+        t.right = mul_right;
         if (n <= 192 || n == 40000) for_each_isa(&t, n <= 192 ? 12 : 3);
         t = new_trial("scale", 2 * n, 1e-7, 1e-6, scale_build, scale_right);
         t.D = n;

@@ -84,6 +84,28 @@ static void layernorm_far(void)
     layernorm_from(16);
 }
 
+/* sub, mul, and mul with one source twice. */
+static void sub_and_mul(void)
+{
+    static const char *const name[3] = { "sub", "mul", "square" };
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        smask_tensor *a, *b = NULL;
+        char drawn[16];
+
+        begin();
+        op_name = name[i];
+        snprintf(drawn, sizeof drawn, "%s/a", op_name);
+        a = add_source("a", drawn, 0, 1, 2, 5, 9);
+        snprintf(drawn, sizeof drawn, "%s/b", op_name);
+        if (i < 2) b = add_source("b", drawn, 0, 1, 2, 5, 9);
+        smask_begin_step(&c);
+        compare(i == 0 ? smask_sub(&c, a, b)
+            : smask_mul(&c, a, i == 1 ? b : a));
+    }
+}
+
 static void gelu(void)
 {
     smask_tensor *x;
@@ -339,10 +361,45 @@ static void patches(void)
     VALUES(&reference_ops, "half", small, 96);
 }
 
+/* Shrunk, enlarged, cropped, as they are, from one pixel, to one pixel; with
+   an odd number of pixels cut off. A filter's place is a float below 40 after
+   two roundings, so it is off by less than 5e-6 pixels; neighbours differ by
+   at most the whole range and two sides of the triangle change: 1e-5 of the
+   range. The largest value is at least half the range. */
+static void images_from_bytes(void)
+{
+    static const int32_t size[8][5] = { { 2, 23, 17, 3, 8 },
+        { 1, 9, 14, 1, 20 }, { 1, 16, 16, 3, 16 }, { 1, 12, 27, 1, 12 },
+        { 1, 40, 33, 3, 5 }, { 1, 29, 30, 3, 28 }, { 1, 1, 4, 1, 3 },
+        { 2, 10, 10, 1, 1 } };       /* B, H, W, C, S                      */
+    static const float mean[3] = { 0.5f, 0.375f, 0.25f };
+    static const float std[3] = { 0.25f, 0.5f, 0.125f };
+    static int32_t drawn[40 * 33 * 3];
+    static unsigned char bytes[40 * 33 * 3];
+    static float images[3 * 28 * 28];
+    char name[32];
+    int i;
+
+    for (i = 0; i < 8; i++) {
+        const int32_t *s = size[i];
+        const size_t in = (size_t)(s[0] * s[1] * s[2] * s[3]);
+        size_t k;
+
+        fixture_labels(drawn, in, "bytes", 256);
+        for (k = 0; k < in; k++) bytes[k] = (unsigned char)drawn[k];
+        smask_images_from_bytes(bytes, s[0], s[1], s[2], s[3], s[4],
+            s[3] == 3 ? mean : NULL, s[3] == 3 ? std : NULL, images);
+        snprintf(name, sizeof name, "bytes_%d_%d", (int)s[1], (int)s[2]);
+        fixture_same(&reference_ops, name, images,
+            (size_t)(s[0] * s[3] * s[4] * s[4]), 2e-5, __FILE__, __LINE__);
+    }
+}
+
 static void all(void)
 {
     RUN(layernorm);
     RUN(layernorm_far);
+    RUN(sub_and_mul);
     RUN(gelu);
     RUN(linears);
     RUN(attention);
@@ -355,6 +412,7 @@ static void all(void)
     RUN(linear_cross_entropy);
     RUN(info_nce);
     RUN(patches);
+    RUN(images_from_bytes);
 }
 
 int main(void)

@@ -101,21 +101,26 @@ static smask_tensor *add_loss(smask_ctx *c, void *user)
     return loss_of(c, smask_add(c, k->p[0], k->p[1]));
 }
 
-/* Two forms: two sources; one source taken twice, beside the other. */
+/* Two sources; one source twice, a parameter; one source twice, a node that
+   owns its gradient. a - a alone would leave a gradient of 0 to check. */
 static smask_tensor *sub_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
-    smask_tensor *y = smask_sub(c, k->p[0], k->p[1]);
-    if (k->form == 1) y = smask_sub(c, y, smask_sub(c, k->p[0], k->p[0]));
-    return loss_of(c, y);
+    smask_tensor *a = k->p[0], *b = k->p[1];
+    if (k->form == 2) a = smask_gelu(c, a);
+    if (k->form > 0) b = smask_scale(c, b, 0.5f);
+    if (k->form > 0) a = smask_add(c, a, smask_sub(c, a, a));
+    return loss_of(c, smask_sub(c, a, b));
 }
 
 static smask_tensor *mul_loss(smask_ctx *c, void *user)
 {
     checked *k = (checked *)user;
-    smask_tensor *y = smask_mul(c, k->p[0], k->p[1]);
-    if (k->form == 1) y = smask_add(c, y, smask_mul(c, k->p[0], k->p[0]));
-    return loss_of(c, y);
+    smask_tensor *a = k->p[0], *b = k->p[1];
+    if (k->form == 2) a = smask_gelu(c, a);
+    if (k->form > 0) b = smask_scale(c, b, 0.5f);
+    if (k->form > 0) a = smask_mul(c, a, a);
+    return loss_of(c, smask_mul(c, a, b));
 }
 
 static smask_tensor *scale_loss(smask_ctx *c, void *user)
@@ -285,8 +290,8 @@ static const entry registry[] = {
     { SMASK_OP_INPUT, "input", input_loss, 1, { { 5, 8, 0 } } },
     { SMASK_OP_PARAM, "param", param_loss, 1, { { 3, 4, 2 } } },
     { SMASK_OP_ADD, "add", add_loss, 1, { { 3, 5, 0 }, { 3, 5, 0 } } },
-    { SMASK_OP_SUB, "sub", sub_loss, 2, { { 3, 5, 0 }, { 3, 5, 0 } } },
-    { SMASK_OP_MUL, "mul", mul_loss, 2, { { 3, 5, 0 }, { 3, 5, 0 } } },
+    { SMASK_OP_SUB, "sub", sub_loss, 3, { { 3, 5, 0 }, { 3, 5, 0 } } },
+    { SMASK_OP_MUL, "mul", mul_loss, 3, { { 3, 5, 0 }, { 3, 5, 0 } } },
     { SMASK_OP_SCALE, "scale", scale_loss, 1, { { 3, 5, 0 } } },
     { SMASK_OP_SCALE_ROWS, "scale_rows", gain_loss, 1,
         { { 3, 5, 2 }, { 3, 0, 0 } } },
@@ -501,6 +506,23 @@ static void shared_inputs(void)
     memset(a->dx, 0, 12 * sizeof(float));
     memset(b->dx, 0, 12 * sizeof(float));
 
+    smask_begin_step(&c);                /* a - a is 0, and so is da       */
+    y = smask_sub(&c, a, a);
+    SAME(smask_backward(&c, loss_of(&c, y)), SMASK_OK);
+    for (i = 0; i < 12; i++) CHECK(y->x[i] == 0 && a->dx[i] == 0);
+    smask_end_step(&c);
+
+    smask_begin_step(&c);                /* a a: da = 2 a                  */
+    y = smask_mul(&c, a, a);
+    SAME(smask_backward(&c, loss_of(&c, y)), SMASK_OK);
+    for (i = 0; i < 12; i++) {
+        NEAR(y->x[i], a->x[i] * a->x[i], 0);
+        NEAR(a->dx[i], 2 * (double)weight_of(i) * (double)a->x[i],
+            1e-6 * (1 + fabs((double)a->x[i])));
+    }
+    smask_end_step(&c);
+    memset(a->dx, 0, 12 * sizeof(float));
+
     /* a diamond: h = a + b; y = 2 h + (h + h) - h + a; dy = 3 h + a */
     smask_begin_step(&c);
     h = smask_add(&c, a, b);
@@ -619,6 +641,49 @@ static void two_losses(void)
     SAME(smask_backward(&c, b), SMASK_OK);
     for (i = 0; i < 36; i++) NEAR(w->dx[i], right[i], 2e-5);
     smask_end_step(&c);
+    smask_shutdown(&c);
+}
+
+/* Gradient accumulation: two steps on half a batch each, their losses scaled
+   by 1/2, leave the gradient of one step on the whole batch. Each half has as
+   many rows, so the mean of the means is the mean; the sums are rounded in
+   another order. */
+static float targets[8 * 5];
+
+static void part_of_batch(smask_ctx *c, smask_tensor *w, smask_tensor *b,
+    int32_t first, int32_t rows, float s)
+{
+    smask_tensor *y;
+
+    smask_begin_step(c);
+    y = smask_linear(c, smask_input(c, input_x + 6 * first, rows, 6, 0, 0),
+        w, b);
+    y = smask_cross_entropy(c, y, targets + 5 * first);
+    SAME(smask_backward(c, smask_scale(c, y, s)), SMASK_OK);
+    smask_end_step(c);
+}
+
+static void gradients_accumulate(void)
+{
+    smask_ctx c = setup_of(0);
+    smask_tensor *w = draw(&c, 5, 6, 0, 0, 1), *b = draw(&c, 5, 0, 0, 0, 1);
+    float right_w[30], right_b[5];
+    size_t i;
+
+    for (i = 0; i < 48; i++) input_x[i] = smask_normal(&c.random);
+    memset(targets, 0, sizeof targets);
+    for (i = 0; i < 8; i++) targets[5 * i + i * i % 5] = 1;
+    part_of_batch(&c, w, b, 0, 8, 1);
+    memcpy(right_w, w->dx, sizeof right_w);
+    memcpy(right_b, b->dx, sizeof right_b);
+    memset(w->dx, 0, sizeof right_w);
+    memset(b->dx, 0, sizeof right_b);
+
+    part_of_batch(&c, w, b, 0, 4, 0.5f);
+    part_of_batch(&c, w, b, 4, 4, 0.5f);
+    for (i = 0; i < 30; i++) NEAR(w->dx[i], right_w[i], 1e-6);
+    for (i = 0; i < 5; i++) NEAR(b->dx[i], right_b[i], 1e-6);
+    SAME(smask_error(&c), SMASK_OK);
     smask_shutdown(&c);
 }
 
@@ -817,6 +882,8 @@ static void null_in_null_out(void)
     memset(&k, 0, sizeof k);
     smask_begin_step(&c);
     CHECK(smask_add(&c, n, x) == NULL && smask_add(&c, x, n) == NULL);
+    CHECK(smask_sub(&c, n, x) == NULL && smask_sub(&c, x, n) == NULL);
+    CHECK(smask_mul(&c, n, x) == NULL && smask_mul(&c, x, n) == NULL);
     CHECK(smask_scale(&c, n, 1) == NULL);
     CHECK(smask_scale_rows(&c, n, b) == NULL
         && smask_scale_rows(&c, x, n) == NULL);
@@ -916,6 +983,10 @@ static void shapes_are_checked(void)
     smask_begin_step(&c);
     FAILS(smask_add(&c, x, w), SMASK_SHAPE);
     FAILS(smask_add(&c, x, flat), SMASK_SHAPE);
+    FAILS(smask_sub(&c, x, w), SMASK_SHAPE);
+    FAILS(smask_sub(&c, x, flat), SMASK_SHAPE);
+    FAILS(smask_mul(&c, x, w), SMASK_SHAPE);
+    FAILS(smask_mul(&c, x, flat), SMASK_SHAPE);
     FAILS(smask_scale_rows(&c, x, v6), SMASK_SHAPE);
     FAILS(smask_linear(&c, x, odd, NULL), SMASK_SHAPE);
     FAILS(smask_linear(&c, x, w, v6), SMASK_SHAPE);
@@ -1106,6 +1177,7 @@ int main(void)
     RUN(loose_ends);
     RUN(webs);
     RUN(two_losses);
+    RUN(gradients_accumulate);
     RUN(inputs_want_nothing);
     RUN(partly_frozen);
     RUN(not_recording);

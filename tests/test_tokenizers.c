@@ -112,6 +112,51 @@ static void defaults(void)
     smask_shutdown(&c);
 }
 
+/* The sizes come from the model, all else is the default, and the pair trains:
+   the objective refuses a tokenizer whose sizes differ. */
+static void desc_of_a_model(void)
+{
+    smask_vit_desc model;
+    smask_tokenizer_desc got, right;
+    smask_tokenizer t;
+    smask_vit v;
+    smask_ctx c;
+
+    fill(images, 2 * 2 * 24 * 24, 1);
+    memset(&model, 0, sizeof model);
+    model.image = 24;
+    model.patch = 6;
+    model.channels = 2;
+    model.dim = 16;
+    model.depth = model.heads = model.decoder_depth = 1;
+    model.vocabulary = 40;
+    smask_setup(&c, NULL);
+    SAME(smask_vit_init(&c, &v, &model), SMASK_OK);
+    memset(&right, 0, sizeof right);
+    right.image = 24;
+    right.patch = 6;
+    right.channels = 2;
+    right.vocabulary = 40;
+    got = smask_tokenizer_desc_for(&v);
+    CHECK(memcmp(&got, &right, sizeof right) == 0);
+    SAME(smask_tokenizer_init(&c, &t, &got), SMASK_OK);
+    SAME(smask_tokenizer_rows(&t), v.tokens);
+    smask_begin_step(&c);
+    CHECK(smask_splitmask_loss(&c, &v, &t, NULL, images, 2, NULL) != NULL);
+    smask_end_step(&c);
+    SAME(smask_error(&c), SMASK_OK);
+    smask_shutdown(&c);
+    /* Defaults that the model filled in are sizes of the model, too. */
+    smask_setup(&c, NULL);
+    SAME(smask_vit_init(&c, &v, NULL), SMASK_OK);
+    got = smask_tokenizer_desc_for(&v);
+    SAME(got.image, 32);
+    SAME(got.patch, 4);
+    SAME(got.channels, 3);
+    SAME(got.vocabulary, v.desc.vocabulary);
+    smask_shutdown(&c);
+}
+
 static void refuse(smask_ctx *c, smask_result got, smask_result right)
 {
     SAME(got, right);
@@ -891,6 +936,7 @@ static void stats(void)
 int main(void)
 {
     RUN(defaults);
+    RUN(desc_of_a_model);
     RUN(init_errors);
     RUN(projection);
     RUN(tokens_against_double);

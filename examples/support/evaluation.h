@@ -19,6 +19,8 @@ typedef struct evaluation_model {
     char path[1024];                 /* empty: no file, random weights     */
     smask_vit_desc desc;             /* the encoder alone: no decoder, no
                                         vocabulary head, no mask token     */
+    int foreign;                     /* not written by this project        */
+    int guessed_heads;               /* desc.heads is a guess              */
     int32_t channels;                /* of mean and deviation; 0: not told */
     float mean[4], deviation[4];     /* of the pixels it was trained on    */
     size_t spare;                    /* bytes to plan for reading it       */
@@ -29,14 +31,26 @@ typedef struct evaluation_model {
 smask_result evaluation_model_open(evaluation_model *m, const char *path,
     char *trouble, size_t trouble_bytes);
 
-/* The same for --model, or a model of these options if that is "random".
-   Fails with a line where it cannot be. */
-void evaluation_model_choose(evaluation_model *m, const char *path,
-    int image, int patch, int dim, int depth, int heads);
+/* Options about the model. Pixels: "0.5,0.5,0.5", or NULL. */
+typedef struct model_options {
+    const char *model, *mean, *std;
+    int image, patch, dim, depth, heads;
+} model_options;
 
-/* Fill the weights of `v` from the file, between steps. Weights that only
-   the file has are skipped. *missing: those that only the model has. In a
-   dry run, plans the memory that this takes. */
+/* The model of --model, or one of these options if that is "random". Fails with
+   a line where it cannot be, or where an option contradicts the file. */
+void evaluation_model_choose(evaluation_model *m, const model_options *o);
+
+/* One rule for all programs: how pixels are normalised, into m->mean and
+   m->deviation. From --mean and --std; else from the file; else, for a file of
+   others, from config.json beside it; else, for a model of ours, from the
+   data (or NULL). Fails where none says it. Prints what holds and why. */
+void evaluation_model_pixels(evaluation_model *m, const model_options *o,
+    const float *data_mean, const float *data_deviation);
+
+/* Fill the weights of `v` except its classifier from the file, between steps.
+   Weights that only the file has are skipped. *missing: those that only the
+   model has. In a dry run, plans the memory that this takes. */
 smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
     smask_vit *v, int32_t *missing, char *trouble, size_t trouble_bytes);
 

@@ -215,6 +215,21 @@ static const option *find(const option *options, int count, const char *word)
     return NULL;
 }
 
+static int given_count;
+static char **given_words;
+
+int option_given(const char *name)
+{
+    const size_t length = strlen(name);
+    int i;
+
+    for (i = 1; i < given_count; i++)
+        if (strncmp(given_words[i], name, length) == 0
+            && (given_words[i][length] == '\0'
+                || given_words[i][length] == '=')) return 1;
+    return 0;
+}
+
 void options_read(const char *summary, const option *options, int count,
     int argc, char **argv)
 {
@@ -223,6 +238,8 @@ void options_read(const char *summary, const option *options, int count,
         : argc > 0 ? argv[0] : "program";
     int i;
 
+    given_count = argc;
+    given_words = argv;
     program_named(program);
     for (i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {

@@ -16,6 +16,8 @@ typedef struct report_step {
     int64_t step;
     double lr, loss, inpaint, match, accuracy, match_accuracy;
     double images_per_s;
+    double noise;                    /* match accuracy on pure noise, as last
+                                        measured; NAN: not yet             */
 } report_step;
 
 /* What the visual tokens stand for, learnt from a sample of images. The
@@ -46,6 +48,9 @@ typedef struct report {
     int64_t done, steps;             /* updates made and planned           */
     int32_t batch, beit;             /* beit: 1: BEiT, 0: SplitMask        */
     int32_t no_inpaint, no_match;
+    int32_t splits;                  /* different splits in a batch        */
+    double noise;                    /* match accuracy on pure noise now;
+                                        NAN: not measured                  */
     const report_pair *result, *option;
     int32_t results, options;
     const report_step *row;

@@ -65,7 +65,7 @@ static FILE *open_state(const run_state *r, smask_io *io)
     if (stream == NULL)
         fail("--resume: %s: %s; run without --resume to begin", r->model_file,
             strerror(errno));
-    *io = io_reading(stream);
+    *io = smask_stdio(stream);
     return stream;
 }
 

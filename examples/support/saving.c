@@ -144,7 +144,7 @@ FILE *part_open(const char *path)
         return NULL;
     }
     remove_left(part);
-    fd = open(part, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    fd = open(part, O_RDWR | O_CREAT | O_EXCL, 0666);
     if (fd < 0) return NULL;
     /* Where files cannot be locked, O_EXCL alone has to do. */
     if ((!lock_all(fd) && (errno == EACCES || errno == EAGAIN))
@@ -153,7 +153,7 @@ FILE *part_open(const char *path)
         errno = EEXIST;
         return NULL;
     }
-    file = fdopen(fd, "wb");
+    file = fdopen(fd, "w+b");
     if (file == NULL) close(fd);
     return file;
 }
@@ -243,23 +243,8 @@ int file_keep(const char *folder, const char *name)
 
 /* --------------------------------------------------------- model files */
 
-static size_t read_file(void *user, void *data, size_t bytes)
-{
-    return fread(data, 1, bytes, (FILE *)user);
-}
-
-smask_io io_reading(FILE *stream)
-{
-    smask_io io;
-
-    memset(&io, 0, sizeof io);
-    io.read = read_file;
-    io.user = stream;
-    return io;
-}
-
-void notes_pixels(smask_metadata notes[2], char text[2][128], const float *mean,
-    const float *deviation, int32_t channels)
+void notes_pixels(smask_metadata notes[2], char text[2][128],
+    const float *mean, const float *deviation, int32_t channels)
 {
     int32_t i;
 
@@ -307,11 +292,6 @@ const char *note_text(char *to, size_t bytes, const char *text)
     return to;
 }
 
-static size_t write_file(void *user, const void *data, size_t bytes)
-{
-    return fwrite(data, 1, bytes, (FILE *)user);
-}
-
 int model_try_save(smask_ctx *c, const smask_vit *v,
     const smask_tokenizer *t, const smask_adam *a, const smask_ema *e,
     const smask_metadata *metadata, int32_t metadata_count, const char *path,
@@ -327,9 +307,7 @@ int model_try_save(smask_ctx *c, const smask_vit *v,
             part_error());
         return 0;
     }
-    memset(&io, 0, sizeof io);
-    io.write = write_file;
-    io.user = file;
+    io = smask_stdio(file);
     errno = 0;
     written = smask_write(c, &io, v, t, a, e, metadata, metadata_count);
     if (written == SMASK_IO) smask_clear(c);  /* the model is as it was    */

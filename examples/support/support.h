@@ -47,6 +47,8 @@ typedef struct option {
    both work. --help prints a usage made from the table and exits with 0;
    anything that does not fit fails. `summary` says what the program is for.
    Calls program_named. */
+/* 1 if the option stands on the command line that options_read has read. */
+int option_given(const char *name);
 void options_read(const char *summary, const option *options, int count,
     int argc, char **argv);
 /* The value of an option as text. */
@@ -149,9 +151,6 @@ void file_check_output(const char *name, const char *path);
 /* What an earlier run left at `folder`/`name` moves to `name`.old; 1 if there
    was something. */
 int file_keep(const char *folder, const char *name);
-
-/* How smask_open and smask_read get at a stream. */
-smask_io io_reading(FILE *stream);
 
 /* Two notes for a model file, mean and std: how its pixels were normalised;
    evaluate, finetune and embed do the same to theirs. `text` keeps them. */
