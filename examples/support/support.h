@@ -145,9 +145,9 @@ void part_remove(const char *path);
 int file_sync(FILE *file);
 /* Are both there, and one and the same file? */
 int file_same(const char *a, const char *b);
-/* Fails if an output file cannot have this name: a folder or a device is
-   there, which must not be replaced. */
-void file_check_output(const char *option, const char *path);
+/* Fails if an output file cannot have this path: a folder or a device is
+   there, which must not be replaced. name: of the option that gave it. */
+void file_check_output(const char *name, const char *path);
 /* What an earlier run left at `folder`/`name` moves to `name`.old; 1 if there
    was something. */
 int file_keep(const char *folder, const char *name);
