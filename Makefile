@@ -21,10 +21,11 @@ PROGRAMS = build/pretrain build/evaluate build/finetune build/embed \
 SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
     build/09_splitmask build/10_probe build/11_threads build/12_inference
-SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
-    build/report.o build/evaluation.o
+SUPPORT = build/data.o build/records.o build/classes.o build/folder.o \
+    build/image.o build/decode.o build/augment.o build/options.o \
+    build/progress.o build/report.o build/evaluation.o
 OBJECTS = build/splitmask.o $(SUPPORT)
-HEADERS = splitmask.h examples/support/support.h \
+HEADERS = splitmask.h examples/support/support.h examples/support/data.h \
     examples/support/evaluation.h examples/support/report.h \
     examples/support/shapes.h
 B = tests/bench
@@ -59,6 +60,11 @@ build/13_cplusplus: examples/13_cplusplus.cpp splitmask.h build/made
 
 build/splitmask.o: examples/support/splitmask.c
 build/data.o: examples/support/data.c
+build/records.o: examples/support/records.c
+build/classes.o: examples/support/classes.c
+build/folder.o: examples/support/folder.c
+build/image.o: examples/support/image.c
+build/decode.o: examples/support/decode.c
 build/augment.o: examples/support/augment.c
 build/options.o: examples/support/options.c
 build/progress.o: examples/support/progress.c

@@ -6,7 +6,9 @@
      progress.c   fail, warn, isa_for, context_for, progress_start,
                   stop_wanted, result, folder_lock, part_open, file_keep,
                   model_save
-     data.c       data_open, data_batch, image_list, image_load
+     data.c       data_open, data_batch; data.h lists the files it rests on
+     folder.c     image_list
+     image.c      image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
    A function that meets bad input says so in one line on standard error,
