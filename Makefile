@@ -22,8 +22,8 @@ SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
     build/09_splitmask build/10_probe build/11_threads build/12_inference
 SUPPORT = build/data.o build/records.o build/classes.o build/folder.o \
-    build/image.o build/decode.o build/augment.o build/options.o \
-    build/progress.o build/report.o build/evaluation.o
+    build/image.o build/decode.o build/checks.o build/augment.o \
+    build/options.o build/progress.o build/report.o build/evaluation.o
 OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h examples/support/data.h \
     examples/support/evaluation.h examples/support/report.h \
@@ -65,6 +65,7 @@ build/classes.o: examples/support/classes.c
 build/folder.o: examples/support/folder.c
 build/image.o: examples/support/image.c
 build/decode.o: examples/support/decode.c
+build/checks.o: examples/support/checks.c
 build/augment.o: examples/support/augment.c
 build/options.o: examples/support/options.c
 build/progress.o: examples/support/progress.c

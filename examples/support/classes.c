@@ -24,13 +24,13 @@ typedef struct listing {
     size_t space;
 } listing;
 
-static void list_images(listing *l, const char *path, const above *up,
+static void list_images(listing *l, const char *path, const visited *roots,
     int32_t label)
 {
     const size_t before = l->files.count;
     size_t i;
 
-    folder_images(path, up, &l->files);
+    folder_images(path, roots, &l->files);
     if (l->files.count == before) return;
     names_sort(&l->files, before);
     if (l->files.count > l->space) {
@@ -49,27 +49,41 @@ static void list_free(listing *l)
     free(l->label);
 }
 
+/* A folder and those in it, each a class: a link in one class to another
+   would give its images two labels. */
+static void add_roots(const char *path, const names *folders, visited *roots)
+{
+    char full[1100];
+    size_t i;
+
+    visited_add(roots, path);
+    for (i = 0; i < folders->count; i++)
+        visited_add(roots, path_join(full, path, folders->item[i]));
+}
+
 /* The folders below `path` that hold images, added to the classes. */
 static void find_classes(const char *path, names *classes)
 {
     names files, folders, images;
-    above here;
+    visited roots;
     char full[1100];
     size_t i, k;
 
     memset(&files, 0, sizeof files);
     memset(&folders, 0, sizeof folders);
-    folder_enter(path, NULL, &here);
+    memset(&roots, 0, sizeof roots);
     folder_list(path, &files, &folders);
+    add_roots(path, &folders, &roots);
     for (i = 0; i < folders.count; i++) {
         memset(&images, 0, sizeof images);
-        folder_images(path_join(full, path, folders.item[i]), &here, &images);
+        folder_images(path_join(full, path, folders.item[i]), &roots, &images);
         for (k = 0; k < classes->count; k++)
             if (strcmp(classes->item[k], folders.item[i]) == 0) break;
         if (images.count > 0 && k == classes->count)
             names_add(classes, "", folders.item[i]);
         names_free(&images);
     }
+    visited_free(&roots);
     names_free(&files);
     names_free(&folders);
 }
@@ -79,7 +93,7 @@ static void find_classes(const char *path, names *classes)
 static void list_split(listing *l, const char *path, const names *classes)
 {
     names files, folders;
-    above here;
+    visited roots;
     char full[1100];
     size_t i, k, beside = 0;
 
@@ -87,17 +101,19 @@ static void list_split(listing *l, const char *path, const names *classes)
         list_images(l, path, NULL, 0);
         return;
     }
-    folder_enter(path, NULL, &here);
-    for (k = 0; k < classes->count; k++)
-        if (path_is_folder(path_join(full, path, classes->item[k])))
-            list_images(l, full, &here, (int32_t)k);
     memset(&files, 0, sizeof files);
     memset(&folders, 0, sizeof folders);
+    memset(&roots, 0, sizeof roots);
     folder_list(path, &files, &folders);
+    add_roots(path, &folders, &roots);
+    for (k = 0; k < classes->count; k++)
+        if (path_is_folder(path_join(full, path, classes->item[k])))
+            list_images(l, full, &roots, (int32_t)k);
     for (i = 0; i < files.count; i++) beside += image_kind(files.item[i]) > 0;
     if (beside > 0)
         warn("%s: %lu images beside the folders of the classes are left out",
             path, (unsigned long)beside);
+    visited_free(&roots);
     names_free(&files);
     names_free(&folders);
 }

@@ -3,6 +3,7 @@
 #include "data.h"
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,40 +109,115 @@ int image_kind(const char *name)
     return 0;
 }
 
-/* The folders that a search is in. A symbolic link back to one of them is
-   not followed: it would lead round in a loop. */
-int folder_enter(const char *path, const above *up, above *here)
+static void about_folder(const char *path, struct stat *about)
+{
+    if (stat(path, about) != 0) fail("%s: %s", path, strerror(errno));
+}
+
+/* Where a folder stands in the set, or the free place for it. */
+static struct place *find_place(const visited *v, dev_t device, ino_t number)
+{
+    uint64_t hash = ((uint64_t)number ^ (uint64_t)device << 40)
+        * 11400714819323198485u;
+    size_t at = (size_t)(hash >> 20) & (v->space - 1);
+
+    while (v->place[at].used && (v->place[at].device != device
+        || v->place[at].number != number)) at = (at + 1) & (v->space - 1);
+    return &v->place[at];
+}
+
+static void visited_grow(visited *v)
+{
+    visited more;
+    size_t i;
+
+    more.count = v->count;
+    more.space = v->space > 0 ? 2 * v->space : 16;
+    more.place = (struct place *)data_memory(more.space, sizeof *more.place);
+    for (i = 0; i < v->space; i++)
+        if (v->place[i].used)
+            *find_place(&more, v->place[i].device, v->place[i].number) =
+                v->place[i];
+    free(v->place);
+    *v = more;
+}
+
+int visited_add(visited *v, const char *path)
 {
     struct stat about;
+    struct place *p;
 
-    if (stat(path, &about) != 0) fail("%s: %s", path, strerror(errno));
-    here->device = about.st_dev;
-    here->number = about.st_ino;
-    here->next = up;
-    for (; up != NULL; up = up->next)
-        if (up->device == about.st_dev && up->number == about.st_ino)
-            return 0;
+    about_folder(path, &about);
+    if (2 * v->count >= v->space) visited_grow(v);
+    p = find_place(v, about.st_dev, about.st_ino);
+    if (p->used) return 0;
+    p->device = about.st_dev;
+    p->number = about.st_ino;
+    p->used = 1;
+    v->count++;
     return 1;
 }
 
-void folder_images(const char *path, const above *up, names *images)
+int visited_has(const visited *v, const char *path)
+{
+    struct stat about;
+
+    if (v->count == 0) return 0;
+    about_folder(path, &about);
+    return find_place(v, about.st_dev, about.st_ino)->used;
+}
+
+void visited_free(visited *v)
+{
+    free(v->place);
+    memset(v, 0, sizeof *v);
+}
+
+typedef struct search {
+    names *images;
+    names links;                     /* to folders, to be followed at last */
+    visited seen;
+} search;
+
+static void walk(search *s, const char *path)
 {
     names files, folders;
-    above here;
+    struct stat about;
     char full[1100];
     size_t i;
 
-    if (!folder_enter(path, up, &here)) return;
+    if (!visited_add(&s->seen, path)) return;
     memset(&files, 0, sizeof files);
     memset(&folders, 0, sizeof folders);
     folder_list(path, &files, &folders);
     for (i = 0; i < files.count; i++)
-        if (image_kind(files.item[i])) names_add(images, path, files.item[i]);
-        else images->others++;
-    for (i = 0; i < folders.count; i++)
-        folder_images(path_join(full, path, folders.item[i]), &here, images);
+        if (image_kind(files.item[i]))
+            names_add(s->images, path, files.item[i]);
+        else s->images->others++;
+    for (i = 0; i < folders.count; i++) {
+        path_join(full, path, folders.item[i]);
+        if (lstat(full, &about) == 0 && S_ISLNK(about.st_mode))
+            names_add(&s->links, "", full);
+        else walk(s, full);
+    }
     names_free(&files);
     names_free(&folders);
+}
+
+void folder_images(const char *path, const visited *roots, names *images)
+{
+    search s;
+    size_t i;
+
+    memset(&s, 0, sizeof s);
+    s.images = images;
+    walk(&s, path);
+    /* What a link leads to may hold further links, which join the list. */
+    for (i = 0; i < s.links.count; i++)
+        if (roots == NULL || !visited_has(roots, s.links.item[i]))
+            walk(&s, s.links.item[i]);
+    names_free(&s.links);
+    visited_free(&s.seen);
 }
 
 char **image_list(const char *path, size_t *count)
@@ -171,32 +247,57 @@ char **image_list(const char *path, size_t *count)
 
 /* --------------------------------------------------------- whole files */
 
-void set_reason(char *why, size_t bytes, const char *text)
+void reason(char *why, size_t bytes, const char *format, ...)
 {
-    if (why != NULL) snprintf(why, bytes, "%s", text);
+    va_list list;
+
+    if (why == NULL) return;
+    va_start(list, format);
+    vsnprintf(why, bytes, format, list);
+    va_end(list);
 }
 
-uint8_t *file_read(const char *path, size_t *bytes, char *why,
+double file_bytes(const char *path, char *why, size_t why_bytes)
+{
+    struct stat about;
+
+    if (stat(path, &about) != 0)
+        reason(why, why_bytes, "%s", strerror(errno));
+    else if (!S_ISREG(about.st_mode))
+        reason(why, why_bytes, "it is not a regular file");
+    else return (double)about.st_size;
+    return -1;
+}
+
+uint8_t *file_read(const char *path, double most, size_t *bytes, char *why,
     size_t why_bytes)
 {
-    FILE *file = fopen(path, "rb");
-    uint8_t *data = NULL;
-    long end;
+    const double size = file_bytes(path, why, why_bytes);
+    uint8_t *data;
+    FILE *file;
 
-    if (file == NULL) {
-        set_reason(why, why_bytes, strerror(errno));
+    if (size < 0) return NULL;
+    if (size > most) {
+        reason(why, why_bytes, "a file of %.0f MB is not read, at most %.0f "
+            "MB are; make the image smaller", size / 1e6, most / 1e6);
         return NULL;
     }
-    if (fseek(file, 0, SEEK_END) == 0 && (end = ftell(file)) >= 0
-        && fseek(file, 0, SEEK_SET) == 0) {
-        *bytes = (size_t)end;
-        data = (uint8_t *)data_memory(*bytes + 1, 1);
-        if (fread(data, 1, *bytes, file) != *bytes) {
-            free(data);
-            data = NULL;
-        }
+    file = fopen(path, "rb");
+    if (file == NULL) {
+        reason(why, why_bytes, "%s", strerror(errno));
+        return NULL;
     }
-    if (data == NULL) set_reason(why, why_bytes, "cannot be read");
+    data = size < (double)SIZE_MAX ? (uint8_t *)malloc((size_t)size + 1)
+        : NULL;
+    *bytes = (size_t)size;
+    if (data == NULL)
+        reason(why, why_bytes, "there is no memory for a file of %.0f MB",
+            size / 1e6);
+    else if (fread(data, 1, *bytes, file) != *bytes) {
+        reason(why, why_bytes, "cannot be read");
+        free(data);
+        data = NULL;
+    }
     fclose(file);
     return data;
 }

@@ -34,7 +34,8 @@ uint8_t grey_of(unsigned r, unsigned g, unsigned b)
     return (uint8_t)((299 * r + 587 * g + 114 * b + 500) / 1000);
 }
 
-/* Into planes, each pixel the mean of `by` x `by`. */
+/* Into planes, each pixel the mean of `by` x `by`. Without pixels if memory is
+   lacking. A sum is below 2^32: `by` is at most MOST_SIDE / 4. */
 static picture to_planes(const raw *r, int32_t channels, int32_t by)
 {
     picture p;
@@ -46,7 +47,8 @@ static picture to_planes(const raw *r, int32_t channels, int32_t by)
     p.width = r->width / by;
     p.height = r->height / by;
     plane = (size_t)p.width * (size_t)p.height;
-    p.pixels = (uint8_t *)data_memory(plane, (size_t)channels);
+    p.pixels = (uint8_t *)malloc(plane * (size_t)channels);
+    if (p.pixels == NULL) return p;
     for (y = 0; y < p.height; y++)
         for (x = 0; x < p.width; x++, at++) {
             const uint8_t *from = r->pixels + (size_t)(y * by) * row
@@ -68,17 +70,23 @@ static picture to_planes(const raw *r, int32_t channels, int32_t by)
     return p;
 }
 
-/* Replace a picture by a window of it at another size. */
-static void picture_resize(picture *p, int32_t channels, const double window[4],
-    int32_t width, int32_t height)
+/* Replace a picture by a window of it at another size; 0 if memory is
+   lacking. */
+static int picture_resize(picture *p, int32_t channels,
+    const double window[4], int32_t width, int32_t height)
 {
     static const float scale[4] = { 1, 1, 1, 1 };
     static const float shift[4] = { 0.5f, 0.5f, 0.5f, 0.5f };
     const size_t count = (size_t)width * (size_t)height * (size_t)channels;
-    float *out = (float *)data_memory(count, sizeof(float));
-    uint8_t *pixels = (uint8_t *)data_memory(count, 1);
+    float *out = (float *)malloc(count * sizeof(float));
+    uint8_t *pixels = (uint8_t *)malloc(count);
     size_t i;
 
+    if (out == NULL || pixels == NULL) {
+        free(out);
+        free(pixels);
+        return 0;
+    }
     picture_resample(p, channels, window, 0, width, height, scale, shift,
         out);
     for (i = 0; i < count; i++) pixels[i] = (uint8_t)out[i];
@@ -87,6 +95,7 @@ static void picture_resize(picture *p, int32_t channels, const double window[4],
     p->pixels = pixels;
     p->width = width;
     p->height = height;
+    return 1;
 }
 
 void picture_middle(const picture *p, double window[4])
@@ -99,8 +108,8 @@ void picture_middle(const picture *p, double window[4])
 }
 
 /* Make the short side at most `side`, and the long side at most twice the
-   short one. */
-static void fit(picture *p, int32_t channels, int32_t side)
+   short one; 0 if memory is lacking. */
+static int fit(picture *p, int32_t channels, int32_t side)
 {
     const int32_t least = p->width < p->height ? p->width : p->height;
     const int32_t most = 2 * least;
@@ -111,39 +120,44 @@ static void fit(picture *p, int32_t channels, int32_t side)
     window[3] = p->height < most ? p->height : most;
     window[0] = floor((p->width - window[2]) / 2);
     window[1] = floor((p->height - window[3]) / 2);
-    if (to < least || least * 2 < (p->width > p->height ? p->width
-        : p->height))
-        picture_resize(p, channels, window,
-            (int32_t)(window[2] * to / least + 0.5),
-            (int32_t)(window[3] * to / least + 0.5));
+    if (to == least && p->width <= most && p->height <= most) return 1;
+    return picture_resize(p, channels, window,
+        (int32_t)(window[2] * to / least + 0.5),
+        (int32_t)(window[3] * to / least + 0.5));
 }
 
-/* Read and decode a file and make its short side at most `side`. */
+/* Read and decode a file and make its short side at most `side`. Returns 1;
+   or the reason and 0; or -1 if it may go well when nothing else is read. */
 static int picture_load(const char *path, int32_t channels, int32_t side,
     picture *out, char *why, size_t why_bytes)
 {
-    const char *trouble;
+    const double size = file_bytes(path, why, why_bytes);
+    const double held = size > 0 && size < FILE_MOST ? size : 0;
     size_t bytes;
-    raw r;
-    uint8_t *data = file_read(path, &bytes, why, why_bytes);
+    uint8_t *data;
     int32_t by, least;
+    int good = -1;
+    raw r;
 
-    if (data == NULL) return 0;
-    trouble = decode_image(path, data, bytes, &r);
+    if (size < 0) return 0;
+    memory_take(held, 0);
+    data = file_read(path, FILE_MOST, &bytes, why, why_bytes);
+    if (data != NULL) good = decode_image(path, data, bytes, &r, why, why_bytes);
     free(data);
-    if (trouble != NULL) {
-        if (why != NULL)
-            snprintf(why, why_bytes, "cannot be decoded: %s", trouble);
-        return 0;
-    }
+    memory_give(held, 0);
+    if (good != 1) return good;
     flatten(&r);
     /* Far too large: first means of squares, which is fast. */
     least = r.width < r.height ? r.width : r.height;
     by = least / (2 * side);
     *out = to_planes(&r, channels, by > 1 ? by : 1);
-    free(r.pixels);
-    fit(out, channels, side);
-    return 1;
+    raw_free(&r);
+    if (out->pixels != NULL && fit(out, channels, side)) return 1;
+    free(out->pixels);
+    out->pixels = NULL;
+    reason(why, why_bytes, "there is no memory for its pixels; use a smaller "
+        "--image or fewer images");
+    return -1;
 }
 
 int image_load(const char *path, int32_t channels, int32_t side,
@@ -156,10 +170,11 @@ int image_load(const char *path, int32_t channels, int32_t side,
     picture p;
 
     if (channels != 1 && channels != 3) {
-        set_reason(why, why_bytes, "the model takes neither 1 nor 3 channels");
+        reason(why, why_bytes, "the model takes neither 1 nor 3 channels");
         return 0;
     }
-    if (!picture_load(path, channels, 2 * side, &p, why, why_bytes)) return 0;
+    if (picture_load(path, channels, 2 * side, &p, why, why_bytes) != 1)
+        return 0;
     picture_middle(&p, window);
     picture_resample(&p, channels, window, 0, side, side, scale, shift,
         image);
@@ -179,6 +194,7 @@ typedef struct reading {
     int test;
     size_t first;
     char why[CHUNK][256];            /* empty: all is well                 */
+    int lacking[CHUNK];              /* 1: memory                          */
 } reading;
 
 static void read_one(void *arg, int piece, int worker)
@@ -187,18 +203,40 @@ static void read_one(void *arg, int piece, int worker)
     const size_t at = r->first + (size_t)piece;
     picture *p = &r->image[at];
     double window[4];
+    int good;
 
     (void)worker;
     r->why[piece][0] = '\0';
-    if (!picture_load(r->path[at], r->d->channels, r->side, p, r->why[piece],
-            sizeof r->why[piece]) || !r->test)
-        return;
+    good = picture_load(r->path[at], r->d->channels, r->side, p,
+        r->why[piece], sizeof r->why[piece]);
+    r->lacking[piece] = good < 0;
+    if (good != 1 || !r->test) return;
     picture_middle(p, window);
-    if (p->width != r->d->image || p->height != r->d->image)
-        picture_resize(p, r->d->channels, window, r->d->image, r->d->image);
+    if ((p->width == r->d->image && p->height == r->d->image)
+        || picture_resize(p, r->d->channels, window, r->d->image,
+            r->d->image)) return;
+    free(p->pixels);
+    reason(r->why[piece], sizeof r->why[piece], "there is no memory for its "
+        "pixels; use a smaller --image or fewer images");
+    r->lacking[piece] = 1;
 }
 
-/* Run fn for `count` pieces on all threads that are allowed. */
+/* Read a chunk on all threads. What lacked memory is read again, alone: which
+   images a set has must not depend on the number of threads. */
+static void read_chunk(reading *r, int count)
+{
+    int lacking = 0, i;
+
+    data_spread(r->d, count, read_one, r);
+    for (i = 0; i < count; i++) {
+        if (r->lacking[i]) read_one(r, i, 0);
+        lacking += r->lacking[i];
+    }
+    if (count >= 8 && lacking == count)
+        fail("%s: %s (it is file number %lu)", r->path[r->first], r->why[0],
+            (unsigned long)r->first + 1);
+}
+
 void images_read(data_set *d, data_split *split, const names *files,
     const int32_t *label, int test)
 {
@@ -224,7 +262,7 @@ void images_read(data_set *d, data_split *split, const names *files,
         const size_t left = files->count - r->first;
         const int count = left < CHUNK ? (int)left : CHUNK;
 
-        data_spread(d, count, read_one, r);
+        read_chunk(r, count);
         for (i = 0; i < (size_t)count; i++) {
             const size_t at = r->first + i;
             if (r->why[i][0] != '\0') {

@@ -42,7 +42,7 @@ static void cifar_split(data_set *d, const char *folder, const names *files,
 
     for (i = 0; i < files->count; i++) {
         path_join(path, folder, files->item[i]);
-        data[i] = file_read(path, &bytes[i], why, sizeof why);
+        data[i] = file_read(path, 1e18, &bytes[i], why, sizeof why);
         if (data[i] == NULL) fail("%s: %s", path, why);
         data_keep(d, data[i]);
         if (bytes[i] == 0 || bytes[i] % CIFAR_RECORD != 0)
@@ -98,7 +98,7 @@ static uint8_t *read_idx(data_set *d, const char *path, unsigned rank,
     char why[256];
     unsigned i;
 
-    data = file_read(path, &bytes, why, sizeof why);
+    data = file_read(path, 1e18, &bytes, why, sizeof why);
     if (data == NULL) fail("%s: %s", path, why);
     data_keep(d, data);
     if (bytes < head || data[0] != 0 || data[1] != 0 || data[2] != 8

@@ -212,8 +212,11 @@ typedef struct data_set {
                          CLASS/ (every fifth file is for testing),
                          or just images: one class, none for testing
    Of a folder of images it is told how it was understood. Images are PPM
-   and PGM, and JPEG, PNG, BMP where the build found stb_image.h. channels:
-   3, or 1 for grey. Zero `d` first. The same path gives the same images and
+   and PGM, and JPEG, PNG, BMP where the build found stb_image.h; at most
+   16384 pixels a side and 100 million in all. A file that is larger, damaged
+   or lacks memory is skipped, with a warning that names it. Links are
+   followed, but no folder is read twice for a class. channels: 3, or 1 for
+   grey. Zero `d` first. The same path gives the same images and
    the same split, whatever the seed, so that a model never meets its test
    images by a change of seed.                                          */
 void data_open(data_set *d, const char *path, int32_t image,
