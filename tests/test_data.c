@@ -466,6 +466,8 @@ static void idx(void)
 
 static void idx_broken(void)
 {
+    size_t i;
+
     folder_make(HERE "/idx3");
     put_idx(HERE "/idx3/train-images-idx3-ubyte",
         HERE "/idx3/train-labels-idx1-ubyte", 1, 5);
@@ -476,6 +478,15 @@ static void idx_broken(void)
     put_idx(HERE "/idx3/train-labels-idx1-ubyte",
         HERE "/idx3/train-images-idx3-ubyte", 0, 5);
     refuses(HERE "/idx3", "not an IDX file");
+    /* A head that is cut at every byte; one whose product is 2^64. */
+    for (i = 0; i < 16; i++) {
+        put(HERE "/idx3/train-images-idx3-ubyte", "\0\0\x8\3\0\0\0\0"
+            "\0\0\0\0\0\0\0", i);
+        refuses(HERE "/idx3", "not an IDX file");
+    }
+    put(HERE "/idx3/train-images-idx3-ubyte", "\0\0\x8\3\x80\0\0\0"
+        "\x80\0\0\0\0\0\0\4", 16);
+    refuses(HERE "/idx3", "damaged");
     folder_make(HERE "/idx4");
     put_text(HERE "/idx4/train-images-idx3-ubyte.gz", "\x1f\x8b");
     refuses(HERE "/idx4", "gunzip");
@@ -928,14 +939,15 @@ static void other_kinds(void)
 
 /* --------------------------------------------------------------- memory */
 
-/* A PGM of zeros that takes no space on the disk. */
-static void put_sparse(const char *path, const char *head, long bytes)
+/* A file of zeros behind its head, which takes no space on the disk. */
+static void put_sparse(const char *path, const char *head, size_t head_bytes,
+    long bytes)
 {
     FILE *file = fopen(path, "wb");
 
     CHECK(file != NULL);
     if (file == NULL) return;
-    fputs(head, file);
+    CHECK(fwrite(head, 1, head_bytes, file) == head_bytes);
     fseek(file, bytes - 1, SEEK_SET);
     fputc(0, file);
     fclose(file);
@@ -950,9 +962,12 @@ static void file_too_large(void)
     if (!limits_memory()) return;
     folder_make(HERE "/large");
     put_colour(HERE "/large/a.ppm", 4, 4, 1, 2, 3);
-    put_sparse(HERE "/large/b.pgm", "P5\n9900 9900\n255\n", 98010017);
-    put_sparse(HERE "/large/c.pgm", "P5\n9900 9900\n255\n", 900000000);
-    put_sparse(HERE "/large/d.pgm", "P5\n6500 6500\n255\n", 42250017);
+    put_sparse(HERE "/large/b.pgm", "P5\n9900 9900\n255\n", 17,
+        98010017);
+    put_sparse(HERE "/large/c.pgm", "P5\n9900 9900\n255\n", 17,
+        900000000);
+    put_sparse(HERE "/large/d.pgm", "P5\n6500 6500\n255\n", 17,
+        42250017);
     put_colour(HERE "/large/e.ppm", 4, 4, 1, 2, 3);
     memory_limit = 80;
     SAME(open_fails(HERE "/large", 3, said, sizeof said), 0);
@@ -967,9 +982,16 @@ static void file_too_large(void)
     remove(HERE "/large/c.pgm");
     /* The same with a data set in one file: its name is told. */
     folder_make(HERE "/large_set");
-    put_sparse(HERE "/large_set/data_batch_1.bin", "", 3073L * 40000);
+    put_sparse(HERE "/large_set/data_batch_1.bin", "", 0, 3073L * 40000);
     refuses(HERE "/large_set", "data_batch_1.bin: there is no memory for a "
         "file of 123 MB");
+    folder_make(HERE "/large_idx");
+    put_sparse(HERE "/large_idx/train-images-idx3-ubyte",
+        "\0\0\x8\3\0\0\x8c\xa0\0\0\0\x1c\0\0\0\x1c", 16,
+        16 + 36000L * 784);
+    put_sparse(HERE "/large_idx/train-labels-idx1-ubyte",
+        "\0\0\x8\1\0\0\x8c\xa0", 8, 8 + 36000L);
+    refuses(HERE "/large_idx", "train-images: there is no memory for 85 MB");
     memory_limit = 0;
     SAME(open_fails(HERE "/large", 3, said, sizeof said), 0);
     CHECK(strstr(said, "skipped") == NULL);

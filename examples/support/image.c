@@ -142,7 +142,8 @@ static int picture_load(const char *path, int32_t channels, int32_t side,
     if (size < 0) return 0;
     memory_take(held, 0);
     data = file_read(path, FILE_MOST, &bytes, why, why_bytes);
-    if (data != NULL) good = decode_image(path, data, bytes, &r, why, why_bytes);
+    if (data != NULL)
+        good = decode_image(path, data, bytes, &r, why, why_bytes);
     free(data);
     memory_give(held, 0);
     if (good != 1) return good;

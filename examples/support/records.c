@@ -144,8 +144,13 @@ static void idx_split(data_set *d, const char *folder, const char *which,
             (unsigned long)shape[0]);
     data_make_split(d, split, shape[0]);
     if (d->channels == 3) {
-        uint8_t *colour = (uint8_t *)data_keep(d,
-            data_memory(shape[0], 3 * plane));
+        uint8_t *colour = plane > SIZE_MAX / 3 / shape[0] ? NULL
+            : (uint8_t *)malloc(shape[0] * 3 * plane);
+        if (colour == NULL)
+            fail("%s-images: there is no memory for %.0f MB, its images in "
+                "colour; use fewer images", which,
+                3 * (double)shape[0] * (double)plane / 1e6);
+        data_keep(d, colour);
         for (i = 0; i < shape[0]; i++)
             for (c = 0; c < 3; c++)
                 memcpy(colour + (3 * i + (size_t)c) * plane,
