@@ -72,10 +72,11 @@ static void set_limits(void)
 /* A sanitizer takes terabytes of addresses and has no use for a limit. */
 static int limits_memory(void)
 {
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     return 0;
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) \
+    || __has_feature(thread_sanitizer)
     return 0;
 #else
     return 1;
