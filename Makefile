@@ -22,12 +22,14 @@ SMALL = build/01_tape build/02_gradcheck build/03_user_op build/04_plan \
     build/05_patches build/06_tokenizers build/07_attention build/08_beit \
     build/09_splitmask build/10_probe build/11_threads build/12_inference \
     build/14_files build/15_own_images
-SUPPORT = build/data.o build/augment.o build/options.o build/progress.o \
+SUPPORT = build/data.o build/records.o build/classes.o build/folder.o \
+    build/image.o build/decode.o build/checks.o build/augment.o \
+    build/options.o build/progress.o \
     build/saving.o build/run.o build/report.o build/report_png.o \
     build/report_tokens.o build/report_plots.o build/report_pictures.o \
     build/evaluation.o build/weights.o
 OBJECTS = build/splitmask.o $(SUPPORT)
-HEADERS = splitmask.h examples/support/support.h \
+HEADERS = splitmask.h examples/support/support.h examples/support/data.h \
     examples/support/evaluation.h examples/support/report.h \
     examples/support/report_parts.h examples/support/run.h \
     examples/support/shapes.h
@@ -63,6 +65,12 @@ build/13_cplusplus: examples/13_cplusplus.cpp splitmask.h build/made
 
 build/splitmask.o: examples/support/splitmask.c
 build/data.o: examples/support/data.c
+build/records.o: examples/support/records.c
+build/classes.o: examples/support/classes.c
+build/folder.o: examples/support/folder.c
+build/image.o: examples/support/image.c
+build/decode.o: examples/support/decode.c
+build/checks.o: examples/support/checks.c
 build/augment.o: examples/support/augment.c
 build/options.o: examples/support/options.c
 build/progress.o: examples/support/progress.c

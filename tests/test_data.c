@@ -1,10 +1,14 @@
 /* test_data.c: data sets and augmentation. All files are written here, to
    out/test_data. */
-#include "examples/support/support.h"
+#include "examples/support/data.h"
 #include "test.h"
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,6 +57,35 @@ static void open_at(data_set *d, const char *path, int32_t image,
     data_open(d, path, image, channels);
 }
 
+/* What a child may take: MB of memory and seconds; 0: all. */
+static unsigned memory_limit, time_limit;
+
+static void set_limits(void)
+{
+    struct rlimit limit;
+
+    limit.rlim_cur = limit.rlim_max = (rlim_t)memory_limit * 1000000;
+    if (memory_limit > 0 && setrlimit(RLIMIT_AS, &limit) != 0) _exit(99);
+    alarm(time_limit);
+}
+
+/* A sanitizer takes terabytes of addresses and has no use for a limit. */
+static int limits_memory(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return 0;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) \
+    || __has_feature(thread_sanitizer)
+    return 0;
+#else
+    return 1;
+#endif
+#else
+    return 1;
+#endif
+}
+
 /* Open a data set in a child: its exit code, and what it printed. */
 static int open_fails(const char *path, int32_t channels, char *said,
     size_t bytes)
@@ -69,6 +102,7 @@ static int open_fails(const char *path, int32_t channels, char *said,
         data_set d;
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
+        set_limits();
         open_at(&d, path, 8, channels, 1);
         _exit(0);
     }
@@ -216,25 +250,27 @@ static void pnm_cut_short(void)
     CHECK(!image_load(HERE "/a.ppm", 4, 2, x, why, sizeof why));
 }
 
+/* 8 x 8 grey pixels of 200. */
+static const unsigned char small_jpeg[141] = {
+    0xff, 0xd8, 0xff, 0xdb, 0, 0x43, 0, 0x10, 0x0b, 0x0c, 0x0e, 0x0c,
+    0x0a, 0x10, 0x0e, 0x0d, 0x0e, 0x12, 0x11, 0x10, 0x13, 0x18, 0x28,
+    0x1a, 0x18, 0x16, 0x16, 0x18, 0x31, 0x23, 0x25, 0x1d, 0x28, 0x3a,
+    0x33, 0x3d, 0x3c, 0x39, 0x33, 0x38, 0x37, 0x40, 0x48, 0x5c, 0x4e,
+    0x40, 0x44, 0x57, 0x45, 0x37, 0x38, 0x50, 0x6d, 0x51, 0x57, 0x5f,
+    0x62, 0x67, 0x68, 0x67, 0x3e, 0x4d, 0x71, 0x79, 0x70, 0x64, 0x78,
+    0x5c, 0x65, 0x67, 0x63, 0xff, 0xc0, 0, 0x0b, 8, 0, 8, 0, 8, 1, 1,
+    0x11, 0, 0xff, 0xc4, 0, 0x14, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 6, 0xff, 0xc4, 0, 0x14, 0x10, 1, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f,
+    0, 0x48, 0xff, 0xd9 };
+
 /* A BMP through stb_image, where the build found that. */
 static void other_formats(void)
 {
     unsigned char bmp[54 + 16] = { 'B', 'M', 70, 0, 0, 0, 0, 0, 0, 0, 54, 0,
         0, 0, 40, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 24, 0, 0, 0, 0, 0,
         16 };
-    /* 8 x 8 grey pixels of 200; 2 x 2 of 77. */
-    static const unsigned char jpeg[141] = {
-        0xff, 0xd8, 0xff, 0xdb, 0, 0x43, 0, 0x10, 0x0b, 0x0c, 0x0e, 0x0c,
-        0x0a, 0x10, 0x0e, 0x0d, 0x0e, 0x12, 0x11, 0x10, 0x13, 0x18, 0x28,
-        0x1a, 0x18, 0x16, 0x16, 0x18, 0x31, 0x23, 0x25, 0x1d, 0x28, 0x3a,
-        0x33, 0x3d, 0x3c, 0x39, 0x33, 0x38, 0x37, 0x40, 0x48, 0x5c, 0x4e,
-        0x40, 0x44, 0x57, 0x45, 0x37, 0x38, 0x50, 0x6d, 0x51, 0x57, 0x5f,
-        0x62, 0x67, 0x68, 0x67, 0x3e, 0x4d, 0x71, 0x79, 0x70, 0x64, 0x78,
-        0x5c, 0x65, 0x67, 0x63, 0xff, 0xc0, 0, 0x0b, 8, 0, 8, 0, 8, 1, 1,
-        0x11, 0, 0xff, 0xc4, 0, 0x14, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 6, 0xff, 0xc4, 0, 0x14, 0x10, 1, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f,
-        0, 0x48, 0xff, 0xd9 };
+    /* 2 x 2 pixels of 77. */
     static const unsigned char png[71] = {
         0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d,
         0x49, 0x48, 0x44, 0x52, 0, 0, 0, 2, 0, 0, 0, 2, 8, 0, 0, 0, 0,
@@ -242,7 +278,7 @@ static void other_formats(void)
         0x78, 0x9c, 0x63, 0xf4, 0x65, 0x60, 0x62, 0x60, 0, 0, 1, 0x93, 0,
         0x51, 0x97, 0x4f, 0x9b, 0x8f, 0, 0, 0, 0, 0x49, 0x45, 0x4e, 0x44,
         0xae, 0x42, 0x60, 0x82 };
-    unsigned char film[sizeof jpeg + 4], bad[sizeof jpeg];
+    unsigned char film[sizeof small_jpeg + 4], bad[sizeof small_jpeg];
     float x[12];
     char why[256];
     size_t i;
@@ -269,21 +305,21 @@ static void other_formats(void)
     put(HERE "/g.bmp", bad, sizeof bmp);
     CHECK(!image_load(HERE "/g.bmp", 3, 2, x, why, sizeof why));
 
-    put(HERE "/h.jpg", jpeg, sizeof jpeg);
+    put(HERE "/h.jpg", small_jpeg, sizeof small_jpeg);
     CHECK(image_load(HERE "/h.jpg", 3, 2, x, why, sizeof why));
     NEAR(x[0] * 255, 200, 1e-4);
-    for (i = 8; i < sizeof jpeg; i++) {
-        put(HERE "/i.jpg", jpeg, i);
+    for (i = 8; i < sizeof small_jpeg; i++) {
+        put(HERE "/i.jpg", small_jpeg, i);
         CHECK(!image_load(HERE "/i.jpg", 3, 2, x, why, sizeof why)
             && strstr(why, "cut short") != NULL);
     }
     /* A phone's photo with a film behind it, in which markers occur. */
-    memcpy(film, jpeg, sizeof jpeg);
-    memcpy(film + sizeof jpeg, "\xff\xda\xff\xd8", 4);
+    memcpy(film, small_jpeg, sizeof small_jpeg);
+    memcpy(film + sizeof small_jpeg, "\xff\xda\xff\xd8", 4);
     put(HERE "/i.jpg", film, sizeof film);
     CHECK(image_load(HERE "/i.jpg", 3, 2, x, why, sizeof why));
     /* A table with more codes than there are bytes. */
-    memcpy(bad, jpeg, sizeof jpeg);
+    memcpy(bad, small_jpeg, sizeof small_jpeg);
     bad[94] = bad[95] = 200;
     put(HERE "/i.jpg", bad, sizeof bad);
     CHECK(!image_load(HERE "/i.jpg", 3, 2, x, why, sizeof why));
@@ -431,6 +467,8 @@ static void idx(void)
 
 static void idx_broken(void)
 {
+    size_t i;
+
     folder_make(HERE "/idx3");
     put_idx(HERE "/idx3/train-images-idx3-ubyte",
         HERE "/idx3/train-labels-idx1-ubyte", 1, 5);
@@ -441,6 +479,15 @@ static void idx_broken(void)
     put_idx(HERE "/idx3/train-labels-idx1-ubyte",
         HERE "/idx3/train-images-idx3-ubyte", 0, 5);
     refuses(HERE "/idx3", "not an IDX file");
+    /* A head that is cut at every byte; one whose product is 2^64. */
+    for (i = 0; i < 16; i++) {
+        put(HERE "/idx3/train-images-idx3-ubyte", "\0\0\x8\3\0\0\0\0"
+            "\0\0\0\0\0\0\0", i);
+        refuses(HERE "/idx3", "not an IDX file");
+    }
+    put(HERE "/idx3/train-images-idx3-ubyte", "\0\0\x8\3\x80\0\0\0"
+        "\x80\0\0\0\0\0\0\4", 16);
+    refuses(HERE "/idx3", "damaged");
     folder_make(HERE "/idx4");
     put_text(HERE "/idx4/train-images-idx3-ubyte.gz", "\x1f\x8b");
     refuses(HERE "/idx4", "gunzip");
@@ -595,6 +642,486 @@ static void lists(void)
     SAME(count, 1);
     CHECK_TEXT(list[0], HERE "/a.ppm");
     free(list);
+}
+
+/* -------------------------------------------------------- damaged files */
+
+static const char is_damaged[] = "cannot be decoded: the file is damaged";
+
+/* Is the file refused with a reason that holds `what`? */
+static void not_read(const char *path, const char *what)
+{
+    float x[3 * 16];
+    char why[256] = "";
+
+    CHECK(!image_load(path, 3, 4, x, why, sizeof why));
+    if (!CHECK(strstr(why, what) != NULL))
+        printf("    %s: %s\n", path, why);
+}
+
+/* 1 if the build has no stb_image.h. */
+static int no_stb(void)
+{
+    float x[3];
+    char why[256] = "";
+
+    put(HERE "/stb.bmp", "BM345678", 8);
+    image_load(HERE "/stb.bmp", 3, 1, x, why, sizeof why);
+    return strstr(why, "stb_image.h") != NULL;
+}
+
+/* A JPEG, 8 x 8 grey pixels of 200, is cut where the frame (C0) and the first
+   scan (DA) begin. */
+#define JPEG_FRAME 71
+#define JPEG_TABLES 84
+#define JPEG_SCAN 128
+
+static void put_jpeg(const char *path, const void *before, size_t bytes,
+    const unsigned char *jpeg)
+{
+    unsigned char data[400];
+
+    memcpy(data, before, bytes);
+    memcpy(data + bytes, jpeg, sizeof small_jpeg);
+    put(path, data, bytes + sizeof small_jpeg);
+}
+
+/* Whatever comes before the start, a file that ends early is no picture. */
+static void jpeg_fill_bytes(void)
+{
+    unsigned char data[sizeof small_jpeg + 2];
+    float x[3 * 16];
+    char why[256];
+    size_t i;
+
+    if (no_stb()) return;
+    memset(data, 0xff, 2);
+    memcpy(data + 2, small_jpeg, sizeof small_jpeg);
+    put(HERE "/fill.jpg", data, sizeof data);
+    CHECK(image_load(HERE "/fill.jpg", 3, 4, x, why, sizeof why));
+    NEAR(x[0] * 255, 200, 1e-4);
+    for (i = 10; i < sizeof data; i++) {
+        put(HERE "/fill.jpg", data, i);
+        not_read(HERE "/fill.jpg", "cut short");
+    }
+    /* Tables with 3 codes of 255 and with nothing, behind a fill byte. */
+    memcpy(data + 2, "\xd8\xff\xc4\0\x16\0\xff\xff\xff", 9);
+    put(HERE "/fill.jpg", data, 32);
+    not_read(HERE "/fill.jpg", is_damaged);
+    put(HERE "/fill.jpg", "\xff\xff\xd8\xff\xc4\0\3\0\xff\x76", 10);
+    not_read(HERE "/fill.jpg", is_damaged);
+    put(HERE "/fill.jpg", "\xff\xff\xff\xff\xff\xff\xff\xff\xff", 9);
+    not_read(HERE "/fill.jpg", is_damaged);
+}
+
+/* A table that does not fill its segment, for all lengths; one that lacks its
+   last codes; one with as many codes as stb_image cannot count. */
+static void jpeg_tables(void)
+{
+    unsigned char data[400] = { 0xff, 0xd8, 0xff, 0xc4, 0 };
+    size_t length;
+
+    if (no_stb()) return;
+    memcpy(data + 40, "\xff\xda\0\3\xd9\xff\xd9", 7);
+    for (length = 3; length < 19; length++) {
+        data[5] = (unsigned char)length;
+        memset(data + 6, 0, length - 2);
+        memcpy(data + 4 + length, "\xff\xda\0\3\xd9\xff\xd9", 7);
+        put(HERE "/dht.jpg", data, 4 + length + 7);
+        not_read(HERE "/dht.jpg", is_damaged);
+    }
+    memcpy(data, small_jpeg, sizeof small_jpeg);
+    data[JPEG_TABLES + 5] = 9;           /* nine codes, one there          */
+    put(HERE "/dht.jpg", data, sizeof small_jpeg);
+    not_read(HERE "/dht.jpg", is_damaged);
+    /* 256 codes of 8 bits in a segment of their own, before the rest. */
+    memset(data, 0, sizeof data);
+    memcpy(data, "\xff\xd8\xff\xc4\1\x13\0\0\0\0\0\0\0\0\xff", 15);
+    data[15] = 1;
+    memcpy(data + 23 + 256, "\xff\xd9", 2);
+    put(HERE "/dht.jpg", data, 23 + 256 + 2);
+    not_read(HERE "/dht.jpg", is_damaged);
+}
+
+/* A frame that asks for more blocks than the file can hold, colours at 2/3 of
+   the size, a second frame, and scans without end. */
+static void jpeg_frames(void)
+{
+    unsigned char data[sizeof small_jpeg + 4000];
+    const size_t tail = sizeof small_jpeg - 2 - JPEG_SCAN;
+    size_t i, at;
+
+    if (no_stb()) return;
+    memcpy(data, small_jpeg, sizeof small_jpeg);
+    data[JPEG_FRAME + 6] = data[JPEG_FRAME + 8] = 64;
+    put(HERE "/frame.jpg", data, sizeof small_jpeg);
+    not_read(HERE "/frame.jpg", "cut short");
+    data[JPEG_FRAME + 5] = data[JPEG_FRAME + 7] = 0x40;
+    data[JPEG_FRAME + 6] = data[JPEG_FRAME + 8] = 0;
+    put(HERE "/frame.jpg", data, sizeof small_jpeg);
+    not_read(HERE "/frame.jpg", "16384 x 16384 pixels are too many");
+    not_read(HERE "/frame.jpg", "100 million");
+
+    /* Three components: 3 x 3, 2 x 2, 1 x 1. */
+    memcpy(data, small_jpeg, JPEG_FRAME);
+    memcpy(data + JPEG_FRAME,
+        "\xff\xc0\0\x11\x08\0\x08\0\x08\3\1\x33\0\2\x22\0\3\x11\0", 19);
+    memcpy(data + JPEG_FRAME + 19, small_jpeg + JPEG_TABLES,
+        sizeof small_jpeg - JPEG_TABLES);
+    put(HERE "/frame.jpg", data, sizeof small_jpeg + 6);
+    not_read(HERE "/frame.jpg", "odd scale");
+
+    put_jpeg(HERE "/frame.jpg", small_jpeg, JPEG_TABLES, small_jpeg);
+    not_read(HERE "/frame.jpg", is_damaged);
+
+    memcpy(data, small_jpeg, sizeof small_jpeg - 2);
+    at = sizeof small_jpeg - 2;
+    for (i = 0; i < 150; i++, at += tail)
+        memcpy(data + at, small_jpeg + JPEG_SCAN, tail);
+    memcpy(data + at, "\xff\xd9", 2);
+    put(HERE "/frame.jpg", data, at + 2);
+    not_read(HERE "/frame.jpg", "100 scans");
+}
+
+/* A PNG of 8 bits a pixel, its data as it is. */
+static void put_png(const char *path, int side, int colour,
+    const void *palette, size_t palette_bytes, const void *zlib, size_t bytes)
+{
+    unsigned char head[33] = { 0x89, 'P', 'N', 'G', 13, 10, 26, 10,
+        0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0, 0, 0, 0, 0, 0, 8 };
+    unsigned char length[4] = { 0, 0, 0, 0 };
+    FILE *file = fopen(path, "wb");
+    int i;
+
+    CHECK(file != NULL);
+    if (file == NULL) return;
+    for (i = 0; i < 4; i++)
+        head[16 + i] = head[20 + i] = (unsigned char)(side >> (24 - 8 * i));
+    head[25] = (unsigned char)colour;
+    fwrite(head, 1, 33, file);
+    if (palette_bytes > 0) {
+        length[2] = (unsigned char)(palette_bytes >> 8);
+        length[3] = (unsigned char)palette_bytes;
+        fwrite(length, 1, 4, file);
+        fwrite("PLTE", 1, 4, file);
+        fwrite(palette, 1, palette_bytes, file);
+        fwrite("\0\0\0\0", 1, 4, file);
+    }
+    for (i = 0; i < 4; i++) length[i] = (unsigned char)(bytes >> (24 - 8 * i));
+    fwrite(length, 1, 4, file);
+    fwrite("IDAT", 1, 4, file);
+    fwrite(zlib, 1, bytes, file);
+    fwrite("\0\0\0\0\0\0\0\0IEND\0\0\0\0", 1, 16, file);
+    fclose(file);
+}
+
+/* Fill the stack with what a later function may find there. */
+static int dirty_stack(void)
+{
+    volatile unsigned char dirt[20000];
+    int i, sum = 0;
+
+    for (i = 0; i < 20000; i++) dirt[i] = 0xaa;
+    for (i = 0; i < 20000; i++) sum += dirt[i];
+    return sum;
+}
+
+/* What a palette lacks is black, not what happened to be in memory. */
+static void png_palette(void)
+{
+    static const unsigned char data[] = { 0x78, 1, 1, 6, 0, 0xf9, 0xff, 0, 0,
+        77, 0, 255, 1, 0, 0, 0, 0 };
+    float x[3 * 4];
+    char why[256] = "";
+
+    if (no_stb()) return;
+    put_png(HERE "/palette.png", 2, 3, "\x0a\x14\x1e\x28\x32\x3c", 6, data,
+        sizeof data);
+    CHECK(dirty_stack() > 0);
+    CHECK(image_load(HERE "/palette.png", 3, 2, x, why, sizeof why));
+    NEAR(x[0] * 255, 10, 1e-4);
+    NEAR(x[1], 0, 1e-6);
+    NEAR(x[2], 0, 1e-6);
+    NEAR(x[3] * 255, 40, 1e-4);
+    NEAR(x[8 + 3] * 255, 60, 1e-4);
+    NEAR(x[8 + 1], 0, 1e-6);
+    put_png(HERE "/palette.png", 2, 3, "1234", 4, data, sizeof data);
+    not_read(HERE "/palette.png", is_damaged);
+    put_png(HERE "/palette.png", 100000, 0, NULL, 0, data, sizeof data);
+    not_read(HERE "/palette.png", "100000 x 100000 pixels are too many");
+    put_png(HERE "/palette.png", 12000, 0, NULL, 0, data, sizeof data);
+    not_read(HERE "/palette.png", "12000 x 12000 pixels are too many");
+}
+
+static void put_bits(unsigned char *to, size_t *at, unsigned bits, int count)
+{
+    for (; count > 0; count--, bits >>= 1, (*at)++)
+        to[*at / 8] = (unsigned char)(to[*at / 8]
+            | (bits & 1) << *at % 8);
+}
+
+/* 1 x 1 pixel, for which the data unpack to 40 MB: the header says how much
+   memory is worth the while. */
+static void png_bomb(void)
+{
+    const size_t space = 300000;
+    unsigned char *data = (unsigned char *)calloc(1, space);
+    size_t at = 16;
+    int i;
+
+    CHECK(data != NULL);
+    if (data == NULL || no_stb()) return;
+    memcpy(data, "\x78\1", 2);
+    put_bits(data, &at, 3, 3);           /* last block, fixed codes        */
+    put_bits(data, &at, 0x0c, 8);        /* the literal 0                  */
+    for (i = 0; i < 160000; i++) {
+        put_bits(data, &at, 0xa3, 8);    /* 258 times                      */
+        put_bits(data, &at, 0, 5);       /* the last byte                  */
+    }
+    put_bits(data, &at, 0, 7);
+    put_png(HERE "/bomb.png", 1, 0, NULL, 0, data, at / 8 + 8);
+    not_read(HERE "/bomb.png", is_damaged);
+    free(data);
+}
+
+/* 2 x 2 pixels of 8 bits, a palette of one colour; OS/2's older header. */
+static void bmp_palette(void)
+{
+    unsigned char bmp[66] = { 'B', 'M', 66, 0, 0, 0, 0, 0, 0, 0, 58, 0, 0, 0,
+        40, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 8, 0 };
+    unsigned char old[26 + 16] = { 'B', 'M', 42, 0, 0, 0, 0, 0, 0, 0, 26, 0,
+        0, 0, 12, 0, 0, 0, 2, 0, 2, 0, 1, 0, 24, 0, 7, 8, 9 };
+    float x[3 * 16];
+    char why[256] = "";
+    size_t i;
+
+    if (no_stb()) return;
+    bmp[54] = 90;
+    put(HERE "/palette.bmp", bmp, sizeof bmp);
+    CHECK(image_load(HERE "/palette.bmp", 3, 2, x, why, sizeof why));
+    NEAR(x[8] * 255, 90, 1e-4);
+    bmp[62] = 1;                         /* a colour that is not there     */
+    put(HERE "/palette.bmp", bmp, sizeof bmp);
+    not_read(HERE "/palette.bmp", is_damaged);
+    bmp[62] = 0;
+    bmp[10] = 53;                        /* pixels within the header       */
+    put(HERE "/palette.bmp", bmp, sizeof bmp);
+    not_read(HERE "/palette.bmp", is_damaged);
+    put(HERE "/old.bmp", old, sizeof old);
+    CHECK(image_load(HERE "/old.bmp", 3, 2, x, why, sizeof why));
+    NEAR(x[2] * 255, 9, 1e-4);
+    for (i = 8; i < sizeof old; i++) {
+        put(HERE "/old.bmp", old, i);
+        not_read(HERE "/old.bmp", "cut short");
+    }
+    memset(bmp + 22, 0, 4);
+    bmp[25] = 0x80;                      /* the height that has no opposite */
+    put(HERE "/palette.bmp", bmp, sizeof bmp);
+    not_read(HERE "/palette.bmp", "2 x 2147483648 pixels are too many");
+}
+
+/* What is no image says what it is. */
+static void other_kinds(void)
+{
+    if (no_stb()) return;
+    put(HERE "/kind.jpg", "RIFF\1\0\0\0WEBPVP8 ", 16);
+    not_read(HERE "/kind.jpg", "WebP");
+    put(HERE "/kind.jpg", "GIF89a\1\0\1\0", 10);
+    not_read(HERE "/kind.jpg", "GIF");
+    put_text(HERE "/kind.jpg", "<!DOCTYPE html>");
+    not_read(HERE "/kind.jpg", "HTML");
+    put(HERE "/kind.jpg", "\x89PNG\r\n\x1a\0 wrong", 14);
+    not_read(HERE "/kind.jpg", "neither");
+    put(HERE "/kind.jpg", "P5\n16384 16384\n255\nabc", 21);
+    not_read(HERE "/kind.jpg", "16384 x 16384 pixels are too many");
+    put(HERE "/kind.jpg", "P5\n99999 1\n255\nabc", 17);
+    not_read(HERE "/kind.jpg", "99999 x 1 pixels are too many");
+}
+
+/* --------------------------------------------------------------- memory */
+
+/* A file of zeros behind its head, which takes no space on the disk. */
+static void put_sparse(const char *path, const char *head, size_t head_bytes,
+    long bytes)
+{
+    FILE *file = fopen(path, "wb");
+
+    CHECK(file != NULL);
+    if (file == NULL) return;
+    CHECK(fwrite(head, 1, head_bytes, file) == head_bytes);
+    fseek(file, bytes - 1, SEEK_SET);
+    fputc(0, file);
+    fclose(file);
+}
+
+/* One file that is too large for memory, and one that no memory is large
+   enough for, are skipped by name; the others are read. */
+static void file_too_large(void)
+{
+    char said[4096];
+
+    if (!limits_memory()) return;
+    folder_make(HERE "/large");
+    put_colour(HERE "/large/a.ppm", 4, 4, 1, 2, 3);
+    put_sparse(HERE "/large/b.pgm", "P5\n9900 9900\n255\n", 17,
+        98010017);
+    put_sparse(HERE "/large/c.pgm", "P5\n9900 9900\n255\n", 17,
+        900000000);
+    put_sparse(HERE "/large/d.pgm", "P5\n6500 6500\n255\n", 17,
+        42250017);
+    put_colour(HERE "/large/e.ppm", 4, 4, 1, 2, 3);
+    memory_limit = 80;
+    SAME(open_fails(HERE "/large", 3, said, sizeof said), 0);
+    CHECK(strstr(said, "large/b.pgm: there is no memory for a file of 98 MB; "
+        "skipped") != NULL);
+    CHECK(strstr(said, "large/c.pgm: a file of 900 MB is not read, at most "
+        "801 MB are") != NULL);
+    CHECK(strstr(said, "large/d.pgm: there is no memory to decode 6500 x "
+        "6500 pixels") != NULL);
+    CHECK(strstr(said, "3 of 5 files skipped") != NULL);
+    remove(HERE "/large/b.pgm");
+    remove(HERE "/large/c.pgm");
+    /* The same with a data set in one file: its name is told. */
+    folder_make(HERE "/large_set");
+    put_sparse(HERE "/large_set/data_batch_1.bin", "", 0, 3073L * 40000);
+    refuses(HERE "/large_set", "data_batch_1.bin: there is no memory for a "
+        "file of 123 MB");
+    folder_make(HERE "/large_idx");
+    put_sparse(HERE "/large_idx/train-images-idx3-ubyte",
+        "\0\0\x8\3\0\0\x8c\xa0\0\0\0\x1c\0\0\0\x1c", 16,
+        16 + 36000L * 784);
+    put_sparse(HERE "/large_idx/train-labels-idx1-ubyte",
+        "\0\0\x8\1\0\0\x8c\xa0", 8, 8 + 36000L);
+    refuses(HERE "/large_idx", "train-images: there is no memory for 85 MB");
+    memory_limit = 0;
+    SAME(open_fails(HERE "/large", 3, said, sizeof said), 0);
+    CHECK(strstr(said, "skipped") == NULL);
+}
+
+/* How many decode, and a thread that holds a file while it waits. */
+static int decoders, most_decoders;
+static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
+
+static void *take_and_give(void *arg)
+{
+    int i;
+
+    for (i = 0; i < 100; i++) {
+        memory_take(4e8, 0);
+        memory_take(6e8, 1);
+        pthread_mutex_lock(&counting);
+        if (++decoders > most_decoders) most_decoders = decoders;
+        pthread_mutex_unlock(&counting);
+        sched_yield();
+        pthread_mutex_lock(&counting);
+        decoders--;
+        pthread_mutex_unlock(&counting);
+        memory_give(4e8, 0);
+        memory_give(6e8, 1);
+    }
+    return arg;
+}
+
+/* Decoding that does not fit waits for the others, and always gets on. */
+static void decoding_memory(void)
+{
+    pthread_t thread[4];
+    int i;
+
+    alarm(60);
+    for (i = 0; i < 4; i++)
+        CHECK(pthread_create(&thread[i], NULL, take_and_give, NULL) == 0);
+    for (i = 0; i < 4; i++) pthread_join(thread[i], NULL);
+    alarm(0);
+    SAME(most_decoders, 1);
+    /* Three that fit together do not wait. */
+    for (i = 0; i < 3; i++) memory_take(3e8, 1);
+    for (i = 0; i < 3; i++) memory_give(3e8, 1);
+    /* One that never fits is read when nothing else is. */
+    memory_take(5e9, 0);
+    memory_give(5e9, 0);
+}
+
+/* Not opened at all: that would wait for a writer. */
+static void no_regular_file(void)
+{
+    CHECK(mkfifo(HERE "/pipe.ppm", 0600) == 0);
+    alarm(20);
+    not_read(HERE "/pipe.ppm", "regular file");
+    not_read(HERE, "regular file");
+    alarm(0);
+    unlink(HERE "/pipe.ppm");
+}
+
+/* ---------------------------------------------------------------- links */
+
+/* 30 folders, each with an image and two links to the next: a thousand
+   million ways through them. */
+static void links_that_fan_out(void)
+{
+    char path[128], to[128], said[2048];
+    char **list;
+    size_t count = 0, i;
+    data_set d;
+
+    for (i = 0; i < 30; i++) {
+        snprintf(path, sizeof path, HERE "/fan/k/%02d/a.ppm", (int)i);
+        path[strlen(path) - 6] = '\0';
+        folder_make(path);
+        snprintf(path, sizeof path, HERE "/fan/k/%02d/a.ppm", (int)i);
+        put_colour(path, 2, 2, 9, 9, 9);
+        snprintf(to, sizeof to, "../%02d", (int)(i + 1) % 30);
+        snprintf(path, sizeof path, HERE "/fan/k/%02d/0", (int)i);
+        CHECK(symlink(to, path) == 0);
+        snprintf(path, sizeof path, HERE "/fan/k/%02d/z", (int)i);
+        CHECK(symlink(to, path) == 0);
+    }
+    time_limit = 20;
+    SAME(open_fails(HERE "/fan", 3, said, sizeof said), 0);
+    time_limit = 0;
+    if (strstr(said, "k 30") == NULL) {
+        CHECK(strstr(said, "k 30") != NULL);
+        return;
+    }
+    list = image_list(HERE "/fan", &count);
+    SAME(count, 30);
+    /* By the path without links. */
+    for (i = 0; i < count; i++) {
+        snprintf(path, sizeof path, HERE "/fan/k/%02d/a.ppm", (int)i);
+        CHECK_TEXT(list[i], path);
+    }
+    free(list);
+    /* A link from class to class gives no image two labels; one to a folder
+       elsewhere is followed. */
+    folder_make(HERE "/linked/a");
+    folder_make(HERE "/linked/b");
+    folder_make(HERE "/elsewhere/deep");
+    put_colour(HERE "/linked/a/1.ppm", 2, 2, 9, 9, 9);
+    put_colour(HERE "/linked/b/1.ppm", 2, 2, 9, 9, 9);
+    put_colour(HERE "/elsewhere/deep/1.ppm", 2, 2, 9, 9, 9);
+    CHECK(symlink("../b", HERE "/linked/a/b") == 0);
+    CHECK(symlink("../../elsewhere", HERE "/linked/b/more") == 0);
+    CHECK(symlink("../elsewhere", HERE "/linked/c") == 0);
+    open_at(&d, HERE "/linked", 2, 3, 1);
+    SAME(d.classes, 3);
+    SAME(d.train.count, 3);
+    SAME(d.train.label[0], 0);
+    SAME(d.train.label[1], 1);
+    SAME(d.train.label[2], 2);
+    data_close(&d);
+}
+
+/* A name that would steer the terminal is told without that. */
+static void names_with_codes(void)
+{
+    char said[2048];
+
+    folder_make(HERE "/codes");
+    put_colour(HERE "/codes/a.ppm", 2, 2, 9, 9, 9);
+    put_text(HERE "/codes/\033[2J\a.ppm", "P6 nothing");
+    SAME(open_fails(HERE "/codes", 3, said, sizeof said), 0);
+    CHECK(strstr(said, "codes/?[2J?.ppm: cannot") != NULL);
+    CHECK(strchr(said, '\033') == NULL);
 }
 
 /* -------------------------------------------------------------- shapes */
@@ -1037,6 +1564,18 @@ int main(void)
     RUN(folder_of_classes);
     RUN(folder_refusals);
     RUN(lists);
+    RUN(jpeg_fill_bytes);
+    RUN(jpeg_tables);
+    RUN(jpeg_frames);
+    RUN(png_palette);
+    RUN(png_bomb);
+    RUN(bmp_palette);
+    RUN(other_kinds);
+    RUN(file_too_large);
+    RUN(decoding_memory);
+    RUN(no_regular_file);
+    RUN(links_that_fan_out);
+    RUN(names_with_codes);
     RUN(shapes);
     RUN(shapes_mean);
     RUN(resample_identity);

@@ -54,8 +54,10 @@ static void say(const char *format, va_list list)
     char *c;
 
     vsnprintf(text, sizeof text, format, list);
+    /* Names of files may hold anything, codes that steer a terminal too. */
     for (c = text; *c != '\0'; c++)
         if (*c == '\n' || *c == '\r') *c = ' ';
+        else if ((unsigned char)*c < 32 || *c == 127) *c = '?';
     fflush(stdout);
     wipe_line();
     fprintf(stderr, "%s: %s\n", program, text);

@@ -6,7 +6,9 @@
      progress.c   fail, warn, isa_for, context_for, progress_start,
                   stop_wanted, result, peak_memory_mb
      saving.c     folder_lock, part_open, file_keep, model_save
-     data.c       data_open, data_batch, image_list, image_load
+     data.c       data_open, data_batch; data.h lists the files it rests on
+     folder.c     image_list
+     image.c      image_load
      augment.c    data_augmented, mix_batch, picture_resample, random_at
 
    A function that meets bad input says so in one line on standard error,
@@ -218,8 +220,11 @@ typedef struct data_set {
                          CLASS/ (every fifth file is for testing),
                          or just images: one class, none for testing
    Of a folder of images it is told how it was understood. Images are PPM
-   and PGM, and JPEG, PNG, BMP where the build found stb_image.h. channels:
-   3, or 1 for grey. Zero `d` first. The same path gives the same images and
+   and PGM, and JPEG, PNG, BMP where the build found stb_image.h; at most
+   16384 pixels a side and 100 million in all. A file that is larger, damaged
+   or lacks memory is skipped, with a warning that names it. Links are
+   followed, but no folder is read twice for a class. channels: 3, or 1 for
+   grey. Zero `d` first. The same path gives the same images and
    the same split, whatever the seed, so that a model never meets its test
    images by a change of seed.                                          */
 void data_open(data_set *d, const char *path, int32_t image,
