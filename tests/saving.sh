@@ -356,6 +356,41 @@ for program in embed pictures; do
     ok "$program into a closed pipe writes its file"
 done
 
+# Output and list of names belong together: either both are new or none is.
+$E --output "$O/pair" > "$O/result" 2> "$O/log"
+ok "embed writes its list of names"
+cp "$O/pair" "$O/pair_before"
+rm -f "$O/pair.csv"
+mkdir "$O/pair.csv"
+build/embed --model "$M" --input "$O/two/val" --output "$O/pair" \
+    > "$O/result" 2> "$O/log"
+code=$?
+[ $code -eq 2 ] && [ ! -s "$O/result" ] && grep -q 'pair.csv' "$O/log" \
+    && cmp "$O/pair_before" "$O/pair" && [ ! -e "$O/pair.part" ] \
+    && [ ! -e "$O/pair.floats.part" ]
+ok "embed whose list cannot be written keeps the old output ($code)"
+
+# Names that need quotes, in both lists.
+mkdir "$O/quoted"
+cp "$O/two/val/a/1.ppm" "$O/quoted/a\"b.ppm"
+newline='a
+b'
+cp "$O/two/val/a/1.ppm" "$O/quoted/$newline.ppm"
+build/embed --model "$M" --input "$O/quoted" --output "$O/named_rows" \
+    > "$O/result" 2> "$O/log"
+grep -q '/a""b.ppm"$' "$O/named_rows.csv"
+ok "a quote in a name is doubled in the list"
+head -c 2000 "$O/named_rows" | grep -q 'quoted/a\\\\u000ab.ppm'
+ok "a line's end in a name is escaped in the metadata"
+
+# So few floats that they reach the disk only when the buffer is flushed.
+(ulimit -f 0 && exec build/embed --model "$M" --input "$O/two/val/a/1.ppm" \
+    --output "$O/tiny") > "$O/result" 2> "$O/log"
+code=$?
+[ $code -eq 2 ] && grep -q 'make room' "$O/log" && [ ! -e "$O/tiny" ] \
+    && [ ! -e "$O/tiny.part" ] && [ ! -e "$O/tiny.floats.part" ]
+ok "embed without room for one image says so ($code)"
+
 # Two at a time: the second is refused, the first ends as if alone. A program
 # that is stopped in mid-file still owns it.
 if strace -o "$O/trace" true > /dev/null 2>&1; then
