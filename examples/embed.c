@@ -36,7 +36,8 @@ typedef struct embedding {
     /* where the features go */
     FILE *out;                       /* renamed when it is complete        */
     FILE *floats;                    /* the tokens until then              */
-    char floats_name[1100];
+    FILE *names;                     /* which row is which file, or NULL   */
+    char floats_name[1100], names_name[1100];
     float *work;                     /* one image's tokens                 */
     float *pooled;                   /* (B, D): written after all tokens   */
     char trouble[640];
@@ -55,6 +56,10 @@ static void give_up(embedding *e, const char *format, const char *what,
     if (e->floats != NULL) {
         part_remove(e->floats_name);
         fclose(e->floats);
+    }
+    if (e->names != NULL) {
+        part_remove(e->names_name);
+        fclose(e->names);
     }
     snprintf(line, sizeof line, format, what, why);
     fail("%s", line);
@@ -163,49 +168,58 @@ static int32_t next_images(embedding *e, int32_t B, float *images)
 /* -------------------------------------------------------------- output */
 
 /* The names of the images as a JSON list, for the file's metadata. */
-static char *names_text(const embedding *e)
+static char *names_text(embedding *e)
 {
     size_t bytes = 3, i;
-    char *text, *at;
+    char *text, *clean, *at;
     const char *s;
 
-    for (i = 0; i < e->done; i++) bytes += 2 * strlen(e->path[i]) + 3;
+    for (i = 0; i < e->done; i++) bytes += 6 * strlen(e->path[i]) + 3;
     text = at = (char *)malloc(bytes);
-    if (text == NULL) fail("no memory for the names of the images");
+    clean = (char *)malloc(bytes);
+    if (text == NULL || clean == NULL)
+        give_up(e, "--output %s: %s", e->output,
+            "no memory for the names of the images");
     *at++ = '[';
     for (i = 0; i < e->done; i++) {
         if (i > 0) *at++ = ',';
         *at++ = '"';
         for (s = e->path[i]; *s != '\0'; s++) {
-            if (*s == '"' || *s == '\\') *at++ = '\\';
+            const unsigned char byte = (unsigned char)*s;
+            if (byte < 32) {
+                at += sprintf(at, "\\u%04x", (unsigned)byte);
+                continue;
+            }
+            if (byte == '"' || byte == '\\') *at++ = '\\';
             *at++ = *s;
         }
         *at++ = '"';
     }
     *at++ = ']';
     *at = '\0';
-    return text;
+    note_text(clean, bytes, text);
+    free(text);
+    return clean;
 }
 
-/* Which row is which image: OUTPUT.csv. */
-static void write_names(const embedding *e)
+/* Which row is which image: the text of OUTPUT.csv. */
+static void write_names(embedding *e)
 {
-    char path[1100];
-    FILE *f;
+    const char *s;
     size_t i;
 
-    snprintf(path, sizeof path, "%s.csv", e->output);
-    f = part_open(path);
-    if (f == NULL) fail("%s: %s", path, part_error());
-    fprintf(f, "row,file\n");
-    for (i = 0; i < e->done; i++)
-        fprintf(f, "%lu,\"%s\"\n", (unsigned long)i, e->path[i]);
-    if (!part_rename(f, path)) {
-        part_remove(path);
-        fail("%s: not written: %s; make room and try again", path,
-            strerror(errno));
+    fprintf(e->names, "row,file\n");
+    for (i = 0; i < e->done; i++) {
+        fprintf(e->names, "%lu,\"", (unsigned long)i);
+        for (s = e->path[i]; *s != '\0'; s++) {
+            if (*s == '"') fputc('"', e->names);
+            fputc(*s, e->names);
+        }
+        fprintf(e->names, "\"\n");
     }
-    fclose(f);
+    if (!file_sync(e->names))
+        give_up(e, "%s: not written: %s; make room and try again",
+            e->names_name, strerror(errno));
 }
 
 /* The features lie in a file of floats until it is known how many images could
@@ -217,21 +231,22 @@ static void write_output(smask_ctx *c, embedding *e)
         { (int32_t)e->done, (int32_t)e->D, 0, 0 } } };
     const size_t row = e->rows * e->D;
     char *names = e->path != NULL ? names_text(e) : NULL;
-    char *clean = names != NULL ? (char *)malloc(strlen(names) + 1) : NULL;
     smask_metadata about;
     smask_writer w;
     smask_io io = smask_stdio(e->out);
     size_t i;
 
     about.key = "images";
-    about.value = clean != NULL
-        ? note_text(clean, strlen(names) + 1, names) : "";
-    smask_write_begin(c, &w, &io, shapes, 2, &about, clean != NULL);
+    about.value = names != NULL ? names : "";
+    if (fflush(e->floats) != 0)          /* rewind would not tell          */
+        give_up(e, "--output %s: not written: %s; make room and try again",
+            e->output, strerror(errno));
     rewind(e->floats);
+    smask_write_begin(c, &w, &io, shapes, 2, &about, names != NULL);
     for (i = 0; i < e->done && smask_error(c) == SMASK_OK; i++) {
         if (fread(e->work, sizeof(float), row, e->floats) != row)
-            give_up(e, "--output %s: its part file changed%s", e->output,
-                "");
+            give_up(e, "%s.part: %s", e->floats_name, "cannot be read back: "
+                "the disk fails, or another program changed it");
         smask_write_floats(c, &w, e->work, row);
     }
     smask_write_floats(c, &w, e->pooled, e->done * e->D);
@@ -239,17 +254,20 @@ static void write_output(smask_ctx *c, embedding *e)
         give_up(e, "--output %s: %s; make room and try again", e->output,
             strerror(errno));
     free(names);
-    free(clean);
 }
 
 /* Nothing that is read here may be written over, nor what is no file. */
-static void check_output(const embedding *e)
+static void check_output(embedding *e)
 {
     size_t i;
-    int taken = file_same(e->output, e->about.model)
-        || file_same(e->output, e->input);
+    int taken;
 
     file_check_output("--output", e->output);
+    snprintf(e->floats_name, sizeof e->floats_name, "%s.floats", e->output);
+    snprintf(e->names_name, sizeof e->names_name, "%s.csv", e->output);
+    taken = file_same(e->output, e->about.model)
+        || file_same(e->output, e->input)
+        || file_same(e->names_name, e->about.model);
     for (i = 0; e->path != NULL && i < e->count && !taken; i++)
         taken = file_same(e->output, e->path[i]);
     if (taken)
@@ -402,20 +420,32 @@ int main(int argc, char **argv)
     if (e.work == NULL) fail("no memory for the features of an image");
     e.out = part_open(e.output);
     if (e.out == NULL) fail("--output %s: %s", e.output, part_error());
-    snprintf(e.floats_name, sizeof e.floats_name, "%s.floats", e.output);
     e.floats = part_open(e.floats_name);
     if (e.floats == NULL)
         give_up(&e, "--output %s: %s", e.output, part_error());
+    if (e.path != NULL) {
+        e.names = part_open(e.names_name);
+        if (e.names == NULL)
+            give_up(&e, "%s: %s", e.names_name, part_error());
+    }
     if (work(&c, &e) != SMASK_OK)
         give_up(&e, "--model %s%s", e.trouble[0] != '\0' ? "" : e.about.model,
             e.trouble[0] != '\0' ? e.trouble : smask_detail(&c));
+    /* Both are complete before either gets its name. */
+    if (e.names != NULL) write_names(&e);
     if (!part_rename(e.out, e.output))
         give_up(&e, "--output %s: not written: %s; make room and try again",
             e.output, strerror(errno));
     fclose(e.out);
     part_remove(e.floats_name);
     fclose(e.floats);
-    if (e.path != NULL) write_names(&e);
+    e.out = e.floats = NULL;
+    if (e.names != NULL) {
+        if (!part_rename(e.names, e.names_name))
+            give_up(&e, "%s: not written: %s; run again", e.names_name,
+                strerror(errno));
+        fclose(e.names);
+    }
     result("images", (double)e.done, 0);
     result("left_out", (double)(e.count - e.done), 0);
     smask_shutdown(&c);
