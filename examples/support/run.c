@@ -136,6 +136,11 @@ static void check_option(const run_state *r, const smask_file *file,
             "times steps in one); the learning rate was planned for "
             "them, so give the same, or begin anew with another --out",
             r->model_file, old, now);
+    if (strcmp(old, now) != 0 && (old[0] == '\0' || now[0] == '\0'))
+        fail("--resume: %s was trained %s %s%s%s; give the same options, or "
+            "another --out without --resume", r->model_file,
+            old[0] == '\0' ? "without" : "with", o->name,
+            old[0] == '\0' ? "" : " ", old);
     if (strcmp(old, now) != 0)
         fail("--resume: %s was trained with %s %s, not %s; give the "
             "same options, or another --out without --resume",
