@@ -268,6 +268,9 @@ for change in "--lr 0.5;--lr" "--limit 199;--limit" "--mixup 0;--mixup" \
     refused "resuming with ${change%;*}" "was trained .*${change#*;}" \
         $T $small --epochs 2 ${change%;*} --out "$R" --resume
 done
+refused "resuming with --mean" 'trained without --mean;' \
+    $T $small --epochs 2 --mean 0.5,0.5,0.5 --std 0.2,0.2,0.2 --out "$R" \
+    --resume
 refused "nothing to resume" 'run without --resume to begin' $T $small \
     --out "$O/none" --resume
 for change in 's/"adam.step":"24"/"adam.step":"25"/;is at step 25' \
@@ -370,6 +373,10 @@ code=$?
     && [ ! -e "$O/pair.floats.part" ]
 ok "embed whose list cannot be written keeps the old output ($code)"
 
+cp "$M" "$O/list.csv"
+refused "embed whose list would replace the model" 'give another name' \
+    build/embed --model "$O/list.csv" --input "$O/two/val" --output "$O/list"
+
 # Names that need quotes, in both lists.
 mkdir "$O/quoted"
 cp "$O/two/val/a/1.ppm" "$O/quoted/a\"b.ppm"
@@ -384,12 +391,12 @@ head -c 2000 "$O/named_rows" | grep -q 'quoted/a\\\\u000ab.ppm'
 ok "a line's end in a name is escaped in the metadata"
 
 # So few floats that they reach the disk only when the buffer is flushed.
-(ulimit -f 0 && exec build/embed --model "$M" --input "$O/two/val/a/1.ppm" \
-    --output "$O/tiny") > "$O/result" 2> "$O/log"
-code=$?
-[ $code -eq 2 ] && grep -q 'make room' "$O/log" && [ ! -e "$O/tiny" ] \
-    && [ ! -e "$O/tiny.part" ] && [ ! -e "$O/tiny.floats.part" ]
-ok "embed without room for one image says so ($code)"
+(ulimit -f 0 && exec build/embed --model "$M" \
+    --input "$O/two/val/a/1.ppm" --output "$O/tiny" 2>&1) \
+    | grep -q 'not written: .*make room'
+[ $? -eq 0 ] && [ ! -e "$O/tiny" ] && [ ! -e "$O/tiny.part" ] \
+    && [ ! -e "$O/tiny.floats.part" ] && [ ! -e "$O/tiny.csv.part" ]
+ok "embed without room for one image says so"
 
 # Two at a time: the second is refused, the first ends as if alone. A program
 # that is stopped in mid-file still owns it.
