@@ -220,6 +220,13 @@ cmp "$O/diverged/model.safetensors" "$O/diverged1000/model.safetensors" \
     > "$O/log" 2>&1
 ok "and it is what a save at that step would have been"
 
+# 34 steps, so a save every 3, and step 6 is the one that fails.
+$overflow --epochs 2 --out "$O/tenth" > "$O/result" 2> "$O/log"
+code=$?
+[ $code -eq 2 ] && [ "$failed_step" = 6 ] \
+    && [ "$(steps "$O/tenth/model.safetensors")" = 3 ]
+ok "without --save-every a save comes every tenth of the steps (exit $code)"
+
 # --------------------------------------------------------------- refused
 
 mkdir -p "$O/named"
