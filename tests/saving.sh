@@ -345,6 +345,12 @@ for program in embed pictures; do
     [ ! -s "$O/elsewhere" ]
     ok "$program does not write through a link"
     rm -f "$O/target.part"
+    ln -s nowhere "$O/target.part"
+    refused "$program where .part is a link to nothing" 'in the way' \
+        $write "$O/target"
+    [ ! -e "$O/nowhere" ]
+    ok "$program does not make what a link names"
+    rm -f "$O/target.part" "$O/nowhere"
 
     # The disk is full: the old file stays, nothing else does.
     echo "the old file" > "$O/target"
