@@ -6968,7 +6968,8 @@ SMASK__DEF smask_result smask_write_end(smask_ctx *c, smask_writer *w)
    The parser accepts only the JSON that the format allows; a value under an
    unknown key is skipped without a close look. No function recurses, so no
    input can exhaust the stack. Each function consumes what its name says and
-   returns 1, or returns 0 and j->at is near the error. Reads stop at j->end: the text has no NUL at its end. */
+   returns 1, or returns 0 and j->at is near the error. Reads stop at j->end:
+   the text has no NUL at its end. */
 
 typedef struct smask__json {
     const char *at, *end;
