@@ -499,7 +499,8 @@ for program in evaluate finetune; do
         --model "$O/lacking.safetensors" --data shapes:160 $more
 done
 
-# An image folder, one file of which is broken.
+# An image folder, one file of which is broken, one too large; and a link in
+# one class leads back to both.
 for class in ring bar; do
     for split in train val; do
         mkdir -p "$O/folder/$split/$class"
@@ -513,18 +514,27 @@ for class in ring bar; do
     done
 done
 head -c 40 "$O/folder/train/bar/1.ppm" > "$O/folder/train/bar/broken.ppm"
+printf 'P5\n16384 16384\n255\n' > "$O/folder/train/bar/huge.pgm"
+ln -s .. "$O/folder/train/bar/around"
 # shellcheck disable=SC2086
 $P --data "$O/folder" --image 16 --patch 4 --dim 32 --depth 1 --heads 1 \
     --vocab 8 --tokenizer patches --batch 4 --steps 3 --out "$O/images" \
     > "$O/result" 2> "$O/log" && grep -q broken.ppm "$O/log" \
+    && grep -q 'huge.pgm: .* 16384 x 16384 pixels .* skipped' "$O/log" \
     && grep -q '2 classes.* bar 4+4, ring 4+4' "$O/log"
-ok "a folder of images; the broken one is named, and the classes"
+ok "a folder of images; the broken ones are named, and the classes"
 build/evaluate --model "$O/images/model.safetensors" --data "$O/folder" \
     --k 3 > "$O/result" 2> "$O/log"
 ok "evaluate on it"
 
 rm -f "$O/folder/train/bar/broken.ppm"
 E=build/embed
+refuse "embed with an image that is too large" \
+    $E --model "$M" --input "$O/folder" --output "$O/none"
+grep -q 'huge.pgm: .* 16384 x 16384 pixels .* make the image smaller' \
+    "$O/stderr"
+ok "it is named, and what to do"
+rm -f "$O/folder/train/bar/huge.pgm"
 $E --model "$M" --input "$O/folder" --output "$O/e" > "$O/result" 2> "$O/log" \
     && $E --model "$M" --input "$O/folder" --output "$O/f" --batch 3 \
     --threads 1 >> "$O/result" 2> "$O/log" \
