@@ -138,14 +138,13 @@ int main(void)
    BEiT, an older method, masks patches inside the encoder: a learnt mask
    token replaces each masked patch token, and the encoder itself predicts
    the visual tokens. This file has it, too (>>objectives), because the
-   paper compares the two to ask whether self-supervised pre-training needs
-   a large data set. Its answer: no, a few thousand images of one's own
-   are enough.
+   SplitMask paper [ElN21] compares the two to ask whether self-supervised
+   pre-training needs a large data set. Its answer: no, a few thousand images
+   of one's own are enough.
 
-   Further reading: chapter 12 has the algorithms, in a few hundred lines;
-   8 and 10 have their parts; 7 has backpropagation; 6 has the derivatives;
-   5 has the reasons for the speed. >>sources resolves references such as
-   [Bao21].
+   Further reading: chapter 12 has the objectives; 9, 10 and 11 have model,
+   tokenizers and masks; 7 has backpropagation, 5 and 8 the derivatives; 15
+   to 17 have the reasons for the speed. >>sources resolves [Bao21] and others.
 
    Terms, in alphabetical order:
 
@@ -499,7 +498,9 @@ typedef struct smask_tensor {
     int32_t x_state;                 /* how long x is valid: SMASK__X_...  */
 } smask_tensor;
 
-/* A named parameter. Names are timm's, so files work in both directions. */
+/* A named parameter. Those of the encoder and the classifier have the names of
+   timm, the usual PyTorch library of image models, so files work in both
+   directions; those of the decoder begin with "decoder.". */
 typedef struct smask_param {
     smask_tensor *t;
     char name[56];
@@ -594,8 +595,9 @@ typedef struct smask_vit {
     smask_tensor *decoder_position;  /* position embedding (N, D)          */
     smask_block *decoder;            /* desc.decoder_depth blocks          */
     smask_tensor *decoder_norm_w, *decoder_norm_b; /* (D)                  */
-    smask_tensor *head_w, *head_b;   /* (V, D)  (V)                        */
-    smask_tensor *classifier_w, *classifier_b; /* (classes, D)  (classes)  */
+    smask_tensor *head_w, *head_b;   /* (V, D)  (V): decoder.head.* in files */
+    smask_tensor *classifier_w, *classifier_b; /* (classes, D)  (classes):
+                                        head.* in files, as timm has it    */
     const int32_t *bias_index;       /* (T, T) rows of the bias table      */
     int32_t training;                /* 1: stochastic depth is on          */
 } smask_vit;
@@ -655,8 +657,9 @@ typedef struct smask_mask {
     int32_t *masked_at[2];           /* (B, masked)                        */
 } smask_mask;
 
-/* Options of the objectives. All 0 is the paper's method, with the >>choices
-   of this file: inpaint + match, blocks, half of the patches masked. */
+/* Options of the objectives. All 0: inpaint + match, BEiT's blocks, half of the
+   patches masked. The paper has splits = B and match_decoder = 1; for other
+   differences see >>choices. */
 typedef struct smask_objective {
     smask_mask_kind mask;            /*                           [BLOCKS] */
     float ratio;                     /* masked share; 0: one half, for BEiT
@@ -703,7 +706,8 @@ typedef struct smask_adam_desc {
     float clip;                      /* global norm; negative: none    [3] */
     float layer_decay;               /* rate *= this ^ (L + 1 - layer), at
                                         most 1                         [1] */
-    int64_t warmup;                  /* steps, linear from 0           [0] */
+    int64_t warmup;                  /* steps, linear: update 0 has rate 0,
+                                        update `warmup` has lr         [0] */
     int64_t steps;                   /* cosine ends here; 0: constant  [0] */
     float final_lr;                  /* rate at the cosine's end, at most
                                         lr; negative: 0             [1e-5] */
@@ -849,11 +853,14 @@ SMASK_API void smask_shutdown(smask_ctx *c);
    values: all x are NULL, and smask_alloc returns NULL.
      desc    as for setup; its memory, if any, holds the structs during
              the plan: 192 bytes a tensor, 96 a parameter, and lists
+   Functions without a context run in a dry run, too: skip them if
+   smask_is_dry. Losses are then 0 and their pointers NULL.
    A dry run cannot open files: add the memory stated at smask_open.
    memory     desc.memory_size, or 4 MiB of the allocator without memory,
               released at the end
-   errors     those that `fn` returns or leaves in the context; MEMORY if the
-              structs do not fit; ARG as in setup                      */
+   errors     those that `fn` returns or leaves in the context, whose detail
+              goes to desc.logger; MEMORY if the structs do not fit; ARG as
+              in setup                                                 */
 SMASK_API smask_result smask_plan(const smask_desc *desc,
     smask_result (*fn)(smask_ctx *c, void *user), void *user,
     smask_sizes *sizes);
@@ -877,8 +884,9 @@ SMASK_API size_t smask_columns(const smask_tensor *t);
    that it depends on. Parameters keep dx until smask_params_zero or
    smask_adam_update. So a batch larger than memory is trained in parts: a step
    and a backward for each part, its loss scaled by 1 / parts (smask_scale),
-   then one smask_adam_update. Backward overwrites transient values inside
-   blocks, so it runs once a step: add several losses first.
+   then one smask_adam_update. Backward reuses the memory of values inside
+   blocks, so losses that share blocks are added first. Losses built apart may
+   each have their backward in one step.
    cost       about twice forward, or three times with recompute
    memory     a gradient lives from its first contribution until its node is
               processed; later gradients reuse its memory where it fits
@@ -1094,7 +1102,7 @@ SMASK_API smask_tensor *smask_join(smask_ctx *c, smask_tensor *const *part,
      x any   ->   y, shaped as fn's result
    gradient   x, and every parameter that fn uses
    cost       fn once more, in backward
-   memory     y. The tensors of fn are transient: they are freed after either
+   memory     y. The tensors of fn are temporary: they are freed after either
               run, so the step's peak holds those of one node only
    errors     fn's; NULL if fn returns NULL
    source     Chen et al. 2016 [Chen16]                                */
@@ -1328,7 +1336,8 @@ SMASK_API void smask_mask_exact(smask_random *r, int32_t rows,
     int32_t columns, int32_t target, int32_t min_area, int32_t max_area,
     uint8_t *mask);
 /* Two views A and B of each image (>>tour), drawn from the context's
-   generator.
+   generator. Each image gets a split of its own; smask_splitmask_loss lets
+   the images of a batch share one (objective.splits).
      BLOCKS, UNIFORM          A sees N - M patches, B sees M = round(ratio N);
                               each predicts the patches the other one sees
      QUARTERS, INDEPENDENT    each sees N / 4 and predicts the rest
@@ -1436,7 +1445,8 @@ SMASK_API void smask_ema_swap(smask_ctx *c, smask_ema *e,
 
 #ifndef SPLITMASK_NO_STDIO
 /* Read from, or write to, a stream that you opened in binary mode. After
-   writing, check fclose: the last bytes may still be in its buffer. */
+   writing, check fclose: the last bytes may still be in its buffer. NULL, as
+   fopen returns it, gives ARG in the function that gets the io. */
 SMASK_API smask_io smask_stdio(FILE *stream);
 #endif
 /* Write safetensors: the weights under timm's names, the architecture and
@@ -1962,7 +1972,7 @@ SMASK__FN int smask__isa_is_bf16(smask_isa isa);
 
 /* ---- Loops over arrays of n floats ---- */
 
-/* y += x         y += a x       y = a x        return the sum of x y */
+/* y += x     y += a x     y = a x (y may be x)     return the sum of x y */
 SMASK__FN void smask__add(int isa, float *y, const float *x, size_t n);
 SMASK__FN void smask__axpy(int isa, float *y, float a, const float *x,
     size_t n);
@@ -2026,9 +2036,9 @@ SMASK__FN void smask__softmax_bwd(int isa, float *s, float *dp, size_t ld,
     size_t rows, size_t columns, float scale, const float *bias, size_t b_ld,
     const float *top, const float *inverse, float *dbias);
 
-/* AdamW on n weights, with g' = clip g. Sets g to 0 in the same pass, while it
-   is in the cache. decay includes the rate.
-     m = beta1 m + (1 - beta1) g'      v = beta2 v + (1 - beta2) g'^2
+/* AdamW on n weights, with h = clip g. Sets g to 0 in the same pass, while it
+   is in the cache. decay = rate * weight_decay, or 0.
+     m = beta1 m + (1 - beta1) h       v = beta2 v + (1 - beta2) h^2
      w = (1 - decay) w - rate correct1 m / (sqrt(correct2 v) + eps)         */
 typedef struct smask__adam_step {
     float rate, beta1, beta2, eps, decay, clip, correct1, correct2;
@@ -2092,7 +2102,10 @@ SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
 /* Upper limit of the rows in a piece. */
 #define SMASK__MC ((size_t)112)
 
-/* A product and the work fused with it. Unused fields are zero. */
+/* A product and the work fused with it. Unused fields are zero.
+     C = r + keep[row / group] * (A B + bias); with `add`, C itself is added
+   tile: a few rows and columns of C in registers. Panel: columns of B, a tile
+   wide, stored contiguously; to pack is to make panels. See >>gemm. */
 typedef struct smask__product {
     /* the result: C (m,n) = A B */
     size_t m, n, k;
@@ -2156,7 +2169,8 @@ SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p);
 
 /* ---- The block product: one thread, operands in the cache ---- */
 
-/* A block product, C (m,n) = A B: see >>gemm for the layout. */
+/* A block product: C (m,n) = r + scale[row] * (A B + bias), with `add` plus C
+   itself. See >>gemm for the layout. */
 typedef struct smask__block_product {
     size_t m, n, k;
     const float *a;                  /* rows: a[i * a_ld + p]; a_transposed:
@@ -2385,7 +2399,8 @@ typedef struct smask__grads_wanted {
 
 /* Backpropagation through y = r + keep * (f(x) w' + b), without the residual r:
      dw += (keep dy)' f(x)      db += sum over rows of keep dy
-     dx  = (keep dy) w f'(x)    (+= if wanted->dx_add)
+     df  = (keep dy) w          dx = df, df gelu'(x), or by norm_row_bwd
+                                (+= if wanted->dx_add)
    dw, db, dln_w and dln_b are always added to; all except dw may be NULL. dw
    is computed before dx, because for GELU dx may overwrite x. */
 SMASK__FN void smask__linear_bwd(smask_ctx *c, const smask__linear *l,
@@ -2644,8 +2659,9 @@ SMASK__FN void smask__attention_fwd(smask_ctx *c, smask__attention *a)
 /* Backpropagation through one head. P and dS, (N,N), exist only in the worker's
    buffer `work`.
      y = P v             dv = P' dy        dP = dy v'
-     P = softmax(S)      dS = P (dP - d),  d_i = sum_j P_ij dP_ij
-     S = scale q k'      dq = scale dS k   dk = scale dS' q               */
+     s = q k'            P = softmax(scale s + bias)
+     ds = scale P (dP - d), d_i = sum_j P_ij dP_ij
+     dq = ds k           dk = ds' q                                       */
 SMASK__FN void smask__attention_bwd_head(const smask__attention *a, size_t b,
     size_t h, float *work)
 {
@@ -5566,10 +5582,6 @@ SMASK__FN int smask__codebook_finish(smask_tokenizer *t, int unit)
     return finite;
 }
 
-/* PROJECTION draws points of the cube [-1, 1]^d, or [0, 1]^d, and normalises
-   them. All have length 1, so with `euclidean` every offset is -1/2 and no
-   token changes. The other kinds start with a codebook of zeros, which marks
-   it as not yet learnt. */
 SMASK__DEF smask_tokenizer_desc smask_tokenizer_desc_for(const smask_vit *v)
 {
     smask_tokenizer_desc desc;
@@ -5582,6 +5594,10 @@ SMASK__DEF smask_tokenizer_desc smask_tokenizer_desc_for(const smask_vit *v)
     return desc;
 }
 
+/* PROJECTION draws points of the cube [-1, 1]^d, or [0, 1]^d, and normalises
+   them. All have length 1, so with `euclidean` every offset is -1/2 and no
+   token changes. The other kinds start with a codebook of zeros, which marks
+   it as not yet learnt. */
 SMASK__DEF smask_result smask_tokenizer_init(smask_ctx *c,
     smask_tokenizer *t, const smask_tokenizer_desc *desc)
 {
@@ -5904,15 +5920,15 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
               reads lists of indices, which are collected from the marks in
               reading order.
 
-                marks     A B B .      A sees     0 4 5
-                          A A B .      B sees     1 2 6
-                                       A predicts what A does not see
+                marks     A B B A      A sees     0 3 4 5: B predicts them
+                          A A B B      B sees     1 2 6 7: A predicts them
+                With quarters some patches carry no mark: both predict them.
 
               The images of a batch share one split by default. If each
               image drew its own, A's shape would tell which B belongs to
               it, and the match could be solved without a look at a pixel.
    May call   1 to 3, 7.         Called by   12.
-   Source     Bao et al. 2022, algorithm 1, and their code [Bao21];
+   Source     Bao et al. 2021, algorithm 1, and their code [Bao21];
               El-Nouby et al. 2021, sec. 3.3 [ElN21]; Knuth, vol. 2,
               algorithm 3.4.2 S [Knu97].
    ====================================================================== */
@@ -6116,7 +6132,8 @@ SMASK__DEF smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
               The loss is the sum of inpaint and match.
    May call   1 to 11.           Called by   the user.
    Source     El-Nouby et al. 2021, section 4 [ElN21]; BEiT [Bao21];
-              InfoNCE [Oord18]. >>choices lists what the papers leave open.
+              InfoNCE [Oord18]. >>choices lists what the papers leave open and
+              what differs here.
    ====================================================================== */
 
 SMASK__FN smask_objective smask__objective(const smask_objective *o)
@@ -6688,9 +6705,10 @@ SMASK__FN size_t smask__stdio_write(void *user, const void *data, size_t bytes)
 
 SMASK__DEF smask_io smask_stdio(FILE *stream)
 {
+    const smask_io none = { NULL, NULL, NULL };
     const smask_io io = { smask__stdio_read, smask__stdio_write, stream };
 
-    return io;
+    return stream != NULL ? io : none;
 }
 #endif
 
@@ -6900,7 +6918,16 @@ SMASK__DEF smask_result smask_write_begin(smask_ctx *c, smask_writer *w,
     memset(w, 0, sizeof *w);
     if (!smask__ok(c) || c->dry) return c->error;
     if (io == NULL || io->write == NULL)
-        return smask__fail(c, SMASK_ARG, "write", "io->write is NULL");
+        return smask__fail(c, SMASK_ARG, "write_begin", "io->write is NULL");
+    for (int32_t i = 0; i < count; i++) {
+        int good = shapes != NULL && shapes[i].name != NULL
+            && shapes[i].rank >= 0 && shapes[i].rank <= 4;
+        for (int32_t k = 0; good && k < shapes[i].rank; k++)
+            good = shapes[i].shape[k] >= 0;
+        if (!good)
+            return smask__fail(c, SMASK_ARG, "write_begin",
+                "a name is NULL, a rank above 4, or a dimension below 0");
+    }
     w->io = *io;
     while (smask__writer_pass(&p) && p.pass < 2) {
         smask__emit_metadata(&p, metadata, metadata_count);
@@ -6938,10 +6965,11 @@ SMASK__DEF smask_result smask_write_end(smask_ctx *c, smask_writer *w)
 }
 
 /* ---- Header ----
-   The parser accepts only the JSON that the format allows. The nesting depth
-   is fixed, so no function recurses and no input can exhaust the stack. Each
-   function consumes what its name says and returns 1, or returns 0 and j->at
-   is near the error. Reads stop at j->end: the text has no NUL at its end. */
+   The parser accepts only the JSON that the format allows; a value under an
+   unknown key is skipped without a close look. No function recurses, so no
+   input can exhaust the stack. Each function consumes what its name says and
+   returns 1, or returns 0 and j->at is near the error. Reads stop at j->end:
+   the text has no NUL at its end. */
 
 typedef struct smask__json {
     const char *at, *end;
@@ -6964,8 +6992,8 @@ SMASK__FN int smask__json_hex(const unsigned char *s, size_t left,
 {
     *out = 0;
     for (size_t i = 0; i < 4; i++) {
-        const uint32_t letter = i < left ? s[i] | 32u : 0;
-        if (letter >= '0' && letter <= '9') *out = *out << 4 | (letter - '0');
+        const uint32_t digit = i < left ? s[i] : 0, letter = digit | 32u;
+        if (digit >= '0' && digit <= '9') *out = *out << 4 | (digit - '0');
         else if (letter >= 'a' && letter <= 'f')
             *out = *out << 4 | (letter - 'a' + 10);
         else return 0;
@@ -7034,7 +7062,7 @@ SMASK__FN int smask__json_order(const char *a, size_t a_bytes, const char *b,
     size_t b_bytes, int plain)
 {
     const char *const a_end = a + a_bytes, *const b_end = b + b_bytes;
-    uint32_t x, y;
+    uint32_t x = 0, y = 0;           /* 0: not a valid character           */
 
     while (a < a_end && b < b_end)
         if (!smask__json_code(&a, a_end, 0, &x)
@@ -7125,8 +7153,8 @@ static const struct { char name[12]; size_t bytes; } smask__types[] = {
 
 /* {"dtype":...,"shape":[...],"data_offsets":[...]}: each of these keys exactly
    once, in any order, others ignored (`seen` has one bit a key). begin <= end,
-   and the data has exactly as many bytes as type and shape require. j->field
-   names the part that fails. */
+   and with at most 4 dimensions the data has exactly as many bytes as type and
+   shape require. j->field names the part that fails. */
 SMASK__FN int smask__json_entry(smask__json *j, smask_file_entry *e)
 {
     size_t shape[4] = { 1, 1, 1, 1 }, place[4] = { 0, 0, 0, 0 };
@@ -7773,8 +7801,8 @@ SMASK__DEF smask_result smask_read(smask_ctx *c, smask_file *f, smask_vit *v,
 SMASK__DEF smask_result smask_read_prefix(smask_ctx *c, smask_file *f,
     smask_vit *v, const char *prefix, int except, int32_t *missing)
 {
-    return smask__read_some(c, f, v, NULL, NULL, NULL, prefix, except != 0,
-        missing);
+    return smask__read_some(c, f, v, NULL, NULL, NULL, prefix != NULL ? prefix
+        : "", except != 0, missing);
 }
 
 SMASK__DEF smask_result smask_read_tensor(smask_ctx *c, smask_file *f,

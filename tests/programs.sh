@@ -142,6 +142,56 @@ train --steps 20 --no-match --threads 1 --out "$O/inpaint_only"
 ! grep -q 'by the split alone' "$O/log" "$O/inpaint_only/report.html" \
     && awk -F, 'NR > 1 && $9 != "" { exit 1 }' "$O/inpaint_only/log.csv"
 ok "without a match there is none of it"
+
+# A file of others: the same weights without this project's notes. The names
+# of the entries keep their length, so the file stays whole.
+LC_ALL=C sed 's/"splitmask":"1"/"xplitmask":"1"/;s/"mean":"/"nean":"/
+s/"std":"/"ntd":"/' "$O/one/model.safetensors" > "$O/other.safetensors"
+printf 'P6 1 1 255\nabc' > "$O/dot.ppm"
+for program in "evaluate --data shapes:160 --knn" \
+        "finetune --data shapes:160 --epochs 1 --out $O/other" \
+        "embed --input $O/dot.ppm --output $O/other.out"; do
+    # shellcheck disable=SC2086
+    refuse "${program%% *}: a file that does not say how pixels are" \
+        build/$program --model "$O/other.safetensors"
+done
+build/evaluate --data shapes:160 --knn --model "$O/other.safetensors" \
+    --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/result" 2> "$O/log" \
+    && grep -q 'mean 0.500 0.400 0.300.*from --mean and --std' "$O/log"
+ok "evaluate takes --mean and --std, and says so"
+refuse "--mean with two numbers" build/evaluate --data shapes:160 --knn \
+    --model "$O/other.safetensors" --mean 0.5,0.4 --std 0.2,0.2,0.2
+refuse "--mean without --std" build/evaluate --data shapes:160 --knn \
+    --model "$O/other.safetensors" --mean 0.5,0.4,0.3
+mkdir -p "$O/hub" && cp "$O/other.safetensors" "$O/hub/model.safetensors"
+echo '{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}}' \
+    > "$O/hub/config.json"
+build/evaluate --data shapes:160 --knn --model "$O/hub/model.safetensors" \
+    > "$O/result" 2> "$O/log" \
+    && grep -q 'mean 0.100 0.200 0.300.*from config.json' "$O/log"
+ok "evaluate takes config.json beside the file, and says so"
+build/evaluate --data shapes:160 --knn --model "$O/one/model.safetensors" \
+    > "$O/result" 2> "$O/log" && grep -q 'from the model file' "$O/log"
+ok "evaluate takes the pixels of the model file, and says so"
+for option in --dim --depth --image --patch; do
+    refuse "$option beside a file" build/evaluate --data shapes:160 --knn \
+        --model "$O/one/model.safetensors" $option 32
+done
+refuse "--heads against the file" build/evaluate --data shapes:160 --knn \
+    --model "$O/one/model.safetensors" --heads 4
+LC_ALL=C sed 's/"num_heads":"/"nun_heads":"/' "$O/other.safetensors" \
+    > "$O/guess.safetensors"
+build/evaluate --data shapes:160 --knn --model "$O/guess.safetensors" \
+    --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/result" 2> "$O/log" \
+    && grep -q 'heads, guessed from the width 32' "$O/log"
+ok "a guess of the heads is printed as one"
+build/evaluate --data shapes:160 --knn --model "$O/guess.safetensors" --heads 2 \
+    --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/a" 2> "$O/log" \
+    && ! grep -q guessed "$O/log" \
+    && build/evaluate --data shapes:160 --knn --model "$O/other.safetensors" \
+        --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/b" 2> "$O/log" \
+    && cmp "$O/a" "$O/b" > "$O/log" 2>&1
+ok "--heads is obeyed where the file does not say"
 grep -q '</html>' "$O/one/report.html" \
     && ! grep -Eq '<script|(src|href)="[^d]|url\(|@import' \
         "$O/one/report.html"
@@ -499,7 +549,8 @@ for program in evaluate finetune; do
         --model "$O/lacking.safetensors" --data shapes:160 $more
 done
 
-# An image folder, one file of which is broken.
+# An image folder, one file of which is broken, one too large; and a link in
+# one class leads back to both.
 for class in ring bar; do
     for split in train val; do
         mkdir -p "$O/folder/$split/$class"
@@ -513,25 +564,38 @@ for class in ring bar; do
     done
 done
 head -c 40 "$O/folder/train/bar/1.ppm" > "$O/folder/train/bar/broken.ppm"
+printf 'P5\n16384 16384\n255\n' > "$O/folder/train/bar/huge.pgm"
+ln -s .. "$O/folder/train/bar/around"
 # shellcheck disable=SC2086
 $P --data "$O/folder" --image 16 --patch 4 --dim 32 --depth 1 --heads 1 \
     --vocab 8 --tokenizer patches --batch 4 --steps 3 --out "$O/images" \
     > "$O/result" 2> "$O/log" && grep -q broken.ppm "$O/log" \
+    && grep -q 'huge.pgm: .* 16384 x 16384 pixels .* skipped' "$O/log" \
     && grep -q '2 classes.* bar 4+4, ring 4+4' "$O/log"
-ok "a folder of images; the broken one is named, and the classes"
+ok "a folder of images; the broken ones are named, and the classes"
 build/evaluate --model "$O/images/model.safetensors" --data "$O/folder" \
     --k 3 > "$O/result" 2> "$O/log"
 ok "evaluate on it"
 
 rm -f "$O/folder/train/bar/broken.ppm"
 E=build/embed
+$E --model "$M" --input "$O/folder" --output "$O/rest" > "$O/result" \
+    2> "$O/log" && [ "$(value left_out "$O/result")" -eq 1 ] \
+    && grep -q 'huge.pgm: .* 16384 x 16384 pixels .* make the image smaller' \
+    "$O/log" && [ "$(wc -l < "$O/rest.csv")" -eq 17 ] \
+    && ! grep -q huge "$O/rest.csv"
+ok "embed leaves out an image that is too large: named, and what to do"
+refuse "embed where no image can be read" $E --model "$M" \
+    --input "$O/folder/train/bar/huge.pgm" --output "$O/none"
+rm -f "$O/folder/train/bar/huge.pgm"
 $E --model "$M" --input "$O/folder" --output "$O/e" > "$O/result" 2> "$O/log" \
     && $E --model "$M" --input "$O/folder" --output "$O/f" --batch 3 \
     --threads 1 >> "$O/result" 2> "$O/log" \
     && cmp "$O/e" "$O/f" > "$O/log" 2>&1
 ok "embed a folder; batches and threads do not matter"
 [ "$(value images "$O/result" | tail -n 1)" -eq 16 ] \
-    && head -c 300 "$O/e" | grep -q '"tokens":{"dtype":"F32","shape":\[16,64'
+    && head -c 4000 "$O/e" \
+        | grep -q '"tokens":{"dtype":"F32","shape":\[16,64'
 ok "16 images, 64 tokens each"
 $E --model "$M" --input "$O/folder/val/bar/1.ppm" --output "$O/e" \
     > "$O/result" 2> "$O/log"

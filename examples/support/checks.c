@@ -125,9 +125,10 @@ const char *check_jpeg(const uint8_t *data, size_t bytes, image_header *h)
             if (marker != 0xda) continue;
             if (h->width < 1) return damaged;
             if (++j.scans > MOST_SCANS) return "it has more than 100 scans";
-            for (; i + 1 < bytes && (data[i] != 0xff || data[i + 1] == 0
-                || (data[i + 1] >= 0xd0 && data[i + 1] <= 0xd7)); i++)
-                j.coded++;
+            inside = data + i;
+            while (i + 1 < bytes && (data[i] != 0xff || data[i + 1] == 0
+                || (data[i + 1] >= 0xd0 && data[i + 1] <= 0xd7))) i++;
+            j.coded += (double)(data + i - inside);
         }
     }
     return wrong != NULL ? wrong : cut_short;

@@ -14,9 +14,9 @@
 #include "support.h"
 #include <sys/types.h>
 
-/* A picture in a file that is larger is not read: its decoding would take
-   more memory than a user expects. In a file of 8 bytes a pixel, the largest
-   that has a meaning, FILE_MOST bytes hold a picture of MOST_PIXELS. */
+/* A larger picture or file is not read: decoding it would take more memory
+   than anybody expects. FILE_MOST bytes hold MOST_PIXELS of 8 bytes each
+   (RGBA of 16 bits) and a header. */
 #define MOST_SIDE 16384              /* pixels; to_planes relies on it     */
 #define MOST_PIXELS 100000000
 #define FILE_MOST 801000000.0
