@@ -185,8 +185,8 @@ build/evaluate --data shapes:160 --knn --model "$O/guess.safetensors" \
     --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/result" 2> "$O/log" \
     && grep -q 'heads, guessed from the width 32' "$O/log"
 ok "a guess of the heads is printed as one"
-build/evaluate --data shapes:160 --knn --model "$O/guess.safetensors" --heads 2 \
-    --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/a" 2> "$O/log" \
+build/evaluate --data shapes:160 --knn --model "$O/guess.safetensors" \
+    --heads 2 --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/a" 2> "$O/log" \
     && ! grep -q guessed "$O/log" \
     && build/evaluate --data shapes:160 --knn --model "$O/other.safetensors" \
         --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2 > "$O/b" 2> "$O/log" \
