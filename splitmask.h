@@ -28,7 +28,7 @@ int main(void)
 {
     static float images[8 * 3 * 32 * 32];
     smask_vit_desc model = { 0 };
-    smask_tokenizer_desc codebook = { 0 };
+    smask_tokenizer_desc codebook;
     smask_ctx c;
     smask_vit vit;
     smask_tokenizer tok;
@@ -36,11 +36,12 @@ int main(void)
     smask_losses out;
     int step, i;
 
-    model.vocabulary = codebook.vocabulary = 256;
+    model.vocabulary = 256;
     model.decoder_depth = 2;
     model.depth = 2;
     smask_setup(&c, NULL);
     smask_vit_init(&c, &vit, &model);
+    codebook = smask_tokenizer_desc_for(&vit);
     smask_tokenizer_init(&c, &tok, &codebook);
     smask_adam_init(&c, &adam, NULL, &vit.params);
     for (step = 0; step < 3 && smask_error(&c) == SMASK_OK; step++) {
@@ -1159,7 +1160,8 @@ SMASK_API void smask_patches(const float *images, int32_t B, int32_t C,
      skipped), then (value / 255 - mean[c]) / std[c]
      mean, std (C): 0 .. 1; NULL: 0.5 and 0.5. Weights from elsewhere need
      those that they were trained with
-   cost       about 9 C H W operations an image                        */
+   cost       about 20 C operations for each pixel of the square in the middle
+              or, if that is larger, of the result                     */
 SMASK_API void smask_images_from_bytes(const unsigned char *bytes, int32_t B,
     int32_t H, int32_t W, int32_t C, int32_t S, const float *mean,
     const float *std, float *images);
@@ -1252,7 +1254,8 @@ SMASK_API smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 /* ---- 10  Tokenizers ---- */
 
 /* A desc with the sizes of the model: image, patch, channels, vocabulary. The
-   other fields are 0, the default. */
+   other fields are 0, the default; so is the vocabulary if the model has no
+   head for visual tokens. */
 SMASK_API smask_tokenizer_desc smask_tokenizer_desc_for(const smask_vit *v);
 /* Allocate the codebook. PROJECTION draws it at once from the context's
    generator. PATCHES and KMEANS learn it in smask_tokenizer_fit. GIVEN has no
@@ -1375,10 +1378,11 @@ SMASK_API smask_result smask_mask_beit(smask_ctx *c, int32_t B, int32_t grid,
               decoder's on (2B, N, D), head and match, and between them about
               B N (C P P + 8 D) floats and 9 B N int32_t
    errors     STATE without decoder or head; ARG if tokenizer and model
-              disagree, B is not in 1 .. 2^30 / (N + 2), the model has a
-              class token or relative positions, splits is below 0, or
-              no_inpaint and no_match are both set; STATE if the codebook is
-              empty; those of smask_mask_split and of the ops
+              disagree, B is not in 1 .. 2^30 / (N + 2), the model has a class
+              token or relative positions, splits is below 0 or, with the
+              match, in B / 2 + 1 .. B - 1, or no_inpaint and no_match are
+              both set; STATE if the codebook is empty; those of
+              smask_mask_split and of the ops
    source     El-Nouby et al. 2021, sec. 4 [ElN21]                     */
 SMASK_API smask_tensor *smask_splitmask_loss(smask_ctx *c,
     const smask_vit *v, const smask_tokenizer *t, const smask_objective *o,
@@ -1892,7 +1896,7 @@ SMASK__INLINE size_t smask__workers(const smask_ctx *c)
               of its output hides the regular patterns of the low bits. The
               state has 16 bytes. All numbers are drawn on the calling
               thread, in program order, so threads do not change them.
-   May call   1.                 Called by   6, 7, 9 to 12.
+   May call   1.                 Called by   6, 7, 9 to 11.
    Source     O'Neill 2014, see >>sources [ONe14].
    ====================================================================== */
 
@@ -1957,7 +1961,7 @@ SMASK__DEF void smask_shuffle(smask_random *r, int32_t *items, int32_t count)
               IV, the engine, defines them; it may be read last or never.
               `isa` is the context's instruction set. Pointers need no
               alignment. Arrays do not overlap unless the comment allows it.
-   May call   1 to 3.            Called by   5 to 10, 13, 15 to 17.
+   May call   1 to 3.            Called by   5, 6, 8, 10, 13, 15 to 17.
    ====================================================================== */
 
 /* ---- Instruction sets ---- */
@@ -2103,8 +2107,8 @@ SMASK__FN int smask__in_place(const smask__operand *v, size_t columns,
 #define SMASK__MC ((size_t)112)
 
 /* A product and the work fused with it. Unused fields are zero.
-     C = r + keep[row / group] * (A B + bias); with `add`, C itself is added
-   tile: a few rows and columns of C in registers. Panel: columns of B, a tile
+     C = r + keep[row / group] * (A B + bias); with `add`: (C + A B + bias)
+   Tile: a few rows and columns of C in registers. Panel: columns of B, a tile
    wide, stored contiguously; to pack is to make panels. See >>gemm. */
 typedef struct smask__product {
     /* the result: C (m,n) = A B */
@@ -2169,8 +2173,8 @@ SMASK__FN void smask__product_tn(smask_ctx *c, smask__product *p);
 
 /* ---- The block product: one thread, operands in the cache ---- */
 
-/* A block product: C (m,n) = r + scale[row] * (A B + bias), with `add` plus C
-   itself. See >>gemm for the layout. */
+/* A block product: C (m,n) = r + scale[row] * (A B + bias), with `add`:
+   (C + A B + bias). See >>gemm for the layout. */
 typedef struct smask__block_product {
     size_t m, n, k;
     const float *a;                  /* rows: a[i * a_ld + p]; a_transposed:
@@ -2244,8 +2248,9 @@ SMASK__FN size_t smask__argmax(int isa, const float *x, size_t n, float *top)
     return at;
 }
 
-/* ---- Elementwise loops: y += a x, y = a x, y += x z, GELU and its backward.
-   ---- */
+/* ---- Elementwise loops, by kind:
+     AXPY y += a x     SCALE y = a x     MUL y += x z
+     GELU y = gelu(x)                    GELU_BWD y += x gelu'(z) ---- */
 
 typedef enum smask__list_kind { SMASK__LIST_AXPY, SMASK__LIST_SCALE,
     SMASK__LIST_MUL, SMASK__LIST_GELU, SMASK__LIST_GELU_BWD } smask__list_kind;
@@ -2489,9 +2494,9 @@ SMASK__FN void smask__norm_piece(void *arg, int piece, int worker)
             smask__norm_row(a->isa, a->y + i * D, a->x + i * D, a->stat[2 * i],
                 a->stat[2 * i + 1], a->w, a->b, D);
         else
-            smask__norm_row_bwd(a->isa, a->dx + i * D, a->dy + i * D, a->x + i
-                * D, a->stat[2 * i], a->stat[2 * i + 1], a->w, dw, dw + D, D,
-                a->add);
+            smask__norm_row_bwd(a->isa, a->dx + i * D, a->dy + i * D,
+                a->x + i * D, a->stat[2 * i], a->stat[2 * i + 1], a->w, dw,
+                dw + D, D, a->add);
     }
 }
 
@@ -3069,6 +3074,7 @@ SMASK__DEF smask_result smask_plan(const smask_desc *desc,
 
 SMASK__DEF void smask_begin_step(smask_ctx *c)
 {
+    if (c->magic != SMASK__MAGIC) return;            /* setup has failed   */
     if (c->in_step) {
         smask__fail(c, SMASK_STATE, "begin_step",
             "smask_end_step was not called");
@@ -3086,6 +3092,7 @@ SMASK__DEF void smask_begin_step(smask_ctx *c)
 
 SMASK__DEF void smask_end_step(smask_ctx *c)
 {
+    if (c->magic != SMASK__MAGIC) return;
     if (!c->in_step) {
         smask__fail(c, SMASK_STATE, "end_step",
             "smask_begin_step was not called");
@@ -3117,7 +3124,7 @@ SMASK__DEF void smask_record(smask_ctx *c, int on)
               next gradient reuses its memory. Values that are cheap to
               compute are not saved. Backpropagation recomputes them: norms,
               GELU, the output of attention inside a stack of blocks.
-   May call   1 to 6.            Called by   8 to 10, 12 to 14.
+   May call   1 to 6.            Called by   8, 9, 12, 13.
    Source     Griewank & Walther 2008, ch. 3 [GW08]; recomputation [Chen16].
    ====================================================================== */
 
@@ -3609,7 +3616,7 @@ SMASK__DEF smask_result smask_gradcheck(smask_ctx *c, smask_tensor *t,
               gradient to the gradients of the sources. SMASK_OPS yields
               the dispatch, so an op without a backward function does not
               compile.
-   May call   1 to 7.            Called by   9, 10, 12.
+   May call   1 to 7.            Called by   9, 12.
    Source     As in >>kernels; recomputation [Chen16].
    ====================================================================== */
 
@@ -5464,7 +5471,7 @@ SMASK__DEF smask_tensor *smask_vit_classify(smask_ctx *c, const smask_vit *v,
 
               The score matrix is never stored whole. A worker computes
               some rows of it in its cache and takes their argmax there.
-   May call   1 to 9.            Called by   12, 14.
+   May call   1 to 9.            Called by   12.
    Source     El-Nouby et al. 2021, sec. 3.2, eq. 1; Lloyd 1982
               [ElN21] [Llo82].
    ====================================================================== */
@@ -5927,7 +5934,7 @@ SMASK__DEF smask_result smask_token_stats(smask_ctx *c, const int32_t *ids,
               The images of a batch share one split by default. If each
               image drew its own, A's shape would tell which B belongs to
               it, and the match could be solved without a look at a pixel.
-   May call   1 to 3, 7.         Called by   12.
+   May call   1 to 3.            Called by   12.
    Source     Bao et al. 2021, algorithm 1, and their code [Bao21];
               El-Nouby et al. 2021, sec. 3.3 [ElN21]; Knuth, vol. 2,
               algorithm 3.4.2 S [Knu97].
@@ -6351,13 +6358,17 @@ SMASK__DEF smask_tensor *smask_splitmask_loss(smask_ctx *c,
     if (v->decoder == NULL)
         smask__fail(c, SMASK_STATE, "splitmask_loss",
             "the model has no decoder; set desc.decoder_depth");
+    const int lone = objective.splits > B / 2 && objective.splits < B
+        && !objective.no_match;
     if (v->cls != NULL || v->desc.relative_bias != 0 || objective.splits < 0
-        || (objective.no_inpaint && objective.no_match))
+        || lone || (objective.no_inpaint && objective.no_match))
         smask__fail(c, SMASK_ARG, "splitmask_loss", v->cls != NULL
             ? "class tokens are not supported; clear desc.class_token"
             : v->desc.relative_bias
             ? "relative positions are not supported by SplitMask"
             : objective.splits < 0 ? "splits must be 0 or more"
+            : lone ? "splits leaves an image without negatives: give B / 2 at "
+            "most, or B"
             : "no_inpaint and no_match leave no loss; clear one");
     if (!smask__ok(c)) return NULL;
     l->tokens = smask__targets(c, t, images, B);
@@ -6987,12 +6998,11 @@ SMASK__FN int smask__json_char(smask__json *j, char sign)
 }
 
 /* Four hexadecimal digits at s. */
-SMASK__FN int smask__json_hex(const unsigned char *s, size_t left,
-    uint32_t *out)
+SMASK__FN int smask__json_hex(const unsigned char *s, uint32_t *out)
 {
     *out = 0;
     for (size_t i = 0; i < 4; i++) {
-        const uint32_t digit = i < left ? s[i] : 0, letter = digit | 32u;
+        const uint32_t digit = s[i], letter = digit | 32u;
         if (digit >= '0' && digit <= '9') *out = *out << 4 | (digit - '0');
         else if (letter >= 'a' && letter <= 'f')
             *out = *out << 4 | (letter - 'a' + 10);
@@ -7019,11 +7029,11 @@ SMASK__FN int smask__json_code(const char **at, const char *end, int plain,
             : (const char *)memchr(escapes, s[1], 8);
         n = e != NULL ? 2 : 6;
         if (e != NULL) c = (unsigned char)meant[e - escapes];
-        else if (left < 6 || s[1] != 'u' || !smask__json_hex(s + 2, 4, &c))
+        else if (left < 6 || s[1] != 'u' || !smask__json_hex(s + 2, &c))
             return 0;
         if (c >= 0xd800 && c < 0xe000) {             /* a surrogate pair   */
             if (c >= 0xdc00 || left < 12 || s[6] != '\\' || s[7] != 'u'
-                || !smask__json_hex(s + 8, 4, &low) || low < 0xdc00
+                || !smask__json_hex(s + 8, &low) || low < 0xdc00
                 || low >= 0xe000) return 0;
             c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
             n = 12;
@@ -7254,48 +7264,47 @@ SMASK__FN int smask__json_header(smask__json *j, smask_file_entry *list,
     return j->at == j->end;
 }
 
-/* The order of entries a and b: in the file, or by name. In the file, begin +
-   end rises along tensors that lie end to end, empty ones too. */
-SMASK__FN int smask__entry_order(const smask_file *f, int32_t a, int32_t b,
-    int by_name)
+/* The order of places a and b: of entries in the file or, if by_name is there,
+   of entry numbers by name. In the file begin + end rises along tensors that
+   lie end to end, empty ones too. */
+SMASK__FN int smask__entry_order(const smask_file *f, int32_t a, int32_t b)
 {
     const smask_file_entry *x = &f->entry[a], *y = &f->entry[b];
 
-    if (by_name) return smask__json_order(x->name, x->name_bytes, y->name,
-        y->name_bytes, 0);
-    return (x->begin + x->end > y->begin + y->end)
-        - (x->begin + x->end < y->begin + y->end);
+    if (f->by_name == NULL)
+        return (x->begin + x->end > y->begin + y->end)
+            - (x->begin + x->end < y->begin + y->end);
+    x = &f->entry[f->by_name[a]];
+    y = &f->entry[f->by_name[b]];
+    return smask__json_order(x->name, x->name_bytes, y->name, y->name_bytes,
+        0);
 }
 
-SMASK__FN void smask__entry_swap(smask_file *f, int32_t a, int32_t b,
-    int by_name)
+SMASK__FN void smask__entry_swap(smask_file *f, int32_t a, int32_t b)
 {
-    const smask_file_entry e = f->entry[a];
-    const int32_t i = f->by_name[a];
-
-    if (by_name) {
+    if (f->by_name != NULL) {
+        const int32_t i = f->by_name[a];
         f->by_name[a] = f->by_name[b];
         f->by_name[b] = i;
     } else {
+        const smask_file_entry e = f->entry[a];
         f->entry[a] = f->entry[b];
         f->entry[b] = e;
     }
 }
 
 /* Heap sort: count log count comparisons, whatever the file says. */
-SMASK__FN void smask__entry_sort(smask_file *f, int by_name)
+SMASK__FN void smask__entry_sort(smask_file *f)
 {
     for (int32_t end = f->count, top = end / 2; end > 1;) {
         int32_t at, next;
         if (top > 0) top--;
-        else smask__entry_swap(f, 0, --end, by_name);
+        else smask__entry_swap(f, 0, --end);
         for (at = top; (next = 2 * at + 1) < end; at = next) {
-            const int32_t *k = f->by_name;
-            if (next + 1 < end && smask__entry_order(f, by_name ? k[next]
-                : next, by_name ? k[next + 1] : next + 1, by_name) < 0) next++;
-            if (smask__entry_order(f, by_name ? k[at] : at, by_name ? k[next]
-                : next, by_name) >= 0) break;
-            smask__entry_swap(f, at, next, by_name);
+            if (next + 1 < end && smask__entry_order(f, next, next + 1) < 0)
+                next++;
+            if (smask__entry_order(f, at, next) >= 0) break;
+            smask__entry_swap(f, at, next);
         }
     }
 }
@@ -7348,20 +7357,21 @@ SMASK__FN void smask__header_parse(smask_ctx *c, smask_file *f)
         smask__fail_header(c, f, &j);
     f->entry = (smask_file_entry *)smask__data(c, (size_t)f->count,
         sizeof *f->entry);
-    f->by_name = smask__indices(c, (size_t)f->count);
+    int32_t *by_name = smask__indices(c, (size_t)f->count);
     if (!smask__ok(c) || f->count == 0) return;
     j.at = f->header;
     smask__json_header(&j, f->entry, &f->count, &f->metadata);
-    smask__entry_sort(f, 0);
+    smask__entry_sort(f);
     for (int32_t i = 0; i < f->count; end = f->entry[i++].end) {
-        f->by_name[i] = i;
+        by_name[i] = i;
         if (f->entry[i].begin != end)
             smask__fail(c, SMASK_FORMAT, "open",
                 "the tensors overlap or have a gap between them");
     }
-    smask__entry_sort(f, 1);
+    f->by_name = by_name;
+    smask__entry_sort(f);
     for (int32_t i = 1; i < f->count; i++)
-        if (smask__entry_order(f, f->by_name[i - 1], f->by_name[i], 1) == 0) {
+        if (smask__entry_order(f, i - 1, i) == 0) {
             j.name = f->entry[f->by_name[i]].name;
             j.name_bytes = f->entry[f->by_name[i]].name_bytes;
             j.at = j.name;
@@ -7513,7 +7523,7 @@ SMASK__FN int smask__name_begins(const smask_file_entry *e, const char *prefix)
 }
 
 /* The tensors of a block in timm's ViT and DeiT. The last three are in all
-   blocks or in none. */
+   blocks or in none, and the two of LayerScale go together. */
 static const char smask__timm_block[15][20] = { "norm1.weight", "norm1.bias",
     "attn.qkv.weight", "attn.proj.weight", "attn.proj.bias", "norm2.weight",
     "norm2.bias", "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight",
@@ -7580,6 +7590,10 @@ SMASK__FN void smask__infer_check(smask_ctx *c, const smask_file *f,
     for (int i = 0; i < 5 && smask__ok(c); i++)
         if (smask__file_find(f, smask__timm_rest[i]) == NULL)
             smask__fail(c, SMASK_FORMAT, smask__timm_rest[i], "is missing");
+    if ((smask__file_find(f, "blocks.0.ls1.gamma") == NULL)
+        != (smask__file_find(f, "blocks.0.ls2.gamma") == NULL))
+        smask__fail(c, SMASK_FORMAT, "file",
+            "has one of ls1.gamma and ls2.gamma; both or none are computed");
 }
 
 /* Infer a timm ViT or DeiT from the shapes of its tensors. If a class token
