@@ -330,10 +330,30 @@ static void train_step(smask_ctx *c, run *r, int64_t step)
     r->objective.view_images[0] = r->objective.view_images[1] = NULL;
 }
 
-/* Groups of images that share a split; negatives come from the same group. */
-static int groups_of(const run *r)
+/* How often a half finds the other by chance, 0 .. 1: its candidates are the
+   other halves of the images that share its split and, with --all-negatives,
+   the remaining halves of its own side. */
+static double match_chance(const run *r)
 {
-    return r->splits > 1 && r->splits < r->batch ? r->splits : 1;
+    const int groups = r->splits > 1 && r->splits < r->batch ? r->splits : 1;
+    const double images = (double)r->batch / groups;
+
+    return r->all_negatives ? 1 / (2 * images - 1) : 1 / images;
+}
+
+/* Is the accuracy on noise, of so many batches, well above chance? */
+static int noise_is_high(const run *r, int batches)
+{
+    const double chance = match_chance(r), trials = 2.0 * batches * r->batch;
+
+    return r->noise > 2 * chance + 4 * sqrt(chance / trials);
+}
+
+static void warn_noise(const run *r)
+{
+    warn("halves of pure noise recognise each other, %.1f %% against %.1f by "
+        "chance: the match reads how images are split, not what they show; "
+        "use --splits 1", 100 * r->noise, 100 * match_chance(r));
 }
 
 /* Is there a match that could be solved by the split alone? */
@@ -890,7 +910,7 @@ static void write_report(smask_ctx *c, run *r)
     memset(&page, 0, sizeof page);
     page.title = title;
     page.command = r->command;
-    page.splits = groups_of(r);
+    page.chance = match_chance(r);
     page.noise = r->noise;
     page.done = r->adam.step;
     page.steps = r->state.steps;
@@ -962,8 +982,11 @@ static void train(smask_ctx *c, run *r)
             /* What is in memory is worth more than what is on the disk:
                go on without the save, there may be room next time. */
             const int saved = save(c, r);
-            if (has_match(r) && r->adam.step % r->state.save_every == 0)
+            if (has_match(r) && r->adam.step % r->state.save_every == 0) {
+                const int known = noise_is_high(r, 2);
                 r->noise = match_noise(c, r, 2);
+                if (!known && noise_is_high(r, 2)) warn_noise(r);
+            }
             if (saved) write_report(c, r);
             else run_not_saved(&r->state, r->adam.step);
         }
@@ -1002,6 +1025,7 @@ static smask_result work(smask_ctx *c, void *user)
     choose_scenes(c, r);
     take_pictures(c, r, 0);
     if (smask_is_dry(c)) train_step(c, r, 0);
+    if (smask_is_dry(c) && has_match(r)) match_noise(c, r, 1);
     if (smask_is_dry(c) || smask_error(c) != SMASK_OK) return smask_error(c);
     if (r->state.resume) {
         swap_weights(r, first);
@@ -1023,19 +1047,13 @@ static smask_result work(smask_ctx *c, void *user)
 /* Result lines of the match, and a warning if the split alone solves it. */
 static void report_noise(const run *r)
 {
-    const double chance = (double)groups_of(r) / r->batch, noise = r->noise;
-    const double trials = 2.0 * NOISE_BATCHES * r->batch;
-
     result("match_accuracy", 100 * last_part(r).match_accuracy, 2);
-    result("noise_match_accuracy", 100 * noise, 2);
-    result("noise_match_chance", 100 * chance, 2);
-    if (noise > 2 * chance + 4 * sqrt(chance / trials))
-        warn("halves of pure noise recognise each other, %.1f %% against %.1f "
-            "by chance: the match reads how images are split, not what they "
-            "show; use --splits 1", 100 * noise, 100 * chance);
+    result("noise_match_accuracy", 100 * r->noise, 2);
+    result("noise_match_chance", 100 * match_chance(r), 2);
+    if (noise_is_high(r, NOISE_BATCHES)) warn_noise(r);
     else
         warn("halves recognised by the split alone: %.3f, by chance %.3f",
-            noise, chance);
+            r->noise, match_chance(r));
 }
 
 /* ---------------------------------------------------------------- main */

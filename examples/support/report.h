@@ -48,7 +48,7 @@ typedef struct report {
     int64_t done, steps;             /* updates made and planned           */
     int32_t batch, beit;             /* beit: 1: BEiT, 0: SplitMask        */
     int32_t no_inpaint, no_match;
-    int32_t splits;                  /* different splits in a batch        */
+    double chance;                   /* of a right match, 0 .. 1           */
     double noise;                    /* match accuracy on pure noise now;
                                         NAN: not measured                  */
     const report_pair *result, *option;

@@ -257,7 +257,7 @@ void report_pictures(FILE *f, const report *r, const report_canvas *v)
         "the model has to learn what things look like. The images below %s; "
         "<em>before</em> is the model with its first random weights, "
         "<em>after</em> the model now, on the same images with the same "
-        "cuts.</p>\n", r->scenes->held_out
+        "splits.</p>\n", r->scenes->held_out
         ? "come from the test split, which training never shows"
         : "are training images, shown without augmentation");
     put_scenes(f, v, AS_CODEBOOK);
@@ -267,7 +267,7 @@ void report_pictures(FILE *f, const report *r, const report_canvas *v)
         "to fit the patch that it stands for%s. A predicted token "
         "has no patch to fit, so it gets the mean scale that it has in a "
         "sample of %ld patches%s. What was given to the model is faint, and "
-        "the line is the edge of the cut.</p>\n",
+        "the line is the border between the halves.</p>\n",
         (int)r->tokens->tokenizer->width, (int)p, (int)p,
         d->centre ? ", and the patch's mean, which this tokenizer removes, "
         "is added back" : "", (long)r->tokens->patches,

@@ -196,7 +196,7 @@ static void put_plot(FILE *f, const report *r, int what, const char *title,
 
 void report_plots(FILE *f, const report *r)
 {
-    const double chance = 100.0 * r->splits / r->batch;
+    const double chance = 100 * r->chance;
     int32_t id, commonest = 0;
 
     for (id = 0; id < r->tokens->tokenizer->desc.vocabulary; id++)
@@ -239,7 +239,8 @@ void report_plots(FILE *f, const report *r)
                 "noise, whose halves share nothing: %.1f&nbsp;%% are "
                 "recognised by the split alone, chance is %.1f&nbsp;%%. If "
                 "it lies well above chance, the match reads how images are "
-                "split, not what they show: use <code>--splits 1</code>.",
+                "split, not what they show; with <code>--splits 1</code> it "
+                "cannot.",
                 100 * r->noise, chance);
         fprintf(f, "</figcaption></figure>\n");
     }
