@@ -27,7 +27,7 @@ SUPPORT = build/data.o build/records.o build/classes.o build/folder.o \
     build/options.o build/progress.o \
     build/saving.o build/run.o build/report.o build/report_png.o \
     build/report_tokens.o build/report_plots.o build/report_pictures.o \
-    build/evaluation.o build/weights.o
+    build/evaluation.o build/probe.o build/weights.o
 OBJECTS = build/splitmask.o $(SUPPORT)
 HEADERS = splitmask.h examples/support/support.h examples/support/data.h \
     examples/support/evaluation.h examples/support/report.h \
@@ -82,6 +82,7 @@ build/report_tokens.o: examples/support/report_tokens.c
 build/report_plots.o: examples/support/report_plots.c
 build/report_pictures.o: examples/support/report_pictures.c
 build/evaluation.o: examples/support/evaluation.c
+build/probe.o: examples/support/probe.c
 build/weights.o: examples/support/weights.c
 
 build/pretrain: examples/pretrain.c

@@ -347,10 +347,7 @@ static void read_options(embedding *e, int argc, char **argv)
           "(required)" },
         { "--output", OPTION_TEXT, &e->output, 0, 0,
           "the .safetensors file to write (required)" },
-        { "--mean", OPTION_TEXT, &e->about.mean, 0, 0,
-          "of the pixels, one number a channel, 0 .. 1; default: as the "
-          "model file says" },
-        { "--std", OPTION_TEXT, &e->about.std, 0, 0, "of the pixels" },
+        PIXEL_OPTIONS(e->about),
         { "--heads", OPTION_INT, &e->about.heads, 0, 512,
           "heads H of a file that does not say; 0: D / 64" },
         { "--pool", OPTION_TEXT, &e->pool, 0, 0,

@@ -257,21 +257,8 @@ static void read_options(study *s, int argc, char **argv)
           "layer whose features are used: 1 .. L after a block, L + 1 the "
           "final norm; 0: the last" },
         { "--batch", OPTION_INT, &s->batch, 1, 65536, "images at a time" },
-        { "--mean", OPTION_TEXT, &s->about.mean, 0, 0,
-          "of the pixels, one number a channel, 0 .. 1; default: as the "
-          "model file says" },
-        { "--std", OPTION_TEXT, &s->about.std, 0, 0, "of the pixels" },
-        { "--dim", OPTION_INT, &s->about.dim, 8, 8192,
-          "width D, with random" },
-        { "--depth", OPTION_INT, &s->about.depth, 1, 128,
-          "blocks L, with random" },
-        { "--heads", OPTION_INT, &s->about.heads, 0, 512,
-          "heads H, with random or a file that does not say; 0: D / 32, at "
-          "least 1; of such a file D / 64" },
-        { "--image", OPTION_INT, &s->about.image, 4, 1024,
-          "side in pixels, with random" },
-        { "--patch", OPTION_INT, &s->about.patch, 1, 256,
-          "P in pixels, with random" },
+        PIXEL_OPTIONS(s->about),
+        SIZE_OPTIONS(s->about),
         { "--threads", OPTION_INT, &s->threads, 0, 1024, "0: all cores" },
         { "--seed", OPTION_SEED, &s->seed, 0, 0,
           "of random weights, of --limit and of the held-out images" }

@@ -32,6 +32,22 @@ within() {
         'BEGIN { exit !(x != "" && x + 0 == x && x >= a && x <= b) }'
 }
 
+# lose_folder JOB FOLDER: the folder that JOB writes to goes while it runs, and
+# a file takes its place until a save has failed. Returns what JOB returns.
+lose_folder() {
+    kill -STOP "$1"
+    rm -rf "$2"
+    : > "$2"
+    kill -CONT "$1"
+    tries=0
+    until grep -q 'not saved' "$O/log" || [ $tries -ge 200 ]; do
+        tries=$((tries + 1))
+        sleep 0.02
+    done
+    rm -f "$2"
+    wait "$1"
+}
+
 # refuse CASE COMMAND...: exit code 2, one line on standard error that names
 # the program (and bench's command), nothing on standard output, and no folder
 # made.

@@ -69,9 +69,9 @@ grep -nEw "TO""DO|FIX""ME|XX""X|HACK""Y|place""holder" \
 verdict "no reminders" "$B/words"
 
 # Words that were renamed and may not return, one or more a line. They count
-# as whole words, with a capital or without. Old keys of files and old options
-# stay, so these are removed from a line before the search. The header's list
-# of changes names what was renamed.
+# as whole words and as parts of a name, with a capital or without. Old keys
+# of files and old options stay, so these are removed from a line before the
+# search. The header's list of changes names what was renamed.
 cat > "$B/private" << 'END'
 slope slopes crew hand hands bell twin twins spot pen ink slab bridge lanes
 smask__least smask__most smask__over smask__up smask__area
@@ -97,6 +97,9 @@ awk '
             word = substr(rest, RSTART, RLENGTH)
             rest = substr(rest, RSTART + RLENGTH)
             word = tolower(substr(word, 1, 1)) substr(word, 2)
+            parts = split(word, part, "_")
+            for (i = 1; i <= parts; i++)
+                if (tolower(part[i]) in banned) word = tolower(part[i])
             if (word in banned) print FILENAME ":" FNR ": " word
         }
     }' "$B/private" $private > "$B/returned"

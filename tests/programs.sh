@@ -388,17 +388,7 @@ $P $small --steps 1500 --save-every 10 --out "$O/gone" > "$O/result" \
     2> "$O/log" &
 job=$!
 until_log "$O/gone"
-kill -STOP $job
-rm -rf "$O/gone"
-: > "$O/gone"
-kill -CONT $job
-tries=0
-until grep -q 'not saved' "$O/log" || [ $tries -ge 200 ]; do
-    tries=$((tries + 1))
-    sleep 0.02
-done
-rm -f "$O/gone"
-wait $job
+lose_folder $job "$O/gone"
 code=$?
 [ $code -eq 0 ] && grep -q 'not saved, tried again later' "$O/log" \
     && [ "$(steps "$O/gone/model.safetensors")" = 1500 ] \
@@ -535,7 +525,7 @@ ok "finetune, stopped by a signal, keeps what it has"
 
 # Other programs' files do not tell the number of heads: its key, and a norm's,
 # are made unknown, byte for byte.
-sed 's/"num_heads"/"num_hands"/' "$M" > "$O/timm.safetensors"
+sed 's/"num_heads"/"num_headz"/' "$M" > "$O/timm.safetensors"
 sed 's/"norm.weight"/"nerm.weight"/' "$O/tuned/model.safetensors" \
     > "$O/lacking.safetensors"
 for program in evaluate finetune; do

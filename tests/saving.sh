@@ -142,17 +142,7 @@ $T $small --epochs 40 --save-every 5 --out "$O/gone" > "$O/result" \
     2> "$O/log" &
 job=$!
 until_log "$O/gone"
-kill -STOP $job
-rm -rf "$O/gone"
-: > "$O/gone"
-kill -CONT $job
-tries=0
-until grep -q 'not saved' "$O/log" || [ $tries -ge 200 ]; do
-    tries=$((tries + 1))
-    sleep 0.02
-done
-rm -f "$O/gone"
-wait $job
+lose_folder $job "$O/gone"
 code=$?
 [ $code -eq 0 ] && grep -q 'not saved, tried again later' "$O/log" \
     && cmp "$O/whole/model.safetensors" "$O/gone/model.safetensors" \

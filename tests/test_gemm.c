@@ -515,7 +515,7 @@ static const char *const lane_name[] = { SMASK_ISAS(LANE_NAME) NULL };
 
 /* smask_setup uses the instruction set asked for, or fails. AUTO picks one
    that the processor has. */
-static void lanes_by_name(void)
+static void isas_by_name(void)
 {
     smask_desc desc;
     smask_ctx c;
@@ -690,7 +690,7 @@ int main(void)
     buffer_a = guard_make(CAPACITY);
     buffer_b = guard_make(CAPACITY);
     buffer_c = guard_make(CAPACITY);
-    RUN(lanes_by_name);
+    RUN(isas_by_name);
     RUN(nearest);
     RUN(packing);
     RUN(plain);

@@ -297,7 +297,7 @@ static void weigh(smask_tensor *y, void *user)
     y->x[0] = (float)sum;
 }
 
-static void weigh_slope(smask_tensor *y, void *user)
+static void weigh_backward(smask_tensor *y, void *user)
 {
     const float *weight = (const float *)user;
     size_t i;
@@ -328,7 +328,7 @@ static double largest(const double *x, size_t count)
 
 /* Gradients of tensor i against central differences, at `samples` places:
    the first, the last and random ones. */
-static void compare_slopes(const trial *t, smask_random *r, int i,
+static void compare_gradients(const trial *t, smask_random *r, int i,
     const float *got, double *const *p, const float *weight, double *y,
     size_t samples, const char *where)
 {
@@ -433,7 +433,7 @@ static void run_trial(trial *t, int isa, smask_random *r, size_t samples)
     memset(&op, 0, sizeof op);
     op.name = "weigh";
     op.forward = weigh;
-    op.backward = weigh_slope;
+    op.backward = weigh_backward;
     op.user = weight;
 
     smask_begin_step(&c);
@@ -457,7 +457,7 @@ static void run_trial(trial *t, int isa, smask_random *r, size_t samples)
         for (i = 0; i < t->tensors; i++) {
             const size_t n = elements(t, i);
             CHECK(memcmp(param[i]->x, x[i], n * sizeof(float)) == 0);
-            compare_slopes(t, r, i, param[i]->dx, p, weight, y, samples,
+            compare_gradients(t, r, i, param[i]->dx, p, weight, y, samples,
                 where);
         }
         same_between_guards(&c, t, x, out, 1, where);
@@ -937,7 +937,7 @@ static void total(smask_tensor *y, void *user)
     y->x[0] = 0;
 }
 
-static void total_slope(smask_tensor *y, void *user)
+static void total_backward(smask_tensor *y, void *user)
 {
     size_t i;
 
@@ -958,7 +958,7 @@ static void gelu_whole_range(void)
 {
     static float x[GELU_COUNT];
     static double right[GELU_COUNT], gradient[GELU_COUNT];
-    const smask_user_op op = { "total", total, total_slope, NULL };
+    const smask_user_op op = { "total", total, total_backward, NULL };
     uint32_t n = 0, k;
     int isa;
 
@@ -975,7 +975,7 @@ static void gelu_whole_range(void)
         n++;
     }
     for (isa = SMASK_ISA_SCALAR; isa < SMASK_ISA_COUNT; isa++) {
-        double worst_near = 0, worst_far = 0, worst_slope = 0;
+        double worst_near = 0, worst_far = 0, worst_gradient = 0;
         smask_tensor *p, *y;
         smask_desc desc;
         smask_ctx c;
@@ -1000,14 +1000,14 @@ static void gelu_whole_range(void)
                 CHECK(d < 1.2e-38);      /* flushed to 0 (-ffast-math)     */
             else if (d / size > worst_far)
                 worst_far = d / size;
-            if (e > worst_slope) worst_slope = e;
+            if (e > worst_gradient) worst_gradient = e;
         }
         printf("gelu %s: worst error %.2g below 4, %.2g |x| anywhere; "
             "gradient %.2g\n", smask_isa_text(&c), worst_near, worst_far,
-            worst_slope);
+            worst_gradient);
         CHECK(worst_near < 5e-7);
         CHECK(worst_far < 2.5e-7);
-        CHECK(worst_slope < 6e-7);
+        CHECK(worst_gradient < 6e-7);
         smask_end_step(&c);
         smask_shutdown(&c);
     }

@@ -50,7 +50,7 @@ static void weigh(smask_tensor *y, void *user)
     y->x[0] = (float)sum;
 }
 
-static void weigh_slope(smask_tensor *y, void *user)
+static void weigh_backward(smask_tensor *y, void *user)
 {
     size_t i;
 
@@ -59,7 +59,7 @@ static void weigh_slope(smask_tensor *y, void *user)
         y->source[0]->dx[i] += y->dx[0] * weight_of(i);
 }
 
-static const smask_user_op op_weigh = { "weigh", weigh, weigh_slope, NULL };
+static const smask_user_op op_weigh = { "weigh", weigh, weigh_backward, NULL };
 
 static smask_tensor *loss_of(smask_ctx *c, smask_tensor *x)
 {
@@ -256,7 +256,7 @@ static void product(smask_tensor *y, void *user)
         y->x[i] = y->source[0]->x[i] * y->source[1]->x[i];
 }
 
-static void product_slope(smask_tensor *y, void *user)
+static void product_backward(smask_tensor *y, void *user)
 {
     smask_tensor *a = y->source[0], *b = y->source[1];
     size_t i;
@@ -267,7 +267,7 @@ static void product_slope(smask_tensor *y, void *user)
     }
 }
 
-static const smask_user_op op_product = { "product", product, product_slope,
+static const smask_user_op op_product = { "product", product, product_backward,
     NULL };
 
 static smask_tensor *user_loss(smask_ctx *c, void *user)
@@ -418,7 +418,7 @@ static void every_op_has_a_check(void)
 
 /* ------------------------------------------------- the check of checks */
 
-static void wrong_slope(smask_tensor *y, void *user)
+static void wrong_backward(smask_tensor *y, void *user)
 {
     size_t i;
     (void)user;
@@ -447,7 +447,7 @@ static void number_at_first(smask_tensor *y, void *user)
 
 static void gradcheck_finds_errors(void)
 {
-    smask_user_op wrong = { "wrong", weigh, wrong_slope, NULL };
+    smask_user_op wrong = { "wrong", weigh, wrong_backward, NULL };
     smask_ctx c = setup_of(0);
     smask_tensor *p = draw(&c, 5, 4, 0, 0, 1);
     smask_random random = c.random;
@@ -460,7 +460,7 @@ static void gradcheck_finds_errors(void)
     SAME(smask_gradcheck(&c, p, user_only, pair, 30, 1e-2f, &worst),
         SMASK_OK);
     NEAR(worst, 0.1 / 2.1, 1e-2);        /* |1.1 g - g| / (1.1 g + g)      */
-    wrong.backward = weigh_slope;
+    wrong.backward = weigh_backward;
     SAME(smask_gradcheck(&c, p, user_only, pair, 30, 1e-2f, &worst),
         SMASK_OK);
     CHECK(worst < 1e-3f);

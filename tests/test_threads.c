@@ -327,7 +327,7 @@ static void sleeps_and_wakes(void)
     smask_threads_stop(&pool);
 }
 
-static void slow_for_hands(void *arg, int piece, int worker)
+static void slow_for_workers(void *arg, int piece, int worker)
 {
     job *j = (job *)arg;
 
@@ -348,7 +348,7 @@ static void caller_sleeps(void)
     j.hook = smask_threads_hook(&pool);
     for (run = 0; run < 30; run++) {
         memset(j.times, 0, sizeof j.times);
-        j.hook.run(j.hook.user, 6, slow_for_hands, &j);
+        j.hook.run(j.hook.user, 6, slow_for_workers, &j);
         for (i = 0; i < 6; i++) SAME(j.times[i], 1);
     }
     smask_threads_stop(&pool);

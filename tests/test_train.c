@@ -259,7 +259,7 @@ static void seeds(void)
    agrees to the last digits, that of the 20th to three. Operands rounded to
    bfloat16 are up to 2^-9 off, of a loss of 5 that is 1e-2 if all errors go
    one way; in a mean they do not. */
-static void lanes_agree(void)
+static void isas_agree(void)
 {
     double first[2] = { 0 }, last[2] = { 0 };
     int beit, isa, i;
@@ -546,7 +546,7 @@ int main(void)
     RUN(beit_overfits);
     RUN(same_bits);
     RUN(seeds);
-    RUN(lanes_agree);
+    RUN(isas_agree);
     RUN(allocates_nothing);
     RUN(bad_pixels);
     RUN(bad_gradients);

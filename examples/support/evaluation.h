@@ -38,6 +38,22 @@ typedef struct model_options {
     int image, patch, dim, depth, heads;
 } model_options;
 
+/* The same in a table of options; o is a model_options. */
+#define PIXEL_OPTIONS(o)                                                    \
+    { "--mean", OPTION_TEXT, &(o).mean, 0, 0,                               \
+      "of the pixels, one number a channel, 0 .. 1; default: as the model " \
+      "file says" },                                                        \
+    { "--std", OPTION_TEXT, &(o).std, 0, 0, "of the pixels" }
+#define SIZE_OPTIONS(o)                                                     \
+    { "--dim", OPTION_INT, &(o).dim, 8, 8192, "width D, with random" },     \
+    { "--depth", OPTION_INT, &(o).depth, 1, 128, "blocks L, with random" }, \
+    { "--heads", OPTION_INT, &(o).heads, 0, 512,                            \
+      "heads H, with random or a file that does not say; 0: D / 32, at "    \
+      "least 1; of such a file D / 64" },                                   \
+    { "--image", OPTION_INT, &(o).image, 4, 1024,                           \
+      "side in pixels, with random" },                                      \
+    { "--patch", OPTION_INT, &(o).patch, 1, 256, "P in pixels, with random" }
+
 /* The model of --model, or one of these options if that is "random". Fails with
    a line where it cannot be, or where an option contradicts the file. */
 void evaluation_model_choose(evaluation_model *m, const model_options *o);
@@ -57,6 +73,15 @@ smask_result evaluation_model_read(smask_ctx *c, const evaluation_model *m,
     smask_vit *v, int32_t *missing, char *trouble, size_t trouble_bytes);
 
 /* ------------------------------------------------------------ features */
+
+/* Run `work` in a context of its own: once dry, to learn its size, then for
+   real. `work` is the only place that says what is allocated. */
+smask_result evaluation_alone(const smask_parallel *hook,
+    smask_result (*work)(smask_ctx *c, void *user), void *user);
+
+/* RANGE if a label is not in 0 .. classes - 1, else OK. */
+smask_result evaluation_check_labels(const int32_t *label, size_t count,
+    int32_t classes);
 
 /* 1 if none of x is infinite or NaN. */
 int evaluation_finite(const float *x, size_t count);
